@@ -1,0 +1,26 @@
+"""Models of the MetaFormer family from written-down architectures.
+
+`build`, `MetaFormer`, `register_mixer` need torch, which is loaded when one of them is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from metaformer import zoo
+from metaformer.architecture import Architecture
+from metaformer.cost import Cost, count_cost
+from metaformer.errors import ArchitectureError
+
+if TYPE_CHECKING:
+    from metaformer.mixers import register_mixer
+    from metaformer.model import MetaFormer, build
+
+__all__ = ["Architecture", "ArchitectureError", "Cost", "MetaFormer", "build", "count_cost", "register_mixer", "zoo"]
+
+_NEEDS_TORCH = {"MetaFormer": "metaformer.model", "build": "metaformer.model", "register_mixer": "metaformer.mixers"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _NEEDS_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_NEEDS_TORCH[name]), name)

@@ -1,0 +1,152 @@
+"""Token mixers: the modules behind the specs, in one registry.
+
+B batch, C channels, H height, W width, N = H * W tokens, h heads, d channels of a head.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metaformer.layers import init_linear
+from metaformer.specs import (
+    AttentionSpec,
+    DepthwiseConvSpec,
+    IdentitySpec,
+    MixerSpec,
+    PoolSpec,
+    RandomSpec,
+    SpatialMlpSpec,
+)
+
+Layout = Literal["BCHW", "BNC"]
+
+
+class _Entry(NamedTuple):
+    make: Callable[..., nn.Module]
+    layout: Layout
+
+
+_REGISTRY: dict[str, _Entry] = {}
+
+
+def register_mixer(kind: str, *, layout: Layout) -> Callable[[type[nn.Module]], type[nn.Module]]:
+    """Make a module class the mixer called `kind`; it is made as `cls(width, spec, side=...)`.
+
+    A spec class of that kind must exist (see `MixerSpec`): it holds the fields, the demands and the cost.
+
+    Raises:
+        ValueError: No spec is known by that name, or it already has a module.
+    """
+    if kind not in MixerSpec.known:
+        raise ValueError(f"mixer: must have a MixerSpec subclass of its kind, got {kind!r}")
+    if kind in _REGISTRY:
+        raise ValueError(f"mixer: must be registered once, got {kind!r} again")
+
+    def register(make: type[nn.Module]) -> type[nn.Module]:
+        _REGISTRY[kind] = _Entry(make, layout)
+        return make
+
+    return register
+
+
+def make_mixer(spec: MixerSpec, width: int, *, side: int) -> nn.Module:
+    """The mixer `spec` describes, for maps of `width` channels and `side` by `side` tokens; BCHW in, BCHW out."""
+    entry = _REGISTRY[spec.kind]
+    mixer = entry.make(width, spec, side=side)
+    return OnTokens(mixer) if entry.layout == "BNC" else mixer
+
+
+class OnTokens(nn.Module):
+    """Runs a mixer of BNC tokens on a BCHW map."""
+
+    def __init__(self, mixer: nn.Module) -> None:
+        super().__init__()
+        self.mixer = mixer
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BNC = x_BCHW.flatten(2).transpose(1, 2)
+        return self.mixer(x_BNC).transpose(1, 2).unflatten(2, x_BCHW.shape[2:])
+
+
+@register_mixer("pool", layout="BCHW")
+class PoolMixer(nn.Module):
+    """Mean of the neighbours that exist, minus the input (PoolFormer, arXiv:2111.11418, eq. 4)."""
+
+    def __init__(self, width: int, spec: PoolSpec, *, side: int) -> None:
+        super().__init__()
+        self.size = spec.size
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        mean_BCHW = F.avg_pool2d(x_BCHW, self.size, 1, self.size // 2, count_include_pad=False)
+        return mean_BCHW - x_BCHW
+
+
+@register_mixer("attention", layout="BNC")
+class AttentionMixer(nn.Module):
+    """Multi-head self-attention with fused softmax (arXiv:1706.03762, eq. 1)."""
+
+    def __init__(self, width: int, spec: AttentionSpec, *, side: int) -> None:
+        super().__init__()
+        self.head_size = spec.head_size
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.proj = nn.Linear(width, width)
+        init_linear(self.qkv)
+        init_linear(self.proj)
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        qkv_3BhNd = self.qkv(x_BNC).unflatten(2, (3, -1, self.head_size)).permute(2, 0, 3, 1, 4)
+        y_BhNd = F.scaled_dot_product_attention(*qkv_3BhNd.unbind(0))
+        return self.proj(y_BhNd.transpose(1, 2).flatten(2))
+
+
+@register_mixer("spatial_mlp", layout="BNC")
+class SpatialMlpMixer(nn.Module):
+    """One linear layer over the positions, the same for every channel; no bias (the paper's SpatialFC)."""
+
+    def __init__(self, width: int, spec: SpatialMlpSpec, *, side: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(side**2, side**2, bias=False)
+        init_linear(self.fc)
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        return torch.matmul(self.fc.weight, x_BNC)
+
+
+@register_mixer("dwconv", layout="BCHW")
+class DepthwiseConvMixer(nn.Module):
+    """Depthwise convolution in place of the pooling; nothing is subtracted."""
+
+    def __init__(self, width: int, spec: DepthwiseConvSpec, *, side: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, spec.size, padding=spec.size // 2, groups=width)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.conv(x_BCHW)
+
+
+@register_mixer("identity", layout="BCHW")
+class IdentityMixer(nn.Module):
+    """The normalised input itself."""
+
+    def __init__(self, width: int, spec: IdentitySpec, *, side: int) -> None:
+        super().__init__()
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW
+
+
+@register_mixer("random", layout="BNC")
+class RandomMixer(nn.Module):
+    """A frozen matrix of uniform numbers, softmax over each row, times the tokens."""
+
+    random_matrix: Tensor
+
+    def __init__(self, width: int, spec: RandomSpec, *, side: int) -> None:
+        super().__init__()
+        self.register_buffer("random_matrix", torch.softmax(torch.rand(side**2, side**2), dim=-1))
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        return torch.matmul(self.random_matrix.to(x_BNC.dtype), x_BNC)
