@@ -1,0 +1,269 @@
+"""What a search space is: a fixed list of choices, and the way between genes and architectures."""
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from metaformer.architecture import Architecture
+from metaformer.cost import Cost, count_cost
+from metaformer.errors import unknown_name
+from metaformer.specs import Spec, Stem
+
+Gene = int | str
+Genes = dict[str, Gene]
+CostName = Literal["params", "macs"]
+HEAD_SIZE = 32  # of every attention in the papers' hybrids; widths are multiples of it
+_TRIES = 200  # uniform draws before an architecture is brought below the limits step by step
+
+
+class SpaceError(ValueError):
+    """A space, its limits or an architecture in it that cannot be; the message names field, rule and value."""
+
+
+class Limits(Spec):
+    """The most an architecture may cost; None: no limit."""
+
+    max_params: PositiveInt | None = None
+    max_macs: PositiveInt | None = None
+
+    def allow(self, cost: Cost) -> bool:
+        """Whether the cost is within every limit."""
+        return (self.max_params is None or cost.params <= self.max_params) and (
+            self.max_macs is None or cost.macs <= self.max_macs
+        )
+
+
+class SpaceSettings(Spec):
+    """What fits a space to a dataset: image size, classes, stem, a common factor on all widths, limits.
+
+    The head size of attention is scaled with the widths, so that a stage keeps its number of heads.
+    """
+
+    resolution: PositiveInt = 224
+    num_classes: PositiveInt = 1000
+    stem: Stem = Stem()
+    width_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    layer_scale: Annotated[float, Field(gt=0)] | Literal["paper"] | None = "paper"
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _check_width_scale(self) -> Self:
+        if (HEAD_SIZE * self.width_scale) % 1:
+            raise ValueError(
+                f"width_scale: must turn the head size {HEAD_SIZE} into a whole number, got {self.width_scale}"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One gene: its name and the values it may take; `ordered` where the values stand in an order of size."""
+
+    name: str
+    values: tuple[Gene, ...]
+    ordered: bool = False
+
+    @property
+    def step(self) -> int | None:
+        """The common distance of evenly spaced ordered numbers, else None."""
+        numbers = [value for value in self.values if isinstance(value, int)]
+        gaps = {high - low for low, high in zip(numbers, numbers[1:], strict=False)}
+        return gaps.pop() if self.ordered and len(numbers) == len(self.values) and len(gaps) == 1 else None
+
+
+class Suggester(Protocol):
+    """The part of an Optuna trial that a space uses."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int: ...
+    def suggest_categorical(self, name: str, choices: tuple[Gene, ...]) -> Gene: ...
+
+
+class SearchSpace(ABC):
+    """Architectures as a fixed-length genome without conditional genes.
+
+    Genes that do nothing in an architecture (the kernel size of an attention stage) have one canonical value:
+    `encode(decode(genes))` is the canonical form of `genes`.
+    """
+
+    name: str
+    choices: tuple[Choice, ...]
+
+    def __init__(self, settings: SpaceSettings) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def decode(self, genes: Mapping[str, Gene]) -> Architecture:
+        """The architecture of these genes."""
+
+    @abstractmethod
+    def encode(self, arch: Architecture) -> Genes:
+        """The canonical genes of an architecture.
+
+        Raises:
+            SpaceError: No genes of this space give this architecture.
+        """
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Number of different architectures, limits aside."""
+
+    @abstractmethod
+    def references(self) -> dict[str, Architecture]:
+        """The papers' hand-designed models that the genes can express, by zoo name, fitted to the settings."""
+
+    def suggest(self, trial: Suggester) -> Architecture:
+        """The architecture that an Optuna trial chooses, gene by gene."""
+        genes: Genes = {}
+        for choice in self.choices:
+            low, high, step = choice.values[0], choice.values[-1], choice.step
+            if isinstance(low, int) and isinstance(high, int) and step:
+                genes[choice.name] = trial.suggest_int(choice.name, low, high, step=step)
+            else:
+                genes[choice.name] = trial.suggest_categorical(choice.name, choice.values)
+        return self.decode(genes)
+
+    def contains(self, arch: Architecture) -> bool:
+        """Whether the genes can express the architecture and the limits allow it."""
+        try:
+            self.encode(arch)
+        except SpaceError:
+            return False
+        return self.settings.limits.allow(count_cost(arch))
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """An architecture within the limits: uniform over genes, or where that meets none soon, one shrunk to fit.
+
+        Raises:
+            SpaceError: No architecture satisfies the limits.
+        """
+        for _ in range(_TRIES):
+            arch = self.decode({choice.name: rng.choice(choice.values) for choice in self.choices})
+            if self.settings.limits.allow(count_cost(arch)):
+                return arch
+        self.check_limits()
+        return self._shrink(self.encode(arch), rng)
+
+    def smallest(self, cost_name: CostName) -> Architecture:
+        """The architecture of least cost: from any start, gene by gene to the value that costs least, until none helps.
+
+        Exact where the best value of a gene does not depend on other genes, as with widths, depths and mixers.
+        """
+        genes = {choice.name: choice.values[0] for choice in self.choices}
+        best = self._cost(genes, cost_name)
+        improved = True
+        while improved:
+            improved = False
+            for choice in self.choices:
+                for value in choice.values:
+                    candidate = {**genes, choice.name: value}
+                    cost = self._cost(candidate, cost_name)
+                    if cost < best:
+                        genes, best, improved = candidate, cost, True
+        return self.decode(genes)
+
+    def largest_cost(self, cost_name: CostName) -> int:
+        """The most that an architecture costs, by the same walk as `smallest`; the limit where there is one."""
+        limit = self.settings.limits.max_params if cost_name == "params" else self.settings.limits.max_macs
+        if limit is not None:
+            return limit
+        genes = {choice.name: choice.values[-1] for choice in self.choices}
+        for choice in self.choices:
+            costs = {value: self._cost({**genes, choice.name: value}, cost_name) for value in choice.values}
+            genes[choice.name] = max(costs, key=costs.__getitem__)
+        return self._cost(genes, cost_name)
+
+    def check_limits(self) -> None:
+        """Do nothing where some architecture satisfies the limits.
+
+        Raises:
+            SpaceError: None does; the message says how small the smallest is.
+        """
+        limits = self.settings.limits
+        checks: tuple[tuple[CostName, int | None], ...] = (("params", limits.max_params), ("macs", limits.max_macs))
+        for cost_name, limit in checks:
+            if limit is None:
+                continue
+            least = count_cost(self.smallest(cost_name))
+            cost = least.params if cost_name == "params" else least.macs
+            if cost > limit:
+                raise SpaceError(
+                    f"max_{cost_name}: must be at least {cost:,} ({cost_name} of the smallest architecture of "
+                    f"{self.name} here), got {limit:,}"
+                )
+        if not any(limits.allow(count_cost(self.smallest(cost_name))) for cost_name, _ in checks):
+            params, macs = (count_cost(self.smallest(name)) for name, _ in checks)
+            raise SpaceError(
+                f"max_params, max_macs: must leave an architecture of {self.name}; the one of fewest parameters has "
+                f"{params.params:,} and {params.macs:,} MACs, the one of fewest MACs {macs.params:,} and {macs.macs:,}"
+            )
+
+    def features(self, arch: Architecture) -> tuple[float, ...]:
+        """The canonical genes as numbers for a surrogate model: ordered genes in [0, 1], the others one-hot."""
+        genes = self.encode(arch)
+        numbers: list[float] = []
+        for choice in self.choices:
+            index = choice.values.index(genes[choice.name])
+            if choice.ordered:
+                numbers.append(index / max(len(choice.values) - 1, 1))
+            else:
+                numbers.extend(float(i == index) for i in range(len(choice.values)))
+        return tuple(numbers)
+
+    def _cost(self, genes: Mapping[str, Gene], cost_name: CostName) -> int:
+        cost = count_cost(self.decode(genes))
+        return cost.params if cost_name == "params" else cost.macs
+
+    def _shrink(self, genes: Genes, rng: random.Random) -> Architecture:
+        """Move random genes towards less cost until the limits are met; restart from the smallest if that gets stuck."""
+        limits = self.settings.limits
+        for _ in range(_TRIES * len(self.choices)):
+            choice = rng.choice(self.choices)
+            candidate = {**genes, choice.name: rng.choice(choice.values)}
+            now, then = count_cost(self.decode(genes)), count_cost(self.decode(candidate))
+            if then.params <= now.params and then.macs <= now.macs:
+                genes = candidate
+                if limits.allow(then):
+                    return self.decode(genes)
+        smallest = [self.smallest("params"), self.smallest("macs")]
+        return next(arch for arch in smallest if limits.allow(count_cost(arch)))
+
+
+_SPACES: dict[str, type[SearchSpace]] = {}
+
+
+def register_space(name: str) -> Callable[[type[SearchSpace]], type[SearchSpace]]:
+    """Make a class the space called `name`.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    if name in _SPACES:
+        raise ValueError(f"space: must be registered once, got {name!r} again")
+
+    def register(cls: type[SearchSpace]) -> type[SearchSpace]:
+        cls.name = name
+        _SPACES[name] = cls
+        return cls
+
+    return register
+
+
+def names() -> list[str]:
+    """Names of all spaces."""
+    return list(_SPACES)
+
+
+def get(name: str, settings: SpaceSettings | None = None) -> SearchSpace:
+    """The space called `name`, fitted to `settings` (by default ImageNet at 224 pixels).
+
+    Raises:
+        SpaceError: No space has this name.
+    """
+    if name not in _SPACES:
+        raise SpaceError(unknown_name("space", name, _SPACES))
+    return _SPACES[name](settings or SpaceSettings())
