@@ -1,9 +1,9 @@
 """Every stage its own mixer: the space in which PoolFormer and its hybrids are points (arXiv:2111.11418).
 
-Genes: for each of four stages a mixer, a kernel or pool size, a norm and a width; for the whole the number of blocks and
-how they are shared out. What the papers tie to these is tied here too: positions are learned before the first attention
-stage, the last norm is that of stage 4, LayerScale starts at 1e-5 up to 24 blocks and at 1e-6 beyond, and the drop path
-grows with the model as from S12 to M48.
+Genes: for each of four stages a mixer, a kernel or pool size, a norm and a width; for the whole the number of blocks
+and how they are shared out. What the papers tie to these is tied here too: positions are learned before the first
+attention stage, the last norm is that of stage 4, LayerScale starts at 1e-5 up to 24 blocks and at 1e-6 beyond, and the
+drop path grows with the model as from S12 to M48.
 """
 
 from collections.abc import Mapping
@@ -86,10 +86,10 @@ class HybridStages(SearchSpace):
 
     choices = (
         *(Choice(f"mixer_{i}", MIXERS) for i in STAGES),
-        *(Choice(f"size_{i}", SIZES, ordered=True) for i in STAGES),
+        *(Choice(f"size_{i}", SIZES) for i in STAGES),
         *(Choice(f"norm_{i}", NORMS) for i in STAGES),
-        *(Choice(f"width_{i}", WIDTHS[i - 1], ordered=True) for i in STAGES),
-        Choice("depth", DEPTHS, ordered=True),
+        *(Choice(f"width_{i}", WIDTHS[i - 1]) for i in STAGES),
+        Choice("depth", DEPTHS),
         Choice("depth_ratio", RATIOS),
     )
 
@@ -148,7 +148,9 @@ class HybridStages(SearchSpace):
             if genes[choice.name] not in choice.values:
                 raise SpaceError(f"{choice.name}: must be one of {choice.values}, got {genes[choice.name]!r}")
         if self.decode(genes).digest != arch.digest:
-            raise SpaceError(f"architecture: must follow the rules of {self.name}, got one that differs outside its genes")
+            raise SpaceError(
+                f"architecture: must follow the rules of {self.name}, got one that differs outside its genes"
+            )
         return genes
 
     @cached_property

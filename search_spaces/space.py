@@ -2,7 +2,7 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol, Self
 
@@ -61,25 +61,32 @@ class SpaceSettings(Spec):
 
 @dataclass(frozen=True)
 class Choice:
-    """One gene: its name and the values it may take; `ordered` where the values stand in an order of size."""
+    """One gene: its name and the values it may take, either evenly spaced whole numbers by size or names."""
 
     name: str
     values: tuple[Gene, ...]
-    ordered: bool = False
 
     @property
-    def step(self) -> int | None:
-        """The common distance of evenly spaced ordered numbers, else None."""
-        numbers = [value for value in self.values if isinstance(value, int)]
-        gaps = {high - low for low, high in zip(numbers, numbers[1:], strict=False)}
-        return gaps.pop() if self.ordered and len(numbers) == len(self.values) and len(gaps) == 1 else None
+    def numbers(self) -> range | None:
+        """The values as a range where they are numbers, else None.
+
+        Raises:
+            SpaceError: The numbers are not evenly spaced.
+        """
+        first, last = self.values[0], self.values[-1]
+        if isinstance(first, str) or isinstance(last, str):
+            return None
+        numbers = range(first, last + 1, (last - first) // max(len(self.values) - 1, 1) or 1)
+        if tuple(numbers) != self.values:
+            raise SpaceError(f"{self.name}: must have evenly spaced values, got {self.values}")
+        return numbers
 
 
 class Suggester(Protocol):
     """The part of an Optuna trial that a space uses."""
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int: ...
-    def suggest_categorical(self, name: str, choices: tuple[Gene, ...]) -> Gene: ...
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str: ...
 
 
 class SearchSpace(ABC):
@@ -120,11 +127,11 @@ class SearchSpace(ABC):
         """The architecture that an Optuna trial chooses, gene by gene."""
         genes: Genes = {}
         for choice in self.choices:
-            low, high, step = choice.values[0], choice.values[-1], choice.step
-            if isinstance(low, int) and isinstance(high, int) and step:
-                genes[choice.name] = trial.suggest_int(choice.name, low, high, step=step)
+            numbers = choice.numbers
+            if numbers:
+                genes[choice.name] = trial.suggest_int(choice.name, numbers[0], numbers[-1], step=numbers.step)
             else:
-                genes[choice.name] = trial.suggest_categorical(choice.name, choice.values)
+                genes[choice.name] = trial.suggest_categorical(choice.name, [str(value) for value in choice.values])
         return self.decode(genes)
 
     def contains(self, arch: Architecture) -> bool:
@@ -153,7 +160,7 @@ class SearchSpace(ABC):
 
         Exact where the best value of a gene does not depend on other genes, as with widths, depths and mixers.
         """
-        genes = {choice.name: choice.values[0] for choice in self.choices}
+        genes: Genes = {choice.name: choice.values[0] for choice in self.choices}
         best = self._cost(genes, cost_name)
         improved = True
         while improved:
@@ -171,7 +178,7 @@ class SearchSpace(ABC):
         limit = self.settings.limits.max_params if cost_name == "params" else self.settings.limits.max_macs
         if limit is not None:
             return limit
-        genes = {choice.name: choice.values[-1] for choice in self.choices}
+        genes: Genes = {choice.name: choice.values[-1] for choice in self.choices}
         for choice in self.choices:
             costs = {value: self._cost({**genes, choice.name: value}, cost_name) for value in choice.values}
             genes[choice.name] = max(costs, key=costs.__getitem__)
@@ -208,7 +215,7 @@ class SearchSpace(ABC):
         numbers: list[float] = []
         for choice in self.choices:
             index = choice.values.index(genes[choice.name])
-            if choice.ordered:
+            if choice.numbers:
                 numbers.append(index / max(len(choice.values) - 1, 1))
             else:
                 numbers.extend(float(i == index) for i in range(len(choice.values)))
@@ -219,7 +226,7 @@ class SearchSpace(ABC):
         return cost.params if cost_name == "params" else cost.macs
 
     def _shrink(self, genes: Genes, rng: random.Random) -> Architecture:
-        """Move random genes towards less cost until the limits are met; restart from the smallest if that gets stuck."""
+        """Move random genes towards less cost until the limits are met; the smallest where that gets stuck."""
         limits = self.settings.limits
         for _ in range(_TRIES * len(self.choices)):
             choice = rng.choice(self.choices)

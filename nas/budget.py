@@ -1,0 +1,107 @@
+"""Device time: budgets as people write them, and the ledger that spends one once."""
+
+import re
+from typing import Literal, NamedTuple, Self
+
+DeviceKind = Literal["cpu", "gpu"]
+_SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
+_FORM = re.compile(
+    r"(?P<amount>\d+(?:\.\d+)?)(?P<device>cpu|gpu)-(?P<unit>seconds|minutes|hours|days|second|minute|hour|day)"
+)
+
+
+class BudgetError(ValueError):
+    """A budget that cannot be read or spent; the message names field, rule and value."""
+
+
+class Budget(NamedTuple):
+    """So many seconds of one kind of device: a CPU core or a GPU."""
+
+    device: DeviceKind
+    seconds: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The budget written as `text`, such as `64gpu-days` or `90cpu-minutes`.
+
+        Raises:
+            BudgetError: The text has another form, or the amount is not above 0.
+        """
+        match = _FORM.fullmatch(text.strip())
+        if not match or float(match["amount"]) <= 0:
+            raise BudgetError(
+                "budget: must be a number above 0 and a unit such as 64gpu-days, 36gpu-hours or 90cpu-minutes, "
+                f"got {text!r}; nearest: {_nearest(text)}"
+            )
+        unit = match["unit"] if match["unit"].endswith("s") else match["unit"] + "s"
+        device: DeviceKind = "gpu" if match["device"] == "gpu" else "cpu"
+        return cls(device, float(match["amount"]) * _SECONDS[unit])
+
+    def __str__(self) -> str:
+        return format_device_time(self.seconds, self.device)
+
+
+def format_device_time(seconds: float, device: DeviceKind) -> str:
+    """Device time in the largest unit that gives at least 1, such as `5.9cpu-minutes`; `parse` reads it."""
+    sizes = sorted(_SECONDS.items(), key=lambda item: -item[1])
+    unit, size = next(((unit, size) for unit, size in sizes if seconds >= size), ("seconds", 1))
+    return f"{round(seconds / size, 2):g}{device}-{unit}"
+
+
+def _nearest(text: str) -> str:
+    """A budget that can be read and is most like `text`."""
+    number = re.search(r"\d+(?:\.\d+)?", text)
+    amount = number.group() if number and float(number.group()) > 0 else "1"
+    device = "cpu" if "cpu" in text.lower() else "gpu"
+    usual = "minutes" if device == "cpu" else "days"
+    unit = next((unit for unit in _SECONDS if unit.removesuffix("s") in text.lower()), usual)
+    return f"{amount}{device}-{unit}"
+
+
+class Ledger:
+    """Device-seconds given, spent and reserved; a lease is charged what it has used so far, never twice."""
+
+    def __init__(self, seconds: float, *, spent: float = 0.0) -> None:
+        self.total = seconds
+        self._closed = spent
+        self._open: dict[str, tuple[float, float]] = {}  # lease name: (charged, expected)
+
+    @property
+    def spent(self) -> float:
+        return self._closed + sum(charged for charged, _ in self._open.values())
+
+    @property
+    def reserved(self) -> float:
+        """What the open leases are expected to use yet."""
+        return sum(max(0.0, expected - charged) for charged, expected in self._open.values())
+
+    @property
+    def left(self) -> float:
+        """What is not spent; below 0 where the last reports came after the end."""
+        return self.total - self.spent
+
+    @property
+    def free(self) -> float:
+        """What is neither spent nor reserved."""
+        return self.left - self.reserved
+
+    def open(self, name: str, *, expected: float) -> None:
+        """Reserve `expected` seconds for a new lease."""
+        if name in self._open:
+            raise BudgetError(f"lease: must be opened once, got {name!r} again")
+        self._open[name] = (0.0, expected)
+
+    def charge(self, name: str, seconds: float) -> float:
+        """Note that an open lease has used `seconds` in all by now; what it is charged, which never falls."""
+        charged, expected = self._open[name]
+        charged = max(charged, seconds)
+        self._open[name] = (charged, expected)
+        return charged
+
+    def close(self, name: str) -> None:
+        """End a lease; what it used stays spent, the rest of its reservation is free."""
+        self._closed += self._open.pop(name)[0]
+
+    def spend(self, seconds: float) -> None:
+        """Charge work outside leases: measuring before the search, evaluation after it."""
+        self._closed += seconds

@@ -1,0 +1,44 @@
+"""What travels between the session and a worker: plain values, JSON both ways."""
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from metaformer.architecture import Architecture
+from metaformer.specs import Spec
+from nas.recipe import Fraction, Recipe
+
+
+class Lease(Spec):
+    """The order to train one trial, on one device, from its last checkpoint up to `epochs`."""
+
+    trial: NonNegativeInt
+    attempt: PositiveInt  # 1 for the first lease of a trial, 2 for the one after an interruption, …
+    architecture: Architecture
+    recipe: Recipe
+    epochs: PositiveInt
+    seed: int
+    folder: str  # absolute path that the trial's checkpoints are written to
+    checkpoint: str | None = None  # file in `folder` to go on from; None: from the start
+
+    @property
+    def name(self) -> str:
+        """`trial-attempt`, unique in a study."""
+        return f"{self.trial:05d}-{self.attempt}"
+
+
+class Report(Spec):
+    """What one epoch of a lease gave."""
+
+    epoch: PositiveInt  # epochs trained so far, over all attempts
+    val_accuracy: Fraction
+    train_loss: NonNegativeFloat
+    checkpoint: str  # file in the lease's folder
+
+
+class Speed(Spec):
+    """Seconds that one image takes on one device: `base` + `per_gmac` for every 10^9 MACs of the model."""
+
+    base: NonNegativeFloat
+    per_gmac: NonNegativeFloat
+
+    def seconds_per_image(self, macs: int) -> float:
+        return self.base + self.per_gmac * macs / 1e9

@@ -1,0 +1,66 @@
+"""The Pareto front of accuracy, parameters and MACs, and the hypervolume it dominates.
+
+n points; an objective is a triple (accuracy, params, macs), of which the first is to be large and the others small.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import moocore
+import numpy as np
+
+Objectives = tuple[float, int, int]
+_MAXIMISE = [True, False, False]
+
+
+def front(points: Sequence[Objectives]) -> list[int]:
+    """Indices of the points that no other dominates, in their order; equal points all stay."""
+    if not points:
+        return []
+    kept = moocore.is_nondominated(np.asarray(points, dtype=float), maximise=_MAXIMISE, keep_weakly=True)
+    return [int(i) for i in np.flatnonzero(kept)]
+
+
+def dominates(first: Objectives, second: Objectives) -> bool:
+    """Whether `first` is at least as good in every objective and better in one."""
+    no_worse = first[0] >= second[0] and first[1] <= second[1] and first[2] <= second[2]
+    return no_worse and first != second
+
+
+@dataclass(frozen=True)
+class HypervolumeScale:
+    """Bounds that turn objectives into a unit cube: error as it is, costs by their logarithm between these bounds."""
+
+    params: tuple[int, int]
+    macs: tuple[int, int]
+
+    def hypervolume(self, points: Sequence[Objectives]) -> float:
+        """Part of the cube that the points dominate, in [0, 1]; points at or beyond an upper bound add nothing."""
+        if not points:
+            return 0.0
+        error = [1 - accuracy for accuracy, _, _ in points]
+        params = [_log_position(params, self.params) for _, params, _ in points]
+        macs = [_log_position(macs, self.macs) for _, _, macs in points]
+        return float(moocore.hypervolume(np.column_stack([error, params, macs]), ref=[1, 1, 1]))
+
+
+def knee(points: Sequence[Objectives]) -> int:
+    """Index of the front's member nearest to the ideal corner.
+
+    Distances are Euclidean, with every objective scaled to [0, 1] over the front, costs by their logarithm.
+
+    Raises:
+        ValueError: There are no points.
+    """
+    if not points:
+        raise ValueError("points: must hold at least one, got none")
+    members = front(points)
+    columns = np.asarray([(-points[i][0], np.log(points[i][1]), np.log(points[i][2])) for i in members])
+    spans = np.ptp(columns, axis=0)
+    scaled = (columns - columns.min(axis=0)) / np.where(spans > 0, spans, 1)
+    return members[int(np.argmin(np.linalg.norm(scaled, axis=1)))]
+
+
+def _log_position(value: int, bounds: tuple[int, int]) -> float:
+    low, high = np.log(bounds[0]), np.log(bounds[1])
+    return float(np.clip((np.log(value) - low) / (high - low), 0, 1))

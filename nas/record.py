@@ -1,0 +1,255 @@
+"""The study on disk, and its mirror in memory; the driver alone writes it.
+
+A trial's values are told to Optuna once, at its end. Until then its progress (leases, curve, last checkpoint) is one
+user attribute, written whole at each report, so that a driver killed at any moment leaves a state that can go on.
+"""
+
+import sqlite3
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage
+from pydantic import NonNegativeFloat, PositiveInt
+from sqlalchemy.exc import SQLAlchemyError
+
+from metaformer.architecture import Architecture
+from metaformer.cost import count_cost
+from metaformer.specs import Spec
+from nas.lease import Report
+from nas.pareto import Objectives
+from nas.samplers import SpaceSampler, distribution
+from nas.study import StudyError
+from search_spaces.space import SearchSpace, SpaceError
+
+STUDY_NAME = "search"
+METRICS = ["val_accuracy", "params", "macs"]
+DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize", "minimize")
+TrialEnd = Literal["complete", "stopped", "failed"]
+
+
+class TrialState(StrEnum):
+    """Where a trial stands; `stopped` ones were ended early on purpose, with a reason."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+_STATES = {
+    optuna.trial.TrialState.RUNNING: TrialState.RUNNING,
+    optuna.trial.TrialState.COMPLETE: TrialState.COMPLETE,
+    optuna.trial.TrialState.PRUNED: TrialState.STOPPED,
+    optuna.trial.TrialState.FAIL: TrialState.FAILED,
+}
+
+
+class LeaseCharge(Spec):
+    """What one lease of a trial was charged, and how it ended (None: it has not)."""
+
+    attempt: PositiveInt
+    device_seconds: NonNegativeFloat = 0.0
+    end: str | None = None
+
+
+class Progress(Spec):
+    """All that is known of a trial's training so far."""
+
+    leases: tuple[LeaseCharge, ...] = ()
+    curve: tuple[Report, ...] = ()
+
+
+@dataclass
+class TrialRecord:
+    """One trial: what it trains, what it costs, where it stands."""
+
+    number: int
+    architecture: Architecture
+    params: int
+    macs: int
+    reference: str | None = None
+    state: TrialState = TrialState.RUNNING
+    reason: str | None = None  # why it was stopped or failed
+    progress: Progress = field(default_factory=Progress)
+    test_accuracy: float | None = None
+
+    @property
+    def val_accuracy(self) -> float | None:
+        """Accuracy in [0, 1] after the last epoch reported."""
+        return self.progress.curve[-1].val_accuracy if self.progress.curve else None
+
+    @property
+    def num_epochs(self) -> int:
+        return self.progress.curve[-1].epoch if self.progress.curve else 0
+
+    @property
+    def device_seconds(self) -> float:
+        return sum(lease.device_seconds for lease in self.progress.leases)
+
+    @property
+    def objectives(self) -> Objectives:
+        """(accuracy, parameters, MACs) of a completed trial.
+
+        Raises:
+            ValueError: It has no accuracy yet.
+        """
+        if self.val_accuracy is None:
+            raise ValueError(f"trial: must have reported an epoch, got number {self.number}, which has not")
+        return (self.val_accuracy, self.params, self.macs)
+
+
+class Record:
+    """The trials of one study in an Optuna storage."""
+
+    def __init__(self, url: str, space: SearchSpace) -> None:
+        """Open the study at a storage URL, or begin it there.
+
+        Raises:
+            StudyError: The storage cannot be reached, or holds trials that are not of this space.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.url = url
+        self._space = space
+        try:
+            self._storage = RDBStorage(url)
+            self._study = optuna.create_study(
+                storage=self._storage,
+                study_name=STUDY_NAME,
+                directions=DIRECTIONS,
+                sampler=optuna.samplers.RandomSampler(),  # each trial is asked of a sampler of its own
+                load_if_exists=True,
+            )
+        except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
+            raise StudyError(
+                f"storage: must be a database that can be opened, got {url!r} ({_first_line(error)})"
+            ) from None
+        if self._study.metric_names is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)  # the dashboard shows these names
+                self._study.set_metric_names(METRICS)
+        self.trials: list[TrialRecord] = []
+        notes = self._study.user_attrs
+        for frozen in self._study.get_trials(deepcopy=False):
+            if frozen.state is optuna.trial.TrialState.WAITING:
+                continue  # somebody queued it; the next suggestion takes it up
+            if len(frozen.params) == len(space.choices):
+                self.trials.append(self._read(frozen, notes))
+            elif frozen.state is optuna.trial.TrialState.RUNNING:
+                self._discard(frozen.number)
+
+    def __iter__(self) -> Iterator[TrialRecord]:
+        return iter(self.trials)
+
+    @property
+    def complete(self) -> list[TrialRecord]:
+        """The trials trained to the end, oldest first."""
+        return [trial for trial in self.trials if trial.state is TrialState.COMPLETE]
+
+    def start(self, architecture: Architecture, *, reference: str) -> TrialRecord:
+        """A new trial of a given architecture, that of a hand-designed model; written in one transaction."""
+        frozen = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.RUNNING,
+            params=self._space.encode(architecture),
+            distributions={choice.name: distribution(choice) for choice in self._space.choices},
+            user_attrs={"reference": reference},
+        )
+        trial_id = self._storage.create_new_trial(self._study_id, template_trial=frozen)
+        number = self._storage.get_trial_number_from_id(trial_id)
+        return self._add(number, architecture, reference=reference)
+
+    def ask(self, sampler: SpaceSampler) -> TrialRecord:
+        """A new trial of the architecture that a sampler suggests."""
+        self._study.sampler = sampler
+        trial = self._study.ask()
+        return self._add(trial.number, self._space.suggest(trial), reference=None)
+
+    def save(self, trial: TrialRecord) -> None:
+        """Write a running trial's progress."""
+        self._storage.set_trial_user_attr(self._trial_id(trial), "progress", trial.progress.model_dump(mode="json"))
+
+    def end(self, trial: TrialRecord, how: TrialEnd, *, reason: str | None = None) -> None:
+        """Write a trial's last progress and tell its end; `reason` says why it was stopped or failed."""
+        if reason:
+            self._storage.set_trial_user_attr(self._trial_id(trial), "reason", reason)
+        self.save(trial)
+        trial.reason, trial.state = reason, TrialState(how)
+        if trial.state is TrialState.COMPLETE:
+            self._study.tell(trial.number, trial.objectives)
+        else:
+            state = optuna.trial.TrialState.FAIL if how == "failed" else optuna.trial.TrialState.PRUNED
+            self._study.tell(trial.number, state=state)
+
+    def set_test_accuracy(self, trial: TrialRecord, accuracy: float) -> None:
+        """Write the accuracy on the test split; kept with the study, since an ended trial takes no more attributes."""
+        self._study.set_user_attr(_test_key(trial.number), accuracy)
+        trial.test_accuracy = accuracy
+
+    def note(self, key: str, value: object) -> None:
+        """Write a plain value beside the trials."""
+        self._study.set_user_attr(key, value)
+
+    def noted(self, key: str) -> object:
+        """The value noted under `key`, or None."""
+        return self._study.user_attrs.get(key)
+
+    @property
+    def _study_id(self) -> int:
+        return self._storage.get_study_id_from_name(STUDY_NAME)
+
+    def _trial_id(self, trial: TrialRecord) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+
+    def _discard(self, number: int) -> None:
+        """End a trial that a killed driver had not finished writing down; nothing was spent on it."""
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        self._storage.set_trial_user_attr(trial_id, "reason", "the driver was killed while it began this trial")
+        self._study.tell(number, state=optuna.trial.TrialState.FAIL)
+
+    def _add(self, number: int, architecture: Architecture, *, reference: str | None) -> TrialRecord:
+        cost = count_cost(architecture)
+        trial = TrialRecord(number, architecture, cost.params, cost.macs, reference=reference)
+        self.trials.append(trial)
+        return trial
+
+    def _read(self, frozen: optuna.trial.FrozenTrial, notes: dict[str, object]) -> TrialRecord:
+        try:
+            architecture = self._space.decode(frozen.params)
+        except (KeyError, SpaceError, ValueError) as error:
+            raise StudyError(
+                f"storage: must hold trials of {self._space.name}, got trial {frozen.number} ({_first_line(error)})"
+            ) from None
+        cost = count_cost(architecture)
+        accuracy = notes.get(_test_key(frozen.number))
+        return TrialRecord(
+            number=frozen.number,
+            architecture=architecture,
+            params=cost.params,
+            macs=cost.macs,
+            reference=frozen.user_attrs.get("reference"),
+            state=_STATES[frozen.state],
+            reason=frozen.user_attrs.get("reason"),
+            progress=Progress.model_validate(frozen.user_attrs.get("progress", {})),
+            test_accuracy=accuracy if isinstance(accuracy, float) else None,
+        )
+
+
+def sqlite_url(path: Path) -> str:
+    """The storage URL of a SQLite file, which is put into write-ahead mode: readers never block the writer."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    connection.close()
+    return f"sqlite:///{path.resolve()}"
+
+
+def _test_key(number: int) -> str:
+    return f"test_accuracy:{number}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -1,0 +1,340 @@
+"""The brain of a search: which trial next, go on or stop, what it costs.
+
+Pure: it knows no ray, no torch and no clock. A backend asks `next()` for a lease, carries it out, and answers with
+`report()` after each epoch and `finish()` or `fail()` when the device is free again, each time with the device-seconds
+the lease has used so far. The same seed and the same order of answers give the same decisions.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from metaformer.architecture import Architecture
+from metaformer.cost import count_cost
+from nas.budget import Ledger
+from nas.lease import Lease, Report, Speed
+from nas.pareto import HypervolumeScale, front
+from nas.record import LeaseCharge, Record, TrialEnd, TrialRecord, TrialState
+from nas.samplers import SpaceSampler
+from nas.study import Study
+from search_spaces.space import CostName, Limits, SearchSpace
+
+MAX_ATTEMPTS = 3  # leases of one trial before a lost worker counts as its failure
+BUDGET_GONE = "the budget was spent before its last epoch"
+_EVAL_SHARE = 1 / 3  # of a training step's time: a forward pass without the backward one
+
+
+class Decision(StrEnum):
+    """What a backend does after a report."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+
+
+@dataclass
+class _Open:
+    """A lease that is out, and why its next report ends it (None: it goes on)."""
+
+    lease: Lease
+    trial: TrialRecord
+    expected: float  # device-seconds foretold by the measured speed alone
+    end: str | None = None
+
+
+class Session:
+    """One search over one record: references first, then what the sampler suggests, as long as the budget allows."""
+
+    def __init__(
+        self,
+        study: Study,
+        record: Record,
+        ledger: Ledger,
+        *,
+        space: SearchSpace,
+        speed: Speed,
+        num_images: Mapping[str, int],
+        checkpoints: Path,
+        on_drop: Callable[[int], None],
+    ) -> None:
+        """Take up the record where it stands; leases that a dead driver left open are closed and queued again.
+
+        Args:
+            speed: Seconds that training takes on one device, as measured.
+            num_images: Images in the splits `train`, `val` and `test`.
+            checkpoints: Folder with one folder for each trial.
+            on_drop: Told the number of each trial whose checkpoints nobody needs any more.
+        """
+        self.study = study
+        self.record = record
+        self.ledger = ledger
+        self.space = space
+        self.finished = False
+        self._speed = speed
+        self._num_images = num_images
+        self._checkpoints = checkpoints
+        self._on_drop = on_drop
+        self._open: dict[str, _Open] = {}
+        self._stopping = False
+        self._waiting = False  # nothing affordable until an open lease answers
+        self._expected, self._actual = 0.0, 0.0
+        self._seen = {trial.architecture.digest for trial in record}
+        self._scale = HypervolumeScale(params=_bounds(space, "params"), macs=_bounds(space, "macs"))
+        self._smallest = [count_cost(space.smallest("params")), count_cost(space.smallest("macs"))]
+        self._checkpointed = {trial.number for trial in record}
+        self._references = self._missing_references()
+        running = [trial for trial in record if trial.state is TrialState.RUNNING]
+        self._resumable = [trial for trial in running if trial.num_epochs < study.recipe.epochs]
+        for trial in self._resumable:
+            self._set_lease_end(trial, "interrupted")
+            record.save(trial)
+        self._update_front()
+        for trial in running:
+            if trial not in self._resumable:  # its driver died between the last report and its end
+                self._end(trial, "complete")
+
+    # ------------------------------------------------------------------ what a backend calls
+
+    def next(self) -> Lease | None:
+        """A lease to carry out now, or None: ask again after the next answer, unless `finished`."""
+        if self._stopping or self.finished or self._waiting:
+            self.finished = self.finished or (self._stopping and not self._open)
+            return None
+        trial = self._next_trial()
+        if trial is None:
+            self._waiting = bool(self._open)
+            self.finished = not self._open
+            return None
+        return self._lease(trial)
+
+    def report(self, name: str, report: Report, *, device_seconds: float) -> Decision:
+        """Note an epoch of a lease and what the lease has used so far; whether it goes on."""
+        out = self._open[name]
+        self._charge(out, device_seconds)
+        progress = out.trial.progress
+        out.trial.progress = progress.model_copy(update={"curve": (*progress.curve, report)})
+        self.record.save(out.trial)
+        if report.epoch >= out.lease.epochs:
+            out.end = "complete"
+        elif self.ledger.left <= 0:
+            out.end = "stopped"
+        elif self._stopping:
+            out.end = "interrupted"
+        return Decision.STOP if out.end else Decision.CONTINUE
+
+    def finish(self, name: str, *, device_seconds: float) -> None:
+        """End a lease whose last report was answered with STOP; its device is free again."""
+        out = self._close(name, device_seconds)
+        end = out.end or "interrupted"
+        if end == "interrupted":
+            self._set_lease_end(out.trial, end)
+            self.record.save(out.trial)
+            self._resumable.append(out.trial)
+        elif end == "complete":
+            self._expected += out.expected
+            self._actual += out.trial.progress.leases[-1].device_seconds
+            self._end(out.trial, "complete")
+        else:
+            self._end(out.trial, "stopped", reason=BUDGET_GONE)
+
+    def fail(self, name: str, reason: str, *, device_seconds: float, worker_lost: bool = False) -> None:
+        """End a lease that broke; a trial whose worker was lost is queued again, up to `MAX_ATTEMPTS` leases."""
+        out = self._close(name, device_seconds)
+        if worker_lost and out.lease.attempt < MAX_ATTEMPTS:
+            self._set_lease_end(out.trial, "lost")
+            self.record.save(out.trial)
+            self._resumable.append(out.trial)
+        else:
+            self._end(out.trial, "failed", reason=reason)
+
+    def stop(self) -> None:
+        """Start no more trials; running ones end at their next report and can go on later."""
+        self._stopping = True
+
+    # ------------------------------------------------------------------ what people look at
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
+    @property
+    def to_test(self) -> list[TrialRecord]:
+        """Members of the front and completed references that have no accuracy on the test split yet."""
+        return [trial for trial in self._to_test.values() if trial.test_accuracy is None]
+
+    @property
+    def running(self) -> list[TrialRecord]:
+        return [out.trial for out in list(self._open.values())]
+
+    @property
+    def num_waiting(self) -> int:
+        """References and interrupted trials that have not been given a lease yet."""
+        return len(self._references) + len(self._resumable)
+
+    def expected_seconds(self, architecture: Architecture, *, epochs: int) -> float:
+        """Device-seconds that training an architecture for `epochs` should take, corrected by what has been seen."""
+        return self._seconds(count_cost(architecture).macs, epochs)
+
+    def expected_test_seconds(self, trial: TrialRecord) -> float:
+        """Device-seconds that evaluating a trial on the test split should take."""
+        return self._speed.seconds_per_image(trial.macs) * _EVAL_SHARE * self._num_images["test"] * self._correction
+
+    # ------------------------------------------------------------------ choosing
+
+    def _next_trial(self) -> TrialRecord | None:
+        """The next trial that the budget affords: interrupted ones, then references, then a suggestion."""
+        for trial in self._resumable:
+            if self._affordable(trial.architecture, trial.num_epochs):
+                self._resumable.remove(trial)
+                return trial
+        for name, architecture in self._references.items():
+            if self._affordable(architecture, 0):
+                del self._references[name]
+                return self.record.start(architecture, reference=name)
+        if self.study.max_trials is not None and self._num_suggested >= self.study.max_trials:
+            return None
+        return self._suggest()
+
+    def _suggest(self) -> TrialRecord | None:
+        """A new trial of the sampler's; None where the budget affords none, or all architectures are known."""
+        max_macs = self._affordable_macs()
+        limits = self.study.settings.limits
+        if limits.max_macs is not None:
+            max_macs = min(max_macs, limits.max_macs)
+        tight = Limits(max_params=limits.max_params, max_macs=max_macs) if max_macs >= 1 else None
+        if tight is None or not self._has_any(tight):
+            return None
+        sampler = SpaceSampler(
+            self.study.sampler,
+            space=self.space,
+            limits=tight,
+            seen=self._seen,
+            seed=(self.study.seed * 1_000_003 + len(self.record.trials)) % 2**32,
+        )
+        trial = self.record.ask(sampler)
+        if sampler.exhausted:
+            self.record.end(trial, "stopped", reason="every architecture that is allowed has been tried")
+            return None
+        return trial
+
+    def _lease(self, trial: TrialRecord) -> Lease:
+        attempt = len(trial.progress.leases) + 1
+        leases = (*trial.progress.leases, LeaseCharge(attempt=attempt))
+        trial.progress = trial.progress.model_copy(update={"leases": leases})
+        self.record.save(trial)
+        self._seen.add(trial.architecture.digest)
+        epochs = self.study.recipe.epochs
+        lease = Lease(
+            trial=trial.number,
+            attempt=attempt,
+            architecture=trial.architecture,
+            recipe=self.study.recipe,
+            epochs=epochs,
+            seed=self.study.seed,
+            folder=str(self._checkpoints / f"{trial.number:05d}"),
+            checkpoint=trial.progress.curve[-1].checkpoint if trial.progress.curve else None,
+        )
+        expected = self._seconds(trial.macs, epochs - trial.num_epochs)
+        self.ledger.open(lease.name, expected=expected)
+        self._open[lease.name] = _Open(lease, trial, expected / self._correction)
+        self._checkpointed.add(trial.number)
+        return lease
+
+    @property
+    def _num_suggested(self) -> int:
+        return sum(trial.reference is None for trial in self.record)
+
+    # ------------------------------------------------------------------ money
+
+    @property
+    def _correction(self) -> float:
+        """Seconds that leases took by seconds that the measured speed foretold."""
+        return self._actual / self._expected if self._expected else 1.0
+
+    @property
+    def _images_per_epoch(self) -> float:
+        return self._num_images["train"] + self._num_images["val"] * _EVAL_SHARE
+
+    @property
+    def _held_back(self) -> float:
+        """Device-seconds kept for evaluating the front and the references on test."""
+        return sum(self.expected_test_seconds(trial) for trial in self.to_test)
+
+    def _seconds(self, macs: int, epochs: int) -> float:
+        return self._speed.seconds_per_image(macs) * self._images_per_epoch * epochs * self._correction
+
+    def _affordable(self, architecture: Architecture, num_done: int) -> bool:
+        seconds = self.expected_seconds(architecture, epochs=self.study.recipe.epochs - num_done)
+        return seconds <= self.ledger.free - self._held_back
+
+    def _affordable_macs(self) -> int:
+        """The most MACs a model may have to be trained in full with what is free."""
+        per_image = (self.ledger.free - self._held_back) / (
+            self._images_per_epoch * self.study.recipe.epochs * self._correction
+        )
+        if self._speed.per_gmac == 0:
+            return 10**18 if per_image >= self._speed.base else 0
+        return max(0, int((per_image - self._speed.base) / self._speed.per_gmac * 1e9))
+
+    def _has_any(self, limits: Limits) -> bool:
+        return any(limits.allow(cost) for cost in self._smallest)
+
+    # ------------------------------------------------------------------ bookkeeping
+
+    def _missing_references(self) -> dict[str, Architecture]:
+        """References without a trial that counts, by the names they go under here; equal architectures share one."""
+        limits = self.study.settings.limits
+        known = self.space.references()
+        tried = {t.architecture.digest for t in self.record if t.reason != BUDGET_GONE}
+        names: dict[str, list[str]] = {}
+        for name in self.study.references:
+            names.setdefault(known[name].digest, []).append(name)
+        wanted = {" = ".join(group): known[group[0]] for group in names.values()}
+        return {
+            label: arch for label, arch in wanted.items() if arch.digest not in tried and limits.allow(count_cost(arch))
+        }
+
+    def _charge(self, out: _Open, device_seconds: float) -> None:
+        charged = self.ledger.charge(out.lease.name, device_seconds)
+        *before, last = out.trial.progress.leases
+        leases = (*before, last.model_copy(update={"device_seconds": charged}))
+        out.trial.progress = out.trial.progress.model_copy(update={"leases": leases})
+        self._waiting = False
+
+    def _close(self, name: str, device_seconds: float) -> _Open:
+        out = self._open[name]
+        self._charge(out, device_seconds)
+        self.ledger.close(name)
+        del self._open[name]
+        return out
+
+    def _set_lease_end(self, trial: TrialRecord, end: str) -> None:
+        """Say how the trial's last lease ended, unless it has not had one or that has been said."""
+        if trial.progress.leases and trial.progress.leases[-1].end is None:
+            *before, last = trial.progress.leases
+            leases = (*before, last.model_copy(update={"end": end}))
+            trial.progress = trial.progress.model_copy(update={"leases": leases})
+
+    def _end(self, trial: TrialRecord, how: TrialEnd, *, reason: str | None = None) -> None:
+        self._set_lease_end(trial, how)
+        self.record.end(trial, how, reason=reason)
+        self._update_front()
+
+    def _update_front(self) -> None:
+        """Take up the front as it is now, and drop the checkpoints that nobody will need."""
+        complete = self.record.complete
+        points = [trial.objectives for trial in complete]
+        self.front = sorted(
+            (complete[i] for i in front(points)), key=lambda trial: (trial.params, trial.macs, trial.number)
+        )
+        self.hypervolume = self._scale.hypervolume(points)
+        self._to_test = {trial.number: trial for trial in (*self.front, *(t for t in complete if t.reference))}
+        needed = {trial.number for trial in (*self._resumable, *self.running)} | set(self._to_test)
+        for number in self._checkpointed - needed:
+            self._on_drop(number)
+        self._checkpointed &= needed
+
+
+def _bounds(space: SearchSpace, cost_name: CostName) -> tuple[int, int]:
+    least = count_cost(space.smallest(cost_name))
+    return (least.params if cost_name == "params" else least.macs, space.largest_cost(cost_name))

@@ -1,0 +1,115 @@
+"""A study as it is written down: what is searched, on which data, by which recipe, for which budget."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import PositiveInt, ValidationError, field_validator
+
+from metaformer.errors import explain, unknown_name
+from metaformer.specs import Spec
+from nas.budget import Budget, BudgetError
+from nas.recipe import Recipe
+from search_spaces.space import SearchSpace, SpaceSettings, get
+
+MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial"}  # when a study goes on
+
+
+class StudyError(ValueError):
+    """A study that cannot be read, run or gone on with as asked; the message names field, rule and value."""
+
+
+class Study(Spec):
+    """All that is needed to run a search again; `study.yaml` in the run's folder."""
+
+    version: Literal[1] = 1
+    space: str
+    settings: SpaceSettings
+    data: str
+    data_fingerprint: str
+    recipe: Recipe
+    references: tuple[str, ...]
+    sampler: str
+    seed: int
+    budget: str
+    max_trials: PositiveInt | None = None
+    workers: PositiveInt | None = None  # trials at a time; None: as many as the devices allow
+    cpus_per_trial: PositiveInt = 1
+    storage: str | None = None  # URL of the database; None: SQLite in the run's folder
+
+    @field_validator("budget")
+    @classmethod
+    def _check_budget(cls, text: str) -> str:
+        Budget.parse(text)
+        return text
+
+    def make_space(self) -> SearchSpace:
+        """The space, fitted to the settings."""
+        return get(self.space, self.settings)
+
+    def to_yaml(self) -> str:
+        """The study as YAML text, every field spelled out."""
+        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120)
+        return text
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """The study written in a YAML file.
+
+        Raises:
+            StudyError: There is no such file, or a field is unknown, missing or breaks a rule.
+        """
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise StudyError(f"study: must be a readable YAML file, got {str(path)!r} ({_one_line(error)})") from None
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            raise StudyError(f"{path}: {explain(error, cls)}") from None
+
+    def check_continues(self, earlier: "Study", where: Path) -> None:
+        """Do nothing where this study goes on with `earlier`; only budget, trial limit and workers may differ.
+
+        Raises:
+            StudyError: Another field differs; the message names the first.
+        """
+        for field, now, before in _differences(self.model_dump(mode="json"), earlier.model_dump(mode="json")):
+            if field not in MAY_CHANGE:
+                raise StudyError(
+                    f"{field}: must be {before!r}, as the study in {where} has it, got {now!r}; "
+                    "another --name starts another study"
+                )
+
+
+def check_references(names: tuple[str, ...], known: list[str]) -> None:
+    """Do nothing where every name is known.
+
+    Raises:
+        StudyError: One is not.
+    """
+    for name in names:
+        if name not in known:
+            raise StudyError(unknown_name("references", name, known))
+
+
+def parse_budget(text: str) -> Budget:
+    """The budget, with its error turned into a study's."""
+    try:
+        return Budget.parse(text)
+    except BudgetError as error:
+        raise StudyError(str(error)) from None
+
+
+def _differences(now: object, before: object, path: str = "") -> list[tuple[str, object, object]]:
+    """Paths at which two plain values differ, with both values."""
+    if isinstance(now, dict) and isinstance(before, dict):
+        found = []
+        for key in now:
+            found += _differences(now[key], before.get(key), f"{path}.{key}" if path else str(key))
+        return found
+    return [] if now == before else [(path, now, before)]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
