@@ -3,6 +3,8 @@
 import re
 from typing import Literal, NamedTuple, Self
 
+from metaformer.errors import UserError
+
 DeviceKind = Literal["cpu", "gpu"]
 _SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
 _FORM = re.compile(
@@ -10,7 +12,7 @@ _FORM = re.compile(
 )
 
 
-class BudgetError(ValueError):
+class BudgetError(UserError):
     """A budget that cannot be read or spent; the message names field, rule and value."""
 
 

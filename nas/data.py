@@ -289,9 +289,8 @@ class Digits(Dataset):
     def _on(self, device: torch.device) -> dict[Split, tuple[Tensor, Tensor]]:
         """The splits on a device, where they stay."""
         if device not in self._resident:
-            with torch.inference_mode(mode=False):  # the first to ask may be an evaluation, the second trains
-                here = self._resident[torch.device("cpu")]
-                self._resident[device] = {split: (x.to(device), y.to(device)) for split, (x, y) in here.items()}
+            here = self._resident[torch.device("cpu")]
+            self._resident[device] = {split: (x.to(device), y.to(device)) for split, (x, y) in here.items()}
         return self._resident[device]
 
 
@@ -552,5 +551,7 @@ def _iterate(
                 y = found[1].to(device, non_blocking=True)
                 batch = Batch(*mix(x_BCHW, y)) if mix else Batch(x_BCHW, y)
         except DataError as error:  # torch puts a worker's traceback before the message
-            raise DataError(str(error).rstrip().rpartition("DataError: ")[2]) from error
+            message = str(error).rstrip().rpartition("DataError: ")[2]
+            del batches  # stops the workers; left to the collector of cycles, torch waits 5 s for each
+            raise DataError(message) from error.with_traceback(None)
         yield batch

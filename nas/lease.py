@@ -1,15 +1,21 @@
 """What travels between the session and a worker: plain values, JSON both ways."""
 
+from typing import Literal
+
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from metaformer.architecture import Architecture
 from metaformer.specs import Spec
 from nas.recipe import Fraction, Recipe
 
+Task = Literal["train", "test"]
+WEIGHTS = "weights.pt"  # file in a trial's folder, left by its last epoch
+
 
 class Lease(Spec):
-    """The order to train one trial, on one device, from its last checkpoint up to `epochs`."""
+    """The order to train one trial, on one device, from its last checkpoint up to `epochs`, or to test its weights."""
 
+    task: Task = "train"
     trial: NonNegativeInt
     attempt: PositiveInt  # 1 for the first lease of a trial, 2 for the one after an interruption, …
     architecture: Architecture
@@ -21,8 +27,8 @@ class Lease(Spec):
 
     @property
     def name(self) -> str:
-        """`trial-attempt`, unique in a study."""
-        return f"{self.trial:05d}-{self.attempt}"
+        """`trial-attempt`, or `trial-test`; unique among open leases."""
+        return f"{self.trial:05d}-{self.attempt if self.task == 'train' else 'test'}"
 
 
 class Report(Spec):
@@ -35,7 +41,7 @@ class Report(Spec):
 
 
 class Speed(Spec):
-    """Seconds that one image takes on one device: `base` + `per_gmac` for every 10^9 MACs of the model."""
+    """Seconds to train on one image on one device: `base` + `per_gmac` for every 10^9 MACs of the model."""
 
     base: NonNegativeFloat
     per_gmac: NonNegativeFloat

@@ -30,6 +30,7 @@ from search_spaces.space import SearchSpace, SpaceError
 STUDY_NAME = "search"
 METRICS = ["val_accuracy", "params", "macs"]
 DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize", "minimize")
+_OVERHEAD = "overhead_device_seconds"
 TrialEnd = Literal["complete", "stopped", "failed"]
 
 
@@ -189,6 +190,21 @@ class Record:
         """Write the accuracy on the test split; kept with the study, since an ended trial takes no more attributes."""
         self._study.set_user_attr(_test_key(trial.number), accuracy)
         trial.test_accuracy = accuracy
+
+    @property
+    def overhead_seconds(self) -> float:
+        """Device-seconds spent outside training leases: on measuring before and testing after."""
+        noted = self.noted(_OVERHEAD)
+        return float(noted) if isinstance(noted, int | float) else 0.0
+
+    @property
+    def spent_seconds(self) -> float:
+        """Device-seconds of the study in all."""
+        return self.overhead_seconds + sum(trial.device_seconds for trial in self.trials)
+
+    def add_overhead(self, seconds: float) -> None:
+        """Write that device-seconds were spent outside training leases."""
+        self.note(_OVERHEAD, self.overhead_seconds + seconds)
 
     def note(self, key: str, value: object) -> None:
         """Write a plain value beside the trials."""

@@ -1,8 +1,8 @@
 """The brain of a search: which trial next, go on or stop, what it costs.
 
 Pure: it knows no ray, no torch and no clock. A backend asks `next()` for a lease, carries it out, and answers with
-`report()` after each epoch and `finish()` or `fail()` when the device is free again, each time with the device-seconds
-the lease has used so far. The same seed and the same order of answers give the same decisions.
+`report()` after each epoch and, when the device is free again, with `finish()`, `tested()` or `fail()`, each time with the
+device-seconds the lease has used so far. The same seed and the same order of answers give the same decisions.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,14 +13,15 @@ from pathlib import Path
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from nas.budget import Ledger
-from nas.lease import Lease, Report, Speed
+from nas.lease import WEIGHTS, Lease, Report, Speed, Task
 from nas.pareto import HypervolumeScale, front
 from nas.record import LeaseCharge, Record, TrialEnd, TrialRecord, TrialState
 from nas.samplers import SpaceSampler
 from nas.study import Study
-from search_spaces.space import CostName, Limits, SearchSpace
+from search_spaces.space import Limits, SearchSpace
 
 MAX_ATTEMPTS = 3  # leases of one trial before a lost worker counts as its failure
+MAX_FAILURES = 10  # failed trials in a row before the session stops: something is wrong with all of them
 BUDGET_GONE = "the budget was spent before its last epoch"
 _EVAL_SHARE = 1 / 3  # of a training step's time: a forward pass without the backward one
 
@@ -54,6 +55,7 @@ class Session:
         space: SearchSpace,
         speed: Speed,
         num_images: Mapping[str, int],
+        num_workers: int,
         checkpoints: Path,
         on_drop: Callable[[int], None],
     ) -> None:
@@ -62,6 +64,7 @@ class Session:
         Args:
             speed: Seconds that training takes on one device, as measured.
             num_images: Images in the splits `train`, `val` and `test`.
+            num_workers: Trials that run at a time.
             checkpoints: Folder with one folder for each trial.
             on_drop: Told the number of each trial whose checkpoints nobody needs any more.
         """
@@ -69,7 +72,10 @@ class Session:
         self.record = record
         self.ledger = ledger
         self.space = space
+        self.num_workers = num_workers
         self.finished = False
+        self.problem: str | None = None  # why the session stopped by itself before its end
+        self.notes: list[str] = []  # what went wrong without ending anything
         self._speed = speed
         self._num_images = num_images
         self._checkpoints = checkpoints
@@ -77,12 +83,14 @@ class Session:
         self._open: dict[str, _Open] = {}
         self._stopping = False
         self._waiting = False  # nothing affordable until an open lease answers
+        self._test_tried: set[int] = set()
+        self._num_failures = 0  # since the last completed trial
         self._expected, self._actual = 0.0, 0.0
         self._seen = {trial.architecture.digest for trial in record}
-        self._scale = HypervolumeScale(params=_bounds(space, "params"), macs=_bounds(space, "macs"))
+        self._scale = HypervolumeScale.of(space)
         self._smallest = [count_cost(space.smallest("params")), count_cost(space.smallest("macs"))]
         self._checkpointed = {trial.number for trial in record}
-        self._references = self._missing_references()
+        self.references = self._missing_references()
         running = [trial for trial in record if trial.state is TrialState.RUNNING]
         self._resumable = [trial for trial in running if trial.num_epochs < study.recipe.epochs]
         for trial in self._resumable:
@@ -101,11 +109,15 @@ class Session:
             self.finished = self.finished or (self._stopping and not self._open)
             return None
         trial = self._next_trial()
-        if trial is None:
-            self._waiting = bool(self._open)
-            self.finished = not self._open
-            return None
-        return self._lease(trial)
+        if trial is not None:
+            return self._lease(trial)
+        if not any(out.lease.task == "train" for out in self._open.values()):  # the front is final
+            for trial in self.to_test:
+                if trial.number not in self._test_tried:
+                    return self._test_lease(trial)
+        self._waiting = bool(self._open)
+        self.finished = not self._open
+        return None
 
     def report(self, name: str, report: Report, *, device_seconds: float) -> Decision:
         """Note an epoch of a lease and what the lease has used so far; whether it goes on."""
@@ -131,21 +143,33 @@ class Session:
             self.record.save(out.trial)
             self._resumable.append(out.trial)
         elif end == "complete":
+            self._num_failures = 0
             self._expected += out.expected
             self._actual += out.trial.progress.leases[-1].device_seconds
             self._end(out.trial, "complete")
         else:
             self._end(out.trial, "stopped", reason=BUDGET_GONE)
 
+    def tested(self, name: str, accuracy: float, *, device_seconds: float) -> None:
+        """End a lease that has evaluated a trial on the test split."""
+        out = self._close(name, device_seconds)
+        self.record.set_test_accuracy(out.trial, accuracy)
+
     def fail(self, name: str, reason: str, *, device_seconds: float, worker_lost: bool = False) -> None:
         """End a lease that broke; a trial whose worker was lost is queued again, up to `MAX_ATTEMPTS` leases."""
         out = self._close(name, device_seconds)
-        if worker_lost and out.lease.attempt < MAX_ATTEMPTS:
+        if out.lease.task == "test":
+            self.notes.append(f"trial {out.trial.number} could not be tested: {reason}")
+        elif worker_lost and out.lease.attempt < MAX_ATTEMPTS:
             self._set_lease_end(out.trial, "lost")
             self.record.save(out.trial)
             self._resumable.append(out.trial)
         else:
             self._end(out.trial, "failed", reason=reason)
+            self._num_failures += 1
+            if self._num_failures == MAX_FAILURES:
+                self.problem = f"{MAX_FAILURES} trials failed one after another, the last with: {reason}"
+                self.stop()
 
     def stop(self) -> None:
         """Start no more trials; running ones end at their next report and can go on later."""
@@ -169,7 +193,7 @@ class Session:
     @property
     def num_waiting(self) -> int:
         """References and interrupted trials that have not been given a lease yet."""
-        return len(self._references) + len(self._resumable)
+        return len(self.references) + len(self._resumable)
 
     def expected_seconds(self, architecture: Architecture, *, epochs: int) -> float:
         """Device-seconds that training an architecture for `epochs` should take, corrected by what has been seen."""
@@ -187,9 +211,9 @@ class Session:
             if self._affordable(trial.architecture, trial.num_epochs):
                 self._resumable.remove(trial)
                 return trial
-        for name, architecture in self._references.items():
+        for name, architecture in self.references.items():
             if self._affordable(architecture, 0):
-                del self._references[name]
+                del self.references[name]
                 return self.record.start(architecture, reference=name)
         if self.study.max_trials is not None and self._num_suggested >= self.study.max_trials:
             return None
@@ -217,28 +241,40 @@ class Session:
             return None
         return trial
 
+    def _test_lease(self, trial: TrialRecord) -> Lease:
+        self._test_tried.add(trial.number)
+        lease = self._make_lease(trial, task="test", attempt=1, checkpoint=WEIGHTS)
+        self._open_lease(lease, trial, self.expected_test_seconds(trial))
+        return lease
+
     def _lease(self, trial: TrialRecord) -> Lease:
         attempt = len(trial.progress.leases) + 1
         leases = (*trial.progress.leases, LeaseCharge(attempt=attempt))
         trial.progress = trial.progress.model_copy(update={"leases": leases})
         self.record.save(trial)
         self._seen.add(trial.architecture.digest)
-        epochs = self.study.recipe.epochs
-        lease = Lease(
+        checkpoint = trial.progress.curve[-1].checkpoint if trial.progress.curve else None
+        lease = self._make_lease(trial, task="train", attempt=attempt, checkpoint=checkpoint)
+        self._open_lease(lease, trial, self._seconds(trial.macs, lease.epochs - trial.num_epochs))
+        self._checkpointed.add(trial.number)
+        return lease
+
+    def _make_lease(self, trial: TrialRecord, *, task: Task, attempt: int, checkpoint: str | None) -> Lease:
+        return Lease(
+            task=task,
             trial=trial.number,
             attempt=attempt,
             architecture=trial.architecture,
             recipe=self.study.recipe,
-            epochs=epochs,
+            epochs=self.study.recipe.epochs,
             seed=self.study.seed,
             folder=str(self._checkpoints / f"{trial.number:05d}"),
-            checkpoint=trial.progress.curve[-1].checkpoint if trial.progress.curve else None,
+            checkpoint=checkpoint,
         )
-        expected = self._seconds(trial.macs, epochs - trial.num_epochs)
+
+    def _open_lease(self, lease: Lease, trial: TrialRecord, expected: float) -> None:
         self.ledger.open(lease.name, expected=expected)
         self._open[lease.name] = _Open(lease, trial, expected / self._correction)
-        self._checkpointed.add(trial.number)
-        return lease
 
     @property
     def _num_suggested(self) -> int:
@@ -296,14 +332,18 @@ class Session:
 
     def _charge(self, out: _Open, device_seconds: float) -> None:
         charged = self.ledger.charge(out.lease.name, device_seconds)
+        self._waiting = False
+        if out.lease.task == "test":
+            return
         *before, last = out.trial.progress.leases
         leases = (*before, last.model_copy(update={"device_seconds": charged}))
         out.trial.progress = out.trial.progress.model_copy(update={"leases": leases})
-        self._waiting = False
 
     def _close(self, name: str, device_seconds: float) -> _Open:
         out = self._open[name]
         self._charge(out, device_seconds)
+        if out.lease.task == "test":
+            self.record.add_overhead(device_seconds)
         self.ledger.close(name)
         del self._open[name]
         return out
@@ -333,8 +373,3 @@ class Session:
         for number in self._checkpointed - needed:
             self._on_drop(number)
         self._checkpointed &= needed
-
-
-def _bounds(space: SearchSpace, cost_name: CostName) -> tuple[int, int]:
-    least = count_cost(space.smallest(cost_name))
-    return (least.params if cost_name == "params" else least.macs, space.largest_cost(cost_name))

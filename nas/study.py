@@ -6,16 +6,16 @@ from typing import Literal, Self
 import yaml
 from pydantic import PositiveInt, ValidationError, field_validator
 
-from metaformer.errors import explain, unknown_name
+from metaformer.errors import UserError, explain
 from metaformer.specs import Spec
-from nas.budget import Budget, BudgetError
+from nas.budget import Budget
 from nas.recipe import Recipe
 from search_spaces.space import SearchSpace, SpaceSettings, get
 
 MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial"}  # when a study goes on
 
 
-class StudyError(ValueError):
+class StudyError(UserError):
     """A study that cannot be read, run or gone on with as asked; the message names field, rule and value."""
 
 
@@ -60,11 +60,7 @@ class Study(Spec):
             StudyError: There is no such file, or a field is unknown, missing or breaks a rule.
         """
         try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise StudyError(f"study: must be a readable YAML file, got {str(path)!r} ({_one_line(error)})") from None
-        try:
-            return cls.model_validate(raw)
+            return cls.model_validate(read_mapping(path))
         except ValidationError as error:
             raise StudyError(f"{path}: {explain(error, cls)}") from None
 
@@ -82,23 +78,20 @@ class Study(Spec):
                 )
 
 
-def check_references(names: tuple[str, ...], known: list[str]) -> None:
-    """Do nothing where every name is known.
+def read_mapping(path: Path) -> dict[str, object]:
+    """The fields in the YAML file of a study.
 
     Raises:
-        StudyError: One is not.
+        StudyError: There is no such file, or its content is no mapping.
     """
-    for name in names:
-        if name not in known:
-            raise StudyError(unknown_name("references", name, known))
-
-
-def parse_budget(text: str) -> Budget:
-    """The budget, with its error turned into a study's."""
     try:
-        return Budget.parse(text)
-    except BudgetError as error:
-        raise StudyError(str(error)) from None
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise StudyError(f"study: must be a readable YAML file, got {str(path)!r} ({reason})") from None
+    if not isinstance(raw, dict):
+        raise StudyError(f"study: must be a mapping of fields, got {type(raw).__name__} in {str(path)!r}")
+    return raw
 
 
 def _differences(now: object, before: object, path: str = "") -> list[tuple[str, object, object]]:
@@ -109,7 +102,3 @@ def _differences(now: object, before: object, path: str = "") -> list[tuple[str,
             found += _differences(now[key], before.get(key), f"{path}.{key}" if path else str(key))
         return found
     return [] if now == before else [(path, now, before)]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

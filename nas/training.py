@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 from metaformer.architecture import Architecture
 from metaformer.model import MetaFormer, build
-from nas.data import Batch, Dataset, Split
-from nas.lease import Lease, Report
+from nas.data import Batch, Dataset
+from nas.lease import WEIGHTS, Lease, Report
 from nas.recipe import Recipe
 
-WEIGHTS = "weights.pt"  # what a completed trial keeps
 _CHECK_EVERY = 50  # steps between looks at the loss, each of which waits for the device
 
 
@@ -66,21 +65,21 @@ def train(lease: Lease, dataset: Dataset, *, device: torch.device) -> Iterator[R
         yield Report(epoch=epoch + 1, val_accuracy=val_accuracy, train_loss=loss, checkpoint=checkpoint)
 
 
-def evaluate(arch: Architecture, weights: Path, dataset: Dataset, split: Split, recipe: Recipe) -> float:
-    """Accuracy in [0, 1] of a completed trial's weights on a split of the data, on this process's device.
+def test(lease: Lease, dataset: Dataset, *, device: torch.device) -> float:
+    """Accuracy in [0, 1] of the lease's checkpoint on the test split.
 
     Raises:
-        TrainingError: The weights cannot be read.
+        TrainingError: The checkpoint cannot be read.
     """
-    device = this_device()
-    model = build(arch).to(device)
-    _restore(weights, model, None, device)
-    return _accuracy(model, dataset.eval_batches(split, recipe, device=device), recipe)
+    model = build(lease.architecture).to(device)
+    _restore(Path(lease.folder) / (lease.checkpoint or WEIGHTS), model, None, device)
+    return _accuracy(model, dataset.eval_batches("test", lease.recipe, device=device), lease.recipe)
 
 
-def measure_seconds_per_image(arch: Architecture, recipe: Recipe, dataset: Dataset, *, num_steps: int = 3) -> float:
-    """Median seconds of a training step of the architecture on this process's device, by image; one step warms up."""
-    device = this_device()
+def measure_seconds_per_image(
+    arch: Architecture, recipe: Recipe, dataset: Dataset, *, device: torch.device, num_steps: int = 3
+) -> float:
+    """Median seconds of a training step of the architecture, by image; one more step warms up."""
     seed_everything(0, epoch=0)
     model = build(arch).to(device)
     optimizer = create_optimizer_v2(model, opt="adamw", lr=recipe.peak_lr, weight_decay=recipe.weight_decay)
@@ -91,11 +90,6 @@ def measure_seconds_per_image(arch: Architecture, recipe: Recipe, dataset: Datas
         _train_step(model, batch, optimizer, recipe).item()
         times.append(time.perf_counter() - start)
     return sorted(times[1:])[num_steps // 2] / len(batch.x_BCHW)
-
-
-def this_device() -> torch.device:
-    """The GPU this process may use, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def seed_everything(seed: int, *, epoch: int) -> None:

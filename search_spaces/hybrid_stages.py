@@ -120,7 +120,7 @@ class HybridStages(SearchSpace):
                 downsample=Downsample() if i else None,
                 position_embedding=i == first_attention,
                 norm=norms[i],
-                layer_scale=self._layer_scale(depth),
+                layer_scale=1e-5 if depth <= 24 else 1e-6,
             )
             for i, blocks in enumerate(share_depth(depth, ratio))
         )
@@ -178,11 +178,6 @@ class HybridStages(SearchSpace):
             case "identity":
                 return IdentitySpec()
         raise SpaceError(f"mixer: must be one of {MIXERS}, got {kind!r}")
-
-    def _layer_scale(self, depth: int) -> float | None:
-        if self.settings.layer_scale == "paper":
-            return 1e-5 if depth <= 24 else 1e-6
-        return self.settings.layer_scale
 
 
 def _distinct_pool(size: int, side: int) -> int:

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from metaformer.architecture import Architecture
 from metaformer.cost import Cost, count_cost
-from metaformer.errors import unknown_name
+from metaformer.errors import UserError, unknown_name
 from metaformer.specs import Spec, Stem
 
 Gene = int | str
@@ -20,7 +20,7 @@ HEAD_SIZE = 32  # of every attention in the papers' hybrids; widths are multiple
 _TRIES = 200  # uniform draws before an architecture is brought below the limits step by step
 
 
-class SpaceError(ValueError):
+class SpaceError(UserError):
     """A space, its limits or an architecture in it that cannot be; the message names field, rule and value."""
 
 
@@ -47,7 +47,6 @@ class SpaceSettings(Spec):
     num_classes: PositiveInt = 1000
     stem: Stem = Stem()
     width_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
-    layer_scale: Annotated[float, Field(gt=0)] | Literal["paper"] | None = "paper"
     limits: Limits = Limits()
 
     @model_validator(mode="after")

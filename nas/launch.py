@@ -1,0 +1,132 @@
+"""Carries a search through: check, measure, plan, run, evaluate, report."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from nas.budget import Budget, Ledger
+from nas.data import DataInfo, open_dataset
+from nas.lease import Speed
+from nas.plan import Request, data_and_resolution, fit_speed, make_plan, make_study, representative
+from nas.progress import Progress, print_plan, print_summary
+from nas.ray_backend import Data, Devices, RayBackend
+from nas.record import Record
+from nas.report import summarise, write_report
+from nas.run import Run, RunFolder, storage_url
+from nas.session import Session
+from nas.study import Study, StudyError, read_mapping
+from search_spaces.space import SearchSpace
+
+_SPEED = "speed"  # noted in the study
+
+
+def launch(
+    request: Request, *, name: str | None, runs: Path, loaders: int, ray_address: str | None, as_json: bool
+) -> None:
+    """Begin the study that was asked for, or go on with it, until its budget is spent or somebody stops it.
+
+    Nothing is written before everything that can be checked has been.
+
+    Raises:
+        UserError: Something asked for cannot be done.
+    """
+    console = Console(stderr=as_json)
+    fields = read_mapping(request.study) if request.study else {}
+    data_name, resolution = data_and_resolution(request, fields)
+    info = open_dataset(data_name, resolution=resolution).info
+    study = make_study(request, fields, info)
+    folder = RunFolder(runs / (name or _default_name(study)))
+    if folder.study_file.exists():
+        study.check_continues(Study.from_file(folder.study_file), folder.path)
+    budget = Budget.parse(study.budget)
+    devices = Devices(kind=budget.device, cpus=study.cpus_per_trial)
+    data = Data(name=info.name, resolution=resolution, num_loaders=loaders)
+    scratch = folder.path.resolve() / ".ray"
+    backend = RayBackend(data, devices, workers=study.workers, address=ray_address, scratch=scratch)
+    console.print("starting workers …", style="dim")
+    with backend:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with folder.lock():
+            _write_study(study, folder)
+            search = _Search(study, folder, backend, budget, info, console)
+            try:
+                search.run(devices)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    search.report(as_json)
+
+
+class _Search:
+    """One driver's work on one study."""
+
+    def __init__(
+        self, study: Study, folder: RunFolder, backend: RayBackend, budget: Budget, info: DataInfo, console: Console
+    ) -> None:
+        self._folder = folder
+        self._backend = backend
+        self._budget = budget
+        self._info = info
+        self._console = console
+        space = study.make_space()
+        self._record = Record(storage_url(study, folder), space)
+        self._run = Run(folder, study, space, self._record)
+        speed = self._speed(study, space)
+        self._session = Session(
+            study,
+            self._record,
+            Ledger(budget.seconds, spent=self._record.spent_seconds),
+            space=space,
+            speed=speed,
+            num_images={str(split): number for split, number in info.num_images.items()},
+            num_workers=backend.num_workers,
+            checkpoints=folder.checkpoints.resolve(),
+            on_drop=folder.drop_checkpoints,
+        )
+
+    def run(self, devices: Devices) -> None:
+        """Carry out leases until the session has no more."""
+        session, console = self._session, self._console
+        plan = make_plan(session)
+        print_plan(console, session, plan, budget=self._budget, info=self._info, devices_per_trial=devices.count)
+        progress = Progress(session, self._budget, console)
+        with progress.live():
+            self._backend.run(session, on_event=progress.on_event)
+        for note in session.notes:
+            console.print(f"[yellow]{note}[/]")
+
+    def report(self, as_json: bool) -> None:
+        """Write the report and say what came out."""
+        write_report(self._run)
+        print_summary(self._console, self._session, self._folder, self._budget)
+        if as_json:
+            sys.stdout.write(json.dumps(summarise(self._run), indent=2) + "\n")
+        if self._session.problem:
+            raise StudyError(f"search: must have trials that work; {self._session.problem}")
+
+    def _speed(self, study: Study, space: SearchSpace) -> Speed:
+        """Seconds per image on these devices, measured once a study."""
+        noted = self._record.noted(_SPEED)
+        if noted is not None:
+            return Speed.model_validate(noted)
+        self._console.print("measuring the speed of a few architectures …", style="dim")
+        archs = representative(space)
+        seconds, spent = self._backend.measure(archs, study.recipe)
+        speed = fit_speed(archs, seconds)
+        self._record.note(_SPEED, speed.model_dump(mode="json"))
+        self._record.add_overhead(spent)
+        return speed
+
+
+def _default_name(study: Study) -> str:
+    """The space and the data, so that the same command finds its run again."""
+    kind, _, path = study.data.partition(":")
+    return f"{study.space}-{Path(path).name or kind}"
+
+
+def _write_study(study: Study, folder: RunFolder) -> None:
+    part = folder.study_file.with_suffix(".part")
+    part.write_text(study.to_yaml(), encoding="utf-8")
+    part.replace(folder.study_file)

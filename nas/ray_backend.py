@@ -1,0 +1,323 @@
+"""Carries out a session's leases on Ray Tune; the only file that imports ray.
+
+The session decides everything. Tune gives it a searcher (which lease next), a scheduler (go on or stop) and warm
+actors, one per device, in which the dataset stays loaded from trial to trial.
+"""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import ray
+import torch
+from ray import tune
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+
+from metaformer.architecture import Architecture
+from metaformer.specs import Spec
+from nas.budget import DeviceKind
+from nas.data import DataError, Dataset, open_dataset
+from nas.lease import Lease, Report
+from nas.recipe import Recipe
+from nas.session import Decision, Session
+from nas.study import StudyError
+from nas.training import TrainingError, measure_seconds_per_image, test, train
+
+_WORKER_LOST = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError)
+_OBJECT_STORE_BYTES = 200 * 1024**2  # leases and reports are small; nothing large travels
+_SETTINGS_OF_TUNE = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the first Ctrl-C lets running trials report; Tune's own would cut them off
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study on disk is the only record
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # failures are recorded with their reason
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a box even where it is told to be silent
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+class Data(Spec):
+    """What a worker opens: a dataset by name."""
+
+    name: str
+    resolution: int
+    num_loaders: int  # processes that read images, beside the worker itself
+
+    def open(self) -> Dataset:
+        return open_dataset(self.name, resolution=self.resolution, num_workers=self.num_loaders)
+
+
+class Devices(Spec):
+    """What one trial runs on."""
+
+    kind: DeviceKind
+    cpus: int
+
+    @property
+    def count(self) -> int:
+        """Devices that a lease is charged for."""
+        return self.cpus if self.kind == "cpu" else 1
+
+    @property
+    def resources(self) -> dict[str, float]:
+        return {"CPU": self.cpus, "GPU": 1 if self.kind == "gpu" else 0}
+
+    def take(self) -> torch.device:
+        """The device of this process, which uses no more threads than it has cores."""
+        torch.set_num_threads(self.cpus)
+        return torch.device("cuda" if self.kind == "gpu" else "cpu")
+
+
+class RayBackend:
+    """A Ray cluster, this machine's or one that exists, as a place to carry out leases. A context manager."""
+
+    def __init__(
+        self, data: Data, devices: Devices, *, workers: int | None, address: str | None, scratch: Path
+    ) -> None:
+        """Describe the cluster; entering the context connects to it.
+
+        Args:
+            workers: Trials at a time; None: as many as the devices allow.
+            address: Of a running cluster, such as `auto` or `ray://host:10001`; None: start one on this machine.
+            scratch: Folder for Tune's own files, on storage that all nodes share; emptied by the caller.
+        """
+        self._data = data
+        self._devices = devices
+        self._wanted = workers
+        self._address = address
+        self._scratch = scratch
+        self.num_workers = 0
+
+    def __enter__(self) -> Self:
+        os.environ.update(_SETTINGS_OF_TUNE)
+        local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+        try:
+            ray.init(
+                address=self._address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({} if self._address else local),
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise StudyError(f"ray_address: must be a running cluster, got {self._address!r} ({error})") from None
+        try:
+            self.num_workers = self._count_workers()
+        except StudyError:
+            ray.shutdown()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        ray.shutdown()
+
+    def measure(self, archs: list[Architecture], recipe: Recipe) -> tuple[list[float], float]:
+        """Device-seconds per training image of each architecture, and device-seconds spent on measuring in all."""
+        start = time.monotonic()
+        resources = self._devices.resources
+        task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources["GPU"])(_measure)
+        seconds = ray.get(task.remote(self._data, self._devices, archs, recipe))
+        count = self._devices.count
+        return [count * value for value in seconds], count * (time.monotonic() - start)
+
+    def run(self, session: Session, *, on_event: Callable[[], None]) -> None:
+        """Carry out the session's leases until it has no more; `on_event` is called after each answer to it.
+
+        The first Ctrl-C asks the session to stop, the second breaks off.
+        """
+        adapter = _Adapter(session, num_devices=self._devices.count, on_event=on_event)
+        param_space = {"data": self._data.model_dump(), "devices": self._devices.model_dump()}
+        tuner = tune.Tuner(
+            tune.with_resources(_TrialWorker, tune.PlacementGroupFactory([self._devices.resources])),
+            param_space=param_space,
+            tune_config=tune.TuneConfig(
+                search_alg=_LeaseSearcher(adapter),
+                scheduler=_LeaseScheduler(adapter),
+                num_samples=-1,
+                max_concurrent_trials=self.num_workers,
+                reuse_actors=True,
+                trial_dirname_creator=_trial_id,
+                trial_name_creator=_trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(self._scratch),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # training keeps its own
+                verbose=0,
+            ),
+        )
+        with _stop_on_interrupt(session):
+            tuner.fit()
+
+    def _count_workers(self) -> int:
+        """Trials that fit on the cluster at a time.
+
+        Raises:
+            StudyError: Not one does; the message says what would.
+        """
+        cluster = ray.cluster_resources()
+        num_cpus, num_gpus = int(cluster.get("CPU", 0)), int(cluster.get("GPU", 0))
+        if self._devices.kind == "gpu" and num_gpus < 1:
+            raise StudyError(
+                f"budget: must be in devices that are visible, got GPU time where there is no GPU; with the {num_cpus} "
+                "CPU cores here --budget 6cpu-minutes would work"
+            )
+        if self._devices.cpus > num_cpus:
+            raise StudyError(f"cpus_per_trial: must be at most {num_cpus}, all there are, got {self._devices.cpus}")
+        fitting = num_cpus // self._devices.cpus
+        if self._devices.kind == "gpu":
+            fitting = min(fitting, num_gpus)
+        return min(fitting, self._wanted or fitting)
+
+
+def _measure(data: Data, devices: Devices, archs: list[Architecture], recipe: Recipe) -> list[float]:
+    device, dataset = devices.take(), data.open()
+    return [measure_seconds_per_image(arch, recipe, dataset, device=device) for arch in archs]
+
+
+class _TrialWorker(tune.Trainable):
+    """An actor of Tune's: one step is one epoch of the lease it holds, or its test."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._device = Devices.model_validate(config["devices"]).take()
+        self._dataset = Data.model_validate(config["data"]).open()
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._lease = Lease.model_validate_json(new_config["lease"])
+        self._reports = train(self._lease, self._dataset, device=self._device)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        try:
+            if self._lease.task == "test":
+                return {"test_accuracy": test(self._lease, self._dataset, device=self._device)}
+            return {"report": next(self._reports).model_dump_json()}
+        except (TrainingError, DataError) as error:
+            return {"failure": str(error)}  # told as a result, so that the actor stays warm
+
+
+class _Adapter:
+    """Which lease each of Tune's trials carries out and since when, and the session's answers to them."""
+
+    def __init__(self, session: Session, *, num_devices: int, on_event: Callable[[], None]) -> None:
+        self.session = session
+        self._num_devices = num_devices
+        self._on_event = on_event
+        self._leases: dict[str, tuple[str, float]] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        """Nothing: Tune pickles what it is given to restore from it, and nothing is ever restored from there."""
+        return {}
+
+    def begin(self, trial_id: str) -> Lease | None:
+        """A lease for one of Tune's trials; its time runs from here, so that the start of its worker is charged."""
+        lease = self.session.next()
+        if lease is not None:
+            self._leases[trial_id] = (lease.name, time.monotonic())
+            self._on_event()
+        return lease
+
+    def result(self, trial_id: str, result: dict[str, Any]) -> Decision:
+        name, seconds = self._used(trial_id)
+        if "failure" in result:
+            self.session.fail(name, result["failure"], device_seconds=seconds)
+            decision = Decision.STOP
+        elif "test_accuracy" in result:
+            self.session.tested(name, result["test_accuracy"], device_seconds=seconds)
+            decision = Decision.STOP
+        else:
+            report = Report.model_validate_json(result["report"])
+            decision = self.session.report(name, report, device_seconds=seconds)
+            if decision is Decision.STOP:
+                self.session.finish(name, device_seconds=seconds)
+        if decision is Decision.STOP:
+            del self._leases[trial_id]
+        self._on_event()
+        return decision
+
+    def broke(self, trial_id: str, error: Exception | None) -> None:
+        if trial_id not in self._leases:
+            return  # its lease has ended; what broke was the actor on its way out
+        name, seconds = self._used(trial_id)
+        del self._leases[trial_id]
+        lost = isinstance(error, _WORKER_LOST)
+        self.session.fail(name, _reason(error), device_seconds=seconds, worker_lost=lost)
+        self._on_event()
+
+    def _used(self, trial_id: str) -> tuple[str, float]:
+        name, start = self._leases[trial_id]
+        return name, (time.monotonic() - start) * self._num_devices
+
+
+class _LeaseSearcher(Searcher):
+    """Tune's question for the next trial, passed on to the session; it keeps no state of its own."""
+
+    def __init__(self, adapter: _Adapter) -> None:
+        super().__init__()
+        self._adapter = adapter
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # ray's own FINISHED
+        lease = self._adapter.begin(trial_id)
+        if lease is None:
+            return Searcher.FINISHED if self._adapter.session.finished else None
+        return {"lease": lease.model_dump_json()}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: the scheduler has told the session."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing: the study on disk is the only truth."""
+
+
+class _LeaseScheduler(FIFOScheduler):
+    """Tune's results and errors, passed on to the session."""
+
+    def __init__(self, adapter: _Adapter) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._adapter = adapter
+
+    def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
+        decision = self._adapter.result(trial.trial_id, result)
+        return str(FIFOScheduler.STOP if decision is Decision.STOP else FIFOScheduler.CONTINUE)
+
+    def on_trial_error(self, tune_controller: object, trial: Trial) -> None:
+        self._adapter.broke(trial.trial_id, trial.get_pickled_error())
+
+
+def _trial_id(trial: Trial) -> str:
+    return str(trial.trial_id)
+
+
+def _reason(error: Exception | None) -> str:
+    """One line that says what broke: the cause in the worker rather than ray's wrapping."""
+    cause = error.cause if isinstance(error, RayTaskError) and error.cause else error
+    lines = [line for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[-1].strip() if lines else 'no message'}"[:500]
+
+
+@contextmanager
+def _stop_on_interrupt(session: Session) -> Iterator[None]:
+    """Turn the first Ctrl-C into a request to stop; the second is an ordinary KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        session.stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,108 @@
+"""A run's folder: what lies where, and opening one that exists."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from metaformer.errors import nearest_first
+from nas.lease import WEIGHTS
+from nas.record import Record, TrialRecord, sqlite_url
+from nas.study import Study, StudyError
+from search_spaces.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of everything a run leaves."""
+
+    path: Path
+
+    @property
+    def study_file(self) -> Path:
+        return self.path / "study.yaml"
+
+    @property
+    def database(self) -> Path:
+        return self.path / "study.db"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def architectures(self) -> Path:
+        return self.path / "front"
+
+    @property
+    def trials_csv(self) -> Path:
+        return self.path / "trials.csv"
+
+    @property
+    def front_csv(self) -> Path:
+        return self.path / "front.csv"
+
+    @property
+    def report_html(self) -> Path:
+        return self.path / "report.html"
+
+    def weights(self, trial: TrialRecord) -> Path:
+        """The weights of a completed trial of the front, or of a reference."""
+        return self.checkpoints / f"{trial.number:05d}" / WEIGHTS
+
+    def drop_checkpoints(self, number: int) -> None:
+        """Remove the checkpoints of a trial, where there are any."""
+        shutil.rmtree(self.checkpoints / f"{number:05d}", ignore_errors=True)
+
+    def lock(self) -> FileLock:
+        """Held by the one driver that may write here; the system frees it when that process ends, however it ends.
+
+        Raises:
+            StudyError: Another driver holds it.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise StudyError(f"run: must not be in use by another search, got {self.path}") from None
+        return lock
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that exists: its folder, its study, its trials."""
+
+    folder: RunFolder
+    study: Study
+    space: SearchSpace
+    record: Record
+
+    @property
+    def name(self) -> str:
+        return self.folder.path.resolve().name
+
+
+def storage_url(study: Study, folder: RunFolder) -> str:
+    """Where the study's trials are kept."""
+    return study.storage or sqlite_url(folder.database)
+
+
+def open_run(path: Path) -> Run:
+    """The run in a folder that `python -m nas.search` has made.
+
+    Raises:
+        StudyError: There is no run, or it cannot be read.
+    """
+    folder = RunFolder(path)
+    if not folder.study_file.exists():
+        beside = [other.parent.name for other in sorted(path.parent.glob("*/study.yaml"))]
+        known = (
+            f"; runs in {path.parent}, nearest first: {', '.join(nearest_first(path.name, beside))}" if beside else ""
+        )
+        raise StudyError(f"run: must be a folder with a study.yaml, got {str(path)!r}{known}")
+    study = Study.from_file(folder.study_file)
+    if study.storage is None and not folder.database.exists():
+        raise StudyError(f"run: must hold {folder.database.name}, got {str(path)!r} without it")
+    space = study.make_space()
+    return Run(folder, study, space, Record(storage_url(study, folder), space))

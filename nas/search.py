@@ -1,0 +1,92 @@
+"""python -m nas.search: look through a space for a budget of device time."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas import cli
+
+
+def search(
+    space: Annotated[str | None, typer.Option(help="Search space by name.", show_default="hybrid_stages")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Device time for the study in all: 64gpu-days, 36gpu-hours, 90cpu-minutes (of one core)."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="digits, or folder:PATH with train/ and val/.", show_default="digits")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run; an earlier one goes on.", show_default="SPACE-DATA")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = cli.RUNS,
+    study: Annotated[
+        Path | None, typer.Option(help="YAML file of a study; options given beside it win over it.")
+    ] = None,
+    references: Annotated[
+        str | None,
+        typer.Option(help="Hand-designed models to train first: all, none, or names with commas.", show_default="all"),
+    ] = None,
+    max_params: Annotated[str | None, typer.Option(help="Most parameters of a model, such as 12M.")] = None,
+    max_macs: Annotated[str | None, typer.Option(help="Most multiply-accumulates per image, such as 1.8G.")] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Side of the images in pixels.", show_default="by the data")
+    ] = None,
+    width_scale: Annotated[
+        float | None, typer.Option(help="Factor on all widths of the space.", show_default="by the data")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.", show_default="by the data")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="by the data")] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe, nsga2 or random.", show_default="tpe")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the search and of each training.", show_default="0")] = None,
+    max_trials: Annotated[int | None, typer.Option(help="Most trials beside the references.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Trials at a time.", show_default="as devices allow")] = None,
+    cpus_per_trial: Annotated[int | None, typer.Option(help="CPU cores of each trial.", show_default="1")] = None,
+    loaders: Annotated[int, typer.Option(help="Processes of each trial that read images.")] = 0,
+    storage: Annotated[
+        str | None, typer.Option(help="Database URL of the study.", show_default="SQLite in the run's folder")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster to use: auto, or host:port.", show_default="this machine")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON; messages go to stderr.")] = False,
+) -> None:
+    """Find architectures of a space that are best in accuracy, parameters and MACs together.
+
+    The same command again goes on with the budget that is left; a larger --budget extends the study. Ctrl-C once lets
+    running trials report, saves everything and ends.
+
+    \b
+    Examples:
+      python -m nas.search --space hybrid_stages --budget 6cpu-minutes
+      python -m nas.search --space hybrid_stages --budget 64gpu-days --data folder:/data/imagenet --max-macs 1.9G
+      python -m nas.search --study runs/mine/study.yaml --name again --seed 1
+    """
+    from nas.launch import launch
+    from nas.plan import Request
+
+    request = Request(
+        space=space,
+        budget=budget,
+        data=data,
+        references=references,
+        max_params=max_params,
+        max_macs=max_macs,
+        resolution=resolution,
+        width_scale=width_scale,
+        epochs=epochs,
+        batch_size=batch_size,
+        sampler=sampler,
+        seed=seed,
+        max_trials=max_trials,
+        workers=workers,
+        cpus_per_trial=cpus_per_trial,
+        storage=storage,
+        study=study,
+    )
+    launch(request, name=name, runs=runs, loaders=loaders, ray_address=ray_address, as_json=json)
+
+
+if __name__ == "__main__":
+    cli.run(search)
