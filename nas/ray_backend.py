@@ -31,7 +31,7 @@ from nas.lease import Lease, Report
 from nas.recipe import Recipe
 from nas.session import Decision, Session
 from nas.study import StudyError
-from nas.training import TrainingError, measure_seconds_per_image, test, train
+from nas.training import TrainingError, evaluate, measure_seconds_per_image, train
 
 _WORKER_LOST = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError)
 _OBJECT_STORE_BYTES = 200 * 1024**2  # leases and reports are small; nothing large travels
@@ -199,7 +199,7 @@ class _TrialWorker(tune.Trainable):
     def step(self) -> dict[str, Any]:
         try:
             if self._lease.task == "test":
-                return {"test_accuracy": test(self._lease, self._dataset, device=self._device)}
+                return {"test_accuracy": evaluate(self._lease, self._dataset, device=self._device)}
             return {"report": next(self._reports).model_dump_json()}
         except (TrainingError, DataError) as error:
             return {"failure": str(error)}  # told as a result, so that the actor stays warm

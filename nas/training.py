@@ -65,7 +65,7 @@ def train(lease: Lease, dataset: Dataset, *, device: torch.device) -> Iterator[R
         yield Report(epoch=epoch + 1, val_accuracy=val_accuracy, train_loss=loss, checkpoint=checkpoint)
 
 
-def test(lease: Lease, dataset: Dataset, *, device: torch.device) -> float:
+def evaluate(lease: Lease, dataset: Dataset, *, device: torch.device) -> float:
     """Accuracy in [0, 1] of the lease's checkpoint on the test split.
 
     Raises:

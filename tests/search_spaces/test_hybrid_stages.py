@@ -3,7 +3,6 @@
 import itertools
 import random
 import re
-from collections.abc import Mapping
 
 import optuna
 import pytest
@@ -18,7 +17,8 @@ from metaformer.specs import AttentionSpec, Stem
 from nas.samplers import distribution
 from search_spaces import Limits, SearchSpace, SpaceError, SpaceSettings
 from search_spaces.hybrid_stages import DEPTHS, RATIOS, REFERENCES, share_depth
-from search_spaces.space import Gene, Genes, register_space
+from search_spaces.space import Genes, register_space
+from tests.search_spaces.tiny import TwoModels
 
 SMALL = SpaceSettings(
     resolution=32, num_classes=10, stem=Stem(kernel=3, stride=2, padding=1), width_scale=0.125, limits=Limits()
@@ -187,31 +187,12 @@ def test_limits_below_the_smallest_architecture_are_refused_and_say_how_small_it
     within(Limits(max_params=params)).check_limits()
 
 
-class _TwoModels(SearchSpace):
-    """S12 with and without channel MLPs but at another stem stride: one has fewer parameters, the other fewer MACs."""
-
-    name = "two_models"
-    choices = (search_spaces.Choice("which", ("slim", "coarse")),)
-    size = 2
-
-    def decode(self, genes: Mapping[str, Gene]) -> Architecture:
-        if genes["which"] == "slim":
-            return zoo.get("poolformer_s12_no_channel_mlp")
-        return zoo.get("poolformer_s12").model_copy(update={"stem": Stem(kernel=16, stride=16, padding=0)})
-
-    def encode(self, arch: Architecture) -> Genes:
-        return {"which": "slim" if arch.stages[0].mlp is None else "coarse"}
-
-    def references(self) -> dict[str, Architecture]:
-        return {}
-
-
 def test_limits_that_exclude_each_other_are_refused_together() -> None:
-    slim, coarse = (count_cost(_TwoModels(SMALL).decode({"which": which})) for which in ("slim", "coarse"))
+    slim, coarse = (count_cost(TwoModels(SMALL).decode({"which": which})) for which in ("slim", "coarse"))
     assert slim.params < coarse.params
     assert slim.macs > coarse.macs
     limits = Limits(max_params=slim.params, max_macs=coarse.macs)
-    space = _TwoModels(SMALL.model_copy(update={"limits": limits}))
+    space = TwoModels(SMALL.model_copy(update={"limits": limits}))
     with pytest.raises(SpaceError, match="max_params, max_macs: must leave an architecture of two_models"):
         space.check_limits()
 

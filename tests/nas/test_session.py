@@ -1,0 +1,319 @@
+"""The session against a real record in SQLite, with made-up learning curves and a made-up clock."""
+
+import random
+from pathlib import Path
+
+import optuna
+import pytest
+
+from metaformer import count_cost
+from nas.lease import Lease, Report
+from nas.pareto import dominates
+from nas.record import TrialState
+from nas.session import BUDGET_GONE, MAX_ATTEMPTS, MAX_FAILURES, Decision, Session
+from nas.study import Study
+from search_spaces.space import SpaceSettings
+from tests.nas.runs import fill, make_study, open_folder
+from tests.search_spaces.tiny import TwoModels
+
+
+def session_in(path: Path, study: Study | None = None, **changes: object) -> Session:
+    return open_folder(path, study or make_study(**changes))[1]
+
+
+def next_lease(session: Session) -> Lease:
+    lease = session.next()
+    assert lease is not None
+    return lease
+
+
+def train(session: Session, lease: Lease, *, seconds: float, epochs: int | None = None, accuracy: float = 0.5) -> None:
+    """Report `epochs` further epochs of a lease (all that are left by default), and finish it when it is stopped."""
+    first = session.record.trials[lease.trial].num_epochs
+    last = lease.epochs if epochs is None else first + epochs
+    for epoch in range(first + 1, last + 1):
+        report = Report(epoch=epoch, val_accuracy=accuracy, train_loss=1.0, checkpoint=f"epoch-{epoch:04d}.pt")
+        used = seconds * (epoch - first) / (last - first)
+        if session.report(lease.name, report, device_seconds=used) is Decision.STOP:
+            session.finish(lease.name, device_seconds=used)
+            return
+
+
+def states(path: Path) -> list[optuna.trial.TrialState]:
+    """What Optuna itself reads from the run's database."""
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{path / 'study.db'}")
+    return [trial.state for trial in study.trials]
+
+
+def test_references_come_first_and_those_beyond_the_limits_are_left_out(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    names = []
+    for _ in range(5):
+        lease = next_lease(session)
+        names.append(session.record.trials[lease.trial].reference)
+        train(session, lease, seconds=1.0)
+    first = ["poolformer_s12", "poolformer_s12_pool7", "poolformer_s12_pool9", "metaformer_ppaa_s12_224"]
+    assert names == [*first, None]  # poolformer_m48 has more MACs than the limit
+
+
+def test_references_that_are_the_same_network_here_are_trained_once(tmp_path: Path) -> None:
+    study = make_study(references=("poolformer_s12", "poolformer_s12_pool7", "poolformer_s12_pool9"))
+    tiny = study.settings.model_copy(update={"resolution": 4})  # maps of 2, 1, 1 and 1 token
+    session = session_in(tmp_path, study.model_copy(update={"settings": tiny}))
+    digests = {arch.digest for arch in session.references.values()}
+    assert len(digests) == len(session.references) == 1
+    assert [name for label in session.references for name in label.split(" = ")] == list(study.references)
+
+
+def test_every_trial_is_new_within_limits_and_ends(tmp_path: Path) -> None:
+    session = session_in(tmp_path, max_trials=40)
+    fill(session)
+    digests = [trial.architecture.digest for trial in session.record]
+    assert len(digests) == len(set(digests)) == 44
+    limits = session.study.settings.limits
+    assert all(limits.allow(count_cost(trial.architecture)) for trial in session.record)
+    assert TrialState.RUNNING not in {trial.state for trial in session.record}
+    assert optuna.trial.TrialState.RUNNING not in states(tmp_path)
+    assert session.finished
+    assert session.next() is None
+
+
+def test_the_values_told_to_optuna_are_accuracy_parameters_and_macs(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    fill(session)
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert study.metric_names == ["val_accuracy", "params", "macs"]
+    for told, kept in zip(study.trials, session.record, strict=True):
+        cost = count_cost(kept.architecture)
+        if kept.state is TrialState.COMPLETE:
+            assert told.values == [kept.progress.curve[-1].val_accuracy, cost.params, cost.macs]
+        else:
+            assert (told.state, told.values) == (optuna.trial.TrialState.FAIL, None)
+            assert told.user_attrs["reason"] == kept.reason
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_the_same_seed_gives_the_same_trials_also_across_restarts(tmp_path: Path, sampler: str) -> None:
+    """One search in one go, the other opened anew every few leases."""
+    study = make_study(sampler=sampler, max_trials=25, references=("poolformer_s12",))
+    whole = session_in(tmp_path / "whole", study)
+    fill(whole, fail_every=1000)
+    accuracies = {trial.number: trial.progress.curve for trial in whole.record}
+    broken = session_in(tmp_path / "broken", study)
+    rng = random.Random(0)
+    while not broken.finished:
+        lease = broken.next()
+        if lease is None:
+            break
+        if lease.task == "test":
+            broken.tested(lease.name, 0.5, device_seconds=0.01)
+            continue
+        for report in accuracies[lease.trial]:
+            decision = broken.report(lease.name, report, device_seconds=0.1 * report.epoch)
+        assert decision is Decision.STOP
+        broken.finish(lease.name, device_seconds=0.3)
+        if rng.random() < 0.3:
+            broken = session_in(tmp_path / "broken", study)
+    assert [t.architecture for t in broken.record] == [t.architecture for t in whole.record]
+    assert [t.number for t in broken.front] == [t.number for t in whole.front]
+
+
+def test_another_seed_gives_other_trials(tmp_path: Path) -> None:
+    first, second = (session_in(tmp_path / str(seed), seed=seed, references=()) for seed in (0, 1))
+    assert next_lease(first).architecture != next_lease(second).architecture
+
+
+def test_a_lease_that_a_dead_driver_left_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    lease = next_lease(session)
+    train(session, lease, seconds=2.0, epochs=2)
+    reopened = session_in(tmp_path)
+    again = next_lease(reopened)
+    assert (again.trial, again.attempt, again.checkpoint) == (lease.trial, 2, "epoch-0002.pt")
+    train(reopened, again, seconds=1.0)
+    trial = reopened.record.trials[lease.trial]
+    assert trial.state is TrialState.COMPLETE
+    assert [report.epoch for report in trial.progress.curve] == [1, 2, 3]
+    assert [(c.attempt, c.end) for c in trial.progress.leases] == [(1, "interrupted"), (2, "complete")]
+    assert trial.device_seconds == pytest.approx(3.0)
+    assert reopened.record.spent_seconds == pytest.approx(3.0)
+
+
+def test_a_driver_that_dies_between_the_last_report_and_the_end_loses_nothing(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    lease = next_lease(session)
+    for epoch in (1, 2, 3):
+        report = Report(epoch=epoch, val_accuracy=0.5, train_loss=1.0, checkpoint="x.pt")
+        session.report(lease.name, report, device_seconds=epoch)
+    reopened = session_in(tmp_path)
+    assert reopened.record.trials[lease.trial].state is TrialState.COMPLETE
+    assert next_lease(reopened).trial != lease.trial
+
+
+def test_a_trial_that_a_killed_driver_had_half_written_is_ended_and_changes_nothing(tmp_path: Path) -> None:
+    study = make_study(references=())
+    half = session_in(tmp_path / "half", study)
+    asked = optuna.load_study(study_name="search", storage=half.record.url).ask()
+    asked.suggest_categorical("mixer_1", ["pool", "attention", "spatial_mlp", "dwconv", "identity"])
+    reopened = session_in(tmp_path / "half", study)
+    assert len(reopened.record.trials) == 0
+    assert states(tmp_path / "half") == [optuna.trial.TrialState.FAIL]
+    untouched = session_in(tmp_path / "whole", study)
+    assert next_lease(reopened).architecture == next_lease(untouched).architecture
+
+
+def test_stopping_ends_running_trials_at_their_next_report_and_they_go_on_later(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    lease = next_lease(session)
+    session.stop()
+    assert session.next() is None
+    assert not session.finished
+    train(session, lease, seconds=1.0, epochs=1)
+    assert session.next() is None
+    assert session.finished
+    assert session.record.trials[lease.trial].state is TrialState.RUNNING
+    again = next_lease(session_in(tmp_path))
+    assert (again.trial, again.checkpoint) == (lease.trial, "epoch-0001.pt")
+
+
+def test_a_lost_worker_is_tried_again_a_bounded_number_of_times(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        lease = next_lease(session)
+        assert (lease.trial, lease.attempt) == (0, attempt)
+        session.fail(lease.name, "the worker died", device_seconds=1.0, worker_lost=True)
+    trial = session.record.trials[0]
+    assert (trial.state, trial.reason) == (TrialState.FAILED, "the worker died")
+    assert trial.device_seconds == pytest.approx(float(MAX_ATTEMPTS))
+    assert next_lease(session).trial == 1
+
+
+def test_a_failed_trial_keeps_its_reason_and_the_search_goes_on(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    session.fail(next_lease(session).name, "loss: must stay finite, got nan", device_seconds=1.0)
+    assert session.record.trials[0].reason == "loss: must stay finite, got nan"
+    assert states(tmp_path) == [optuna.trial.TrialState.FAIL]
+    assert next_lease(session).trial == 1
+
+
+def test_a_session_in_which_everything_fails_stops_and_says_why(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    fill(session, fail_every=1)
+    assert len(session.record.trials) == MAX_FAILURES
+    assert session.problem is not None
+    assert session.problem.startswith(f"{MAX_FAILURES} trials failed one after another, the last with: loss")
+
+
+def test_nothing_is_begun_that_the_budget_cannot_finish(tmp_path: Path) -> None:
+    session = session_in(tmp_path, budget="3cpu-seconds", max_trials=None, references=("poolformer_s12",))
+    fill(session, fail_every=1000)
+    assert session.ledger.left >= 0
+    smallest = session.expected_seconds(session.space.smallest("macs"), epochs=session.study.recipe.epochs)
+    assert session.ledger.left < 2 * smallest  # and what could be used has been
+    assert {trial.state for trial in session.record} == {TrialState.COMPLETE}
+
+
+def test_a_trial_that_takes_longer_than_foretold_is_stopped_when_the_budget_is_gone(tmp_path: Path) -> None:
+    session = session_in(tmp_path, budget="10cpu-seconds")
+    lease = next_lease(session)
+    train(session, lease, seconds=30.0)
+    trial = session.record.trials[lease.trial]
+    assert (trial.state, trial.reason, trial.num_epochs) == (TrialState.STOPPED, BUDGET_GONE, 1)
+    assert states(tmp_path) == [optuna.trial.TrialState.PRUNED]
+    assert session.next() is None
+    assert session.finished
+
+
+def test_more_budget_takes_up_references_that_had_to_be_stopped(tmp_path: Path) -> None:
+    session = session_in(tmp_path, budget="10cpu-seconds", references=("poolformer_s12",))
+    train(session, next_lease(session), seconds=30.0)
+    extended = session_in(tmp_path, budget="10cpu-minutes", references=("poolformer_s12",))
+    assert extended.record.trials[next_lease(extended).trial].reference == "poolformer_s12"
+
+
+def test_one_lease_waits_while_another_has_reserved_what_is_left(tmp_path: Path) -> None:
+    session = session_in(tmp_path, budget="2cpu-minutes", references=(), max_trials=None)
+    session._speed = session._speed.model_copy(update={"base": 0.03, "per_gmac": 0.0})
+    first = next_lease(session)  # about 115 of 120 seconds
+    assert session.next() is None
+    assert not session.finished
+    train(session, first, seconds=20.0)  # far less than it had reserved
+    assert next_lease(session).trial == 1
+
+
+def test_expectations_follow_what_trials_really_took(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    lease = next_lease(session)
+    foretold = session.expected_seconds(lease.architecture, epochs=3)
+    train(session, lease, seconds=4 * foretold)
+    assert session.expected_seconds(lease.architecture, epochs=3) == pytest.approx(4 * foretold)
+
+
+def test_the_front_is_what_no_trial_dominates_and_only_its_checkpoints_and_references_are_kept(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    folder = tmp_path / "checkpoints"
+    while lease := session.next():
+        if lease.task == "test":
+            session.tested(lease.name, 0.5, device_seconds=0.0)
+            continue
+        Path(lease.folder).mkdir(parents=True)
+        train(session, lease, seconds=1.0, accuracy=random.Random(lease.trial).random())
+    complete = session.record.complete
+    front = [t.number for t in complete if not any(dominates(o.objectives, t.objectives) for o in complete)]
+    assert sorted(t.number for t in session.front) == front
+    references = {trial.number for trial in complete if trial.reference}
+    assert {int(path.name) for path in folder.iterdir()} == set(front) | references
+
+
+def test_the_test_split_is_looked_at_once_after_all_training(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    tasks = []
+    while lease := session.next():
+        tasks.append(lease.task)
+        if lease.task == "test":
+            assert lease.checkpoint == "weights.pt"
+            session.tested(lease.name, 0.25, device_seconds=2.0)
+        else:
+            train(session, lease, seconds=1.0)
+    assert tasks == ["train"] * tasks.count("train") + ["test"] * tasks.count("test")
+    tested = {trial.number for trial in session.record if trial.test_accuracy == 0.25}
+    assert tested == {t.number for t in session.front} | {t.number for t in session.record if t.reference}
+    assert session.record.overhead_seconds == pytest.approx(2.0 * len(tested))
+    reopened = session_in(tmp_path)
+    assert {trial.number for trial in reopened.record if trial.test_accuracy == 0.25} == tested
+    assert reopened.next() is None
+
+
+def test_a_model_that_cannot_be_tested_is_named_and_not_asked_for_again(tmp_path: Path) -> None:
+    session = session_in(tmp_path, references=(), max_trials=1)
+    train(session, next_lease(session), seconds=1.0)
+    lease = next_lease(session)
+    session.fail(lease.name, "checkpoint: must be readable", device_seconds=1.0)
+    assert session.notes == ["trial 0 could not be tested: checkpoint: must be readable"]
+    assert session.record.trials[0].state is TrialState.COMPLETE
+    assert session.next() is None
+    assert session.finished
+
+
+def test_a_space_in_which_all_is_known_ends_the_search(tmp_path: Path) -> None:
+    study = make_study(space=TwoModels.name, references=(), max_trials=None, settings=SpaceSettings().model_dump())
+    session = session_in(tmp_path, study)
+    fill(session)
+    *done, last = session.record.trials
+    assert session.finished
+    assert {trial.architecture.digest for trial in done} == {
+        session.space.decode({"which": which}).digest for which in ("slim", "coarse")
+    }
+    assert (last.state, last.reason) == (TrialState.STOPPED, "every architecture that is allowed has been tried")
+
+
+def test_the_hypervolume_never_falls(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    before = 0.0
+    while lease := session.next():
+        if lease.task == "test":
+            break
+        train(session, lease, seconds=1.0, accuracy=random.Random(lease.trial).random())
+        assert session.hypervolume >= before
+        before = session.hypervolume
+    assert before > 0
