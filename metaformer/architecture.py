@@ -2,15 +2,15 @@
 
 import hashlib
 import json
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import BaseModel, Field, PositiveInt, ValidationError, model_validator
 
+from metaformer.documents import parse_mapping, read_text
 from metaformer.errors import ArchitectureError, explain
-from metaformer.specs import Head, Spec, Stage, Stem
+from metaformer.specs import Head, Norm, Spec, Stage, Stem
 
 
 class Architecture(Spec):
@@ -79,18 +79,24 @@ class Architecture(Spec):
             raise ArchitectureError(str(error)) from None
         return _sides(self, resolution)
 
-    @cached_property
+    @property  # not cached: model_copy would carry the old one along
     def digest(self) -> str:
         """16 hexadecimal digits, equal for architectures that compute, initialise and regularise alike.
 
-        Fields at their default value do not enter, so a later version may add fields; neither does a resolution that
-        nothing depends on.
+        Fields at their default value do not enter, so a later version may add fields; nor do those that do nothing.
         """
         canonical = _without_defaults(self)
-        if not self.fixes_resolution:
-            canonical.pop("resolution", None)
+        for field in self._idle_fields():
+            canonical.pop(field, None)
         text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _idle_fields(self) -> list[str]:
+        """Fields that change nothing here."""
+        idle = [] if self.fixes_resolution else ["resolution"]
+        if self.depth == 1 or not any(stage.residual for stage in self.stages):
+            idle.append("drop_path")  # the first block has rate 0, and without a skip nothing may be dropped
+        return idle
 
     def to_yaml(self) -> str:
         """The architecture as YAML text, every field spelled out."""
@@ -104,12 +110,7 @@ class Architecture(Spec):
         Raises:
             ArchitectureError: The text is no YAML mapping, or a field is unknown, missing or breaks a rule.
         """
-        try:
-            raw = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ArchitectureError(f"architecture: must be YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(raw, dict):
-            raise ArchitectureError(f"architecture: must be a mapping of fields, got {type(raw).__name__}")
+        raw = parse_mapping(text, "architecture", error=ArchitectureError)
         try:
             return cls.model_validate(raw)
         except ValidationError as error:
@@ -122,12 +123,7 @@ class Architecture(Spec):
         Raises:
             ArchitectureError: There is no such file, or its content is not an architecture.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ArchitectureError(
-                f"architecture: must be a readable YAML file, got {str(path)!r} ({error})"
-            ) from None
+        text = read_text(Path(path), "architecture", error=ArchitectureError)
         try:
             return cls.from_yaml(text)
         except ArchitectureError as error:
@@ -154,11 +150,15 @@ def _check_sides(arch: Architecture, resolution: int) -> None:
 
 def _without_defaults(value: BaseModel) -> dict[str, object]:
     """Fields of a spec that differ from their defaults, and always its `kind`."""
+    if isinstance(value, Norm) and value.kind == "none":
+        return {"kind": "none"}
     kept: dict[str, object] = {}
     for name, field in type(value).model_fields.items():
         part = getattr(value, name)
         if name != "kind" and part == field.default:
             continue
+        if name == "order" and isinstance(value, Head) and value.norm.kind == "none":
+            continue  # nothing that the order could matter to
         kept[name] = _plain(part)
     return kept
 

@@ -6,7 +6,11 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ValidationError
 
 
-class ArchitectureError(ValueError):
+class UserError(ValueError):
+    """Something a person can put right; the message is one line. Programs print it and end with code 2."""
+
+
+class ArchitectureError(UserError):
     """An architecture that cannot be read, built or run as asked; the message names field, rule and value."""
 
 
@@ -42,7 +46,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     else:
         text = f"{path}: {rule[0].lower()}{rule[1:]}, got {first['input']!r}"
     more = error.error_count() - 1
-    return text + (f" (and {more} more)" if more else "")
+    one_line = " ".join(text.splitlines())  # a field's name may hold anything
+    return one_line + (f" (and {more} more)" if more else "")
 
 
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

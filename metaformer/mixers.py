@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metaformer.errors import ArchitectureError, unknown_name
 from metaformer.layers import init_linear
 from metaformer.specs import (
     AttentionSpec,
@@ -53,7 +54,13 @@ def register_mixer(kind: str, *, layout: Layout) -> Callable[[type[nn.Module]], 
 
 
 def make_mixer(spec: MixerSpec, width: int, *, side: int) -> nn.Module:
-    """The mixer `spec` describes, for maps of `width` channels and `side` by `side` tokens; BCHW in, BCHW out."""
+    """The mixer `spec` describes, for maps of `width` channels and `side` by `side` tokens; BCHW in, BCHW out.
+
+    Raises:
+        ArchitectureError: No module is registered for its kind.
+    """
+    if spec.kind not in _REGISTRY:
+        raise ArchitectureError(unknown_name("mixer", spec.kind, _REGISTRY))
     entry = _REGISTRY[spec.kind]
     mixer = entry.make(width, spec, side=side)
     return OnTokens(mixer) if entry.layout == "BNC" else mixer

@@ -207,7 +207,9 @@ def _mixer(value: object) -> object:
     """Find the class of a mixer that comes as a mapping, by its `kind`."""
     if not isinstance(value, dict):
         return value
-    kind = str(value.get("kind"))
+    if "kind" not in value:
+        raise ValueError(f"kind: must be given, one of {', '.join(MixerSpec.known)}, got none")
+    kind = str(value["kind"])
     if kind not in MixerSpec.known:
         raise ValueError(unknown_name("kind", kind, MixerSpec.known))
     spec = MixerSpec.known[kind]

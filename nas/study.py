@@ -6,6 +6,7 @@ from typing import Literal, Self
 import yaml
 from pydantic import PositiveInt, ValidationError, field_validator
 
+from metaformer.documents import parse_mapping, read_text
 from metaformer.errors import UserError, explain
 from metaformer.specs import Spec
 from nas.budget import Budget
@@ -84,14 +85,7 @@ def read_mapping(path: Path) -> dict[str, object]:
     Raises:
         StudyError: There is no such file, or its content is no mapping.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise StudyError(f"study: must be a readable YAML file, got {str(path)!r} ({reason})") from None
-    if not isinstance(raw, dict):
-        raise StudyError(f"study: must be a mapping of fields, got {type(raw).__name__} in {str(path)!r}")
-    return raw
+    return parse_mapping(read_text(path, "study", error=StudyError), f"study {path}", error=StudyError)
 
 
 def _differences(now: object, before: object, path: str = "") -> list[tuple[str, object, object]]:

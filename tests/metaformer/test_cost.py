@@ -1,0 +1,173 @@
+"""The closed-form cost is exact: torch's FLOP counter, fvcore and published figures are the oracles."""
+
+import csv
+from importlib.resources import files
+from math import prod
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from metaformer import Architecture, ArchitectureError, build, count_cost, zoo
+from metaformer.specs import PartCost, RandomSpec, SpatialMlpSpec
+from tests.strategies import architectures
+
+NORMS_OF_FVCORE = {"group_norm", "layer_norm", "batch_norm"}  # it counts their element-wise work as MACs
+
+
+def macs_by_torch(arch: Architecture, *, resolution: int, device: str) -> float:
+    """Half of what torch's counter saw in one forward pass over one image."""
+    with torch.device(device):
+        model = build(arch).eval()
+        x_BCHW = torch.zeros(1, arch.stem.in_channels, resolution, resolution)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(x_BCHW)
+    return counter.get_total_flops() / 2
+
+
+def params_by_torch(model: nn.Module) -> tuple[int, int]:
+    """Trainable parameters, and numbers of the frozen random matrices, of a built model."""
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    frozen = sum(buffer.numel() for name, buffer in model.named_buffers() if name.endswith("random_matrix"))
+    return sum(parameter.numel() for parameter in model.parameters()), frozen
+
+
+@settings(max_examples=300)
+@given(architectures())
+def test_macs_are_those_of_the_flop_counter_of_torch(arch: Architecture) -> None:
+    assert count_cost(arch).macs == macs_by_torch(arch, resolution=arch.resolution, device="meta")
+
+
+@settings(max_examples=300)
+@given(architectures())
+def test_parameters_are_those_of_the_built_model(arch: Architecture) -> None:
+    with torch.device("meta"):
+        model = build(arch)
+    cost = count_cost(arch)
+    assert (cost.params, cost.frozen_params) == params_by_torch(model)
+
+
+@settings(max_examples=50)
+@given(architectures().filter(lambda arch: not arch.fixes_resolution))
+def test_macs_at_another_resolution_are_those_of_the_same_model_there(arch: Architecture) -> None:
+    resolution = arch.resolution + 16
+    macs = count_cost(arch, resolution=resolution).macs
+    assert macs == macs_by_torch(arch, resolution=resolution, device="meta")
+
+
+@pytest.mark.parametrize("name", ["metaformer_ppaa_s12_224", "metaformer_random_s12_224"])
+def test_the_counter_sees_fused_attention_on_the_cpu_as_on_the_meta_device(name: str) -> None:
+    """The property tests count on the meta device, which runs the unfused products."""
+    assert count_cost(zoo.get(name)).macs == macs_by_torch(zoo.get(name), resolution=224, device="cpu")
+
+
+def count_attention(inputs: list[Any], outputs: list[Any]) -> int:
+    """MACs of a fused attention, which fvcore does not know: query times key, weights times value."""
+    query_BhNd, key_BhMd, value_BhMd = (list(value.type().sizes()) for value in inputs[:3])
+    return prod(query_BhNd) * key_BhMd[-2] + prod(query_BhNd[:-1]) * prod(value_BhMd[-2:])
+
+
+def macs_by_fvcore(arch: Architecture) -> dict[str, int]:
+    """MACs by operator in one forward pass over one image, counted on a model whose weights are never drawn."""
+    fvcore_nn = pytest.importorskip("fvcore.nn")
+    with torch.device("meta"):
+        model = build(arch).eval()
+    x_BCHW = torch.zeros(1, arch.stem.in_channels, arch.resolution, arch.resolution)
+    analysis = fvcore_nn.FlopCountAnalysis(model.to_empty(device="cpu"), x_BCHW)
+    analysis.set_op_handle("aten::scaled_dot_product_attention", count_attention)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    return {operator: int(macs) for operator, macs in analysis.by_operator().items()}
+
+
+# fvcore scripts a loss function when it is imported, which torch 2.15 deprecates.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
+@pytest.mark.parametrize("name", zoo.names())
+def test_macs_are_those_of_fvcore_without_its_norms(name: str) -> None:
+    by_operator = macs_by_fvcore(zoo.get(name))
+    counted = {operator: macs for operator, macs in by_operator.items() if operator not in NORMS_OF_FVCORE}
+    assert set(counted) <= {"conv", "linear", "matmul", "scaled_dot_product_attention"}
+    assert count_cost(zoo.get(name)).macs == sum(counted.values())
+
+
+def published_figures() -> dict[str, str]:
+    """The figure fvcore gives for the official code, by zoo name, as printed.
+
+    The row without channel MLP is left out: it was counted with the second norms, which our model does not have.
+    """
+    text = files("metaformer").joinpath("published.csv").read_text(encoding="utf-8")
+    rows = {row["name"]: row["macs_fvcore_measured_G"] for row in csv.DictReader(text.splitlines()) if row["name"]}
+    return {name: figure for name, figure in rows.items() if figure and name != "poolformer_s12_no_channel_mlp"}
+
+
+def group_norm_macs(arch: Architecture) -> int:
+    """What fvcore adds for GroupNorm: 5 per element. The official channel LayerNorm is written by hand: nothing."""
+    elements = 0
+    for stage, side in zip(arch.stages, arch.sides(), strict=True):
+        if stage.norm.kind == "mln":
+            elements += stage.depth * (2 if stage.mlp else 1) * stage.width * side**2
+    if arch.head.norm.kind == "mln":
+        elements += arch.stages[-1].width * arch.sides()[-1] ** 2
+    return 5 * elements
+
+
+@pytest.mark.parametrize(("name", "figure"), published_figures().items())
+def test_macs_and_group_norms_round_to_the_published_figure(name: str, figure: str) -> None:
+    arch = zoo.get(name)
+    digits = len(figure.partition(".")[2])
+    assert round((count_cost(arch).macs + group_norm_macs(arch)) / 1e9, digits) == float(figure)
+
+
+def test_poolformer_s12_is_made_of_the_three_figures_of_the_official_code() -> None:
+    """Convolutions (our linear layers over channels among them) 1811.76 M, classifier 0.51 M, GroupNorm 10.41 M."""
+    cost = count_cost(zoo.get("poolformer_s12"))
+    convolutions = sum(stage.total.macs for stage in cost.stages)
+    assert round(convolutions / 1e6, 2) == 1811.76
+    assert round(cost.head.macs / 1e6, 2) == 0.51
+    assert round((cost.macs + 10.41e6) / 1e9, 4) == 1.8227
+
+
+@settings(max_examples=100)
+@given(architectures())
+def test_the_total_is_the_sum_of_the_stages_and_the_head(arch: Architecture) -> None:
+    cost = count_cost(arch)
+    parts = [part for stage in cost.stages for part in (stage.embedding, stage.mixer, stage.mlp)] + [cost.head]
+    assert cost.macs == sum(part.macs for part in parts)
+    assert cost.params == sum(part.params for part in parts)
+    assert cost.frozen_params == sum(part.frozen_params for part in parts)
+
+
+def test_only_position_wise_parts_cost_more_on_a_larger_image() -> None:
+    arch = zoo.get("poolformer_s12")
+    small, large = count_cost(arch, resolution=224), count_cost(arch, resolution=448)
+    assert large.params == small.params
+    assert large.macs - large.head.macs == 4 * (small.macs - small.head.macs)
+    assert large.head == small.head
+
+
+@pytest.mark.parametrize("spec", [SpatialMlpSpec(), RandomSpec()])
+def test_a_matrix_over_positions_has_side_to_the_fourth_numbers(spec: SpatialMlpSpec | RandomSpec) -> None:
+    cost = spec.cost(320, 14)
+    assert cost.params + cost.frozen_params == 196 * 196
+    assert cost.macs == 196 * 196 * 320
+
+
+def test_a_part_taken_several_times_is_added_to_itself() -> None:
+    part = PartCost(params=2, frozen_params=3, macs=5)
+    assert part * 3 == part + part + part
+
+
+@pytest.mark.parametrize(
+    ("name", "resolution", "message"),
+    [
+        ("poolformer_s12", 1, "resolution: stage 0 would have no token left at 1 pixels"),
+        ("metaformer_ppaa_s12_224", 192, "resolution: must be 224, .*position embedding.* fixes, got 192"),
+        ("metaformer_ppff_s12_224", 256, "resolution: must be 224, which a spatial MLP.* fixes, got 256"),
+        ("metaformer_random_s12_224", 32, "resolution: must be 224, .*a random matrix.* fixes, got 32"),
+    ],
+)
+def test_a_resolution_that_the_model_cannot_take_is_refused(name: str, resolution: int, message: str) -> None:
+    with pytest.raises(ArchitectureError, match=message):
+        count_cost(zoo.get(name), resolution=resolution)

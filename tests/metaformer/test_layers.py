@@ -1,0 +1,96 @@
+"""Norms, activations, scales, MLP and convolutions against closed forms.
+
+B batch, C channels, H height, W width.
+"""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from metaformer.layers import ChannelMlp, LayerScale, PositionEmbedding, make_activation, make_conv, make_norm
+from metaformer.specs import Activation, Downsample, Mlp, Norm, Stem
+
+
+def a_map() -> Tensor:
+    """A random map x_BCHW with a mean and a spread of its own in each channel, in float64."""
+    generator = torch.Generator().manual_seed(0)
+    x_BCHW = torch.randn(3, 8, 5, 5, generator=generator, dtype=torch.float64)
+    return x_BCHW * torch.arange(1, 9, dtype=torch.float64)[:, None, None] + 2
+
+
+def standardise(x_BCHW: Tensor, axes: tuple[int, ...], *, eps: float) -> Tensor:
+    mean = x_BCHW.mean(axes, keepdim=True)
+    variance = ((x_BCHW - mean) ** 2).mean(axes, keepdim=True)
+    return (x_BCHW - mean) / (variance + eps).sqrt()
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1e-1])
+@pytest.mark.parametrize(("kind", "axes"), [("mln", (1, 2, 3)), ("layer_norm", (1,)), ("batch_norm", (0, 2, 3))])
+def test_a_norm_takes_its_statistics_over_the_axes_it_states(kind: str, axes: tuple[int, ...], eps: float) -> None:
+    """With weight and bias per channel, biased variance, and eps inside the root."""
+    norm = make_norm(Norm.model_validate({"kind": kind, "eps": eps}), 8).double()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    expected = standardise(a_map(), axes, eps=eps) * norm.weight[:, None, None] + norm.bias[:, None, None]
+    torch.testing.assert_close(norm(a_map()), expected)
+
+
+def test_batch_norm_uses_its_running_statistics_in_evaluation() -> None:
+    norm = make_norm(Norm(kind="batch_norm"), 8).double().eval()
+    torch.testing.assert_close(norm(a_map()), a_map() / math.sqrt(1 + 1e-5))
+
+
+def test_no_norm_changes_nothing() -> None:
+    assert torch.equal(make_norm(Norm(kind="none"), 8)(a_map()), a_map())
+
+
+def gelu(x: float) -> float:
+    return x * 0.5 * (1 + math.erf(x / math.sqrt(2)))
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [("gelu", gelu), ("relu", lambda x: max(x, 0.0)), ("silu", lambda x: x / (1 + math.exp(-x)))],
+)
+def test_an_activation_is_its_formula(name: Activation, formula: Callable[[float], float]) -> None:
+    x = torch.linspace(-4, 4, 33, dtype=torch.float64)
+    expected = torch.tensor([formula(value) for value in x.tolist()], dtype=torch.float64)
+    torch.testing.assert_close(make_activation(name)(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_channel_mlp_mixes_the_channels_of_each_position_alone() -> None:
+    mlp = ChannelMlp(8, Mlp(ratio=3, activation="relu")).double()
+    for bias in (mlp.fc1.bias, mlp.fc2.bias):
+        nn.init.normal_(bias)
+    hidden = torch.einsum("dc,bchw->bdhw", mlp.fc1.weight, a_map()) + mlp.fc1.bias[:, None, None]
+    expected = torch.einsum("cd,bdhw->bchw", mlp.fc2.weight, hidden.clamp(min=0)) + mlp.fc2.bias[:, None, None]
+    assert mlp.fc1.weight.shape == (24, 8)
+    torch.testing.assert_close(mlp(a_map()), expected)
+
+
+def test_layer_scale_multiplies_each_channel_by_its_own_factor() -> None:
+    scale = LayerScale(8, init=1e-5).double()
+    torch.testing.assert_close(scale(a_map()), 1e-5 * a_map())
+    with torch.no_grad():
+        scale.scale.copy_(torch.arange(8))
+    torch.testing.assert_close(scale(a_map()), a_map() * torch.arange(8)[:, None, None])
+
+
+def test_positions_are_zero_at_the_start_and_added() -> None:
+    position = PositionEmbedding(8, side=5)
+    assert torch.equal(position(a_map()), a_map())
+    nn.init.normal_(position.pos_embed)
+    torch.testing.assert_close(position(a_map()) - a_map(), position.pos_embed.double().expand(3, 8, 5, 5))
+
+
+@pytest.mark.parametrize(("spec", "expected"), [(Stem(), (7, 4, 2, 56)), (Downsample(), (3, 2, 1, 112))])
+def test_the_convolutions_are_those_of_poolformer(spec: Stem | Downsample, expected: tuple[int, ...]) -> None:
+    """Kernel, stride and padding of the official code, and the side they make of 224."""
+    conv = make_conv(spec, 3, 8)
+    side = conv(torch.zeros(1, 3, 224, 224)).shape[-1]
+    assert (conv.kernel_size[0], conv.stride[0], conv.padding[0], side) == expected
+    assert conv.bias is not None
+    assert spec.out_side(224) == side

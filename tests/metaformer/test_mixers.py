@@ -1,0 +1,237 @@
+"""Token mixers against independent closed forms.
+
+B batch, C channels, H height, W width, N = H * W tokens, h heads, d channels of a head.
+"""
+
+import io
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from timm.models.metaformer import Pooling
+from torch import Tensor, nn
+
+from metaformer import Architecture, ArchitectureError, build, count_cost, mixers, register_mixer
+from metaformer.mixers import make_mixer
+from metaformer.specs import (
+    AttentionSpec,
+    DepthwiseConvSpec,
+    IdentitySpec,
+    MixerSpec,
+    PartCost,
+    PoolSpec,
+    RandomSpec,
+    SpatialMlpSpec,
+    Stage,
+)
+
+ALL_SPECS = [
+    PoolSpec(),
+    AttentionSpec(head_size=4),
+    SpatialMlpSpec(),
+    DepthwiseConvSpec(),
+    IdentitySpec(),
+    RandomSpec(),
+]
+
+
+def a_map(*, width: int = 8, side: int = 6) -> Tensor:
+    """A random map x_BCHW in float64, so that closed forms agree to 1e-7."""
+    return torch.randn(2, width, side, side, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def windows(x_BCHW: np.ndarray, size: int) -> np.ndarray:
+    """The size x size neighbours of each position in two last axes, nan where they lie outside."""
+    padded = np.pad(x_BCHW, ((0, 0), (0, 0), *((size // 2, size // 2),) * 2), constant_values=np.nan)
+    return np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(2, 3))
+
+
+@pytest.mark.parametrize("size", [3, 5, 7, 9])
+@pytest.mark.parametrize("side", [14, 4, 1])
+def test_pool_agrees_with_timm(size: int, side: int) -> None:
+    x_BCHW = a_map(side=side)
+    torch.testing.assert_close(make_mixer(PoolSpec(size=size), 8, side=side)(x_BCHW), Pooling(size)(x_BCHW))
+
+
+@pytest.mark.parametrize("size", [3, 5, 7, 9])
+def test_pool_is_the_mean_of_the_neighbours_that_exist_minus_the_input(size: int) -> None:
+    x_BCHW = a_map()
+    expected = np.nanmean(windows(x_BCHW.numpy(), size), axis=(4, 5)) - x_BCHW.numpy()
+    torch.testing.assert_close(make_mixer(PoolSpec(size=size), 8, side=6)(x_BCHW), torch.from_numpy(expected))
+
+
+def test_pool_divides_by_4_in_corners_6_at_edges_and_9_inside() -> None:
+    x_BCHW = a_map()
+    sums = np.nansum(windows(x_BCHW.numpy(), 3), axis=(4, 5))
+    neighbours = np.full((6, 6), 9.0)
+    neighbours[[0, -1], :] = neighbours[:, [0, -1]] = 6.0
+    neighbours[[0, 0, -1, -1], [0, -1, 0, -1]] = 4.0
+    expected = torch.from_numpy(sums / neighbours) - x_BCHW
+    torch.testing.assert_close(make_mixer(PoolSpec(), 8, side=6)(x_BCHW), expected)
+
+
+@pytest.mark.parametrize("head_size", [2, 4, 8])
+def test_attention_is_softmax_of_scaled_products_with_q_k_v_then_heads(head_size: int) -> None:
+    """Row (3 parts, heads, d) of the qkv matrix; softmax(q k^T / sqrt(d)) v (arXiv:1706.03762, eq. 1)."""
+    x_BCHW = a_map()
+    mixer = make_mixer(AttentionSpec(head_size=head_size), 8, side=6).double()
+    weights = dict(mixer.mixer.named_parameters())
+    assert set(weights) == {"qkv.weight", "proj.weight", "proj.bias"}
+    nn.init.normal_(weights["qkv.weight"])
+    nn.init.normal_(weights["proj.bias"])
+    x_BNC = x_BCHW.flatten(2).transpose(1, 2)
+    heads = []
+    for first in range(0, 8, head_size):
+        q_BNd, k_BNd, v_BNd = (
+            x_BNC @ weights["qkv.weight"][part * 8 + first : part * 8 + first + head_size].T for part in range(3)
+        )
+        heads.append(torch.softmax(q_BNd @ k_BNd.mT / head_size**0.5, dim=-1) @ v_BNd)
+    y_BNC = torch.cat(heads, dim=-1) @ weights["proj.weight"].T + weights["proj.bias"]
+    torch.testing.assert_close(mixer(x_BCHW), y_BNC.transpose(1, 2).reshape(x_BCHW.shape))
+
+
+def test_spatial_mlp_is_one_matrix_over_row_major_positions_for_all_channels() -> None:
+    x_BCHW = a_map()
+    mixer = make_mixer(SpatialMlpSpec(), 8, side=6).double()
+    (weight,) = mixer.parameters()
+    w_HWIJ = weight.view(6, 6, 6, 6)
+    torch.testing.assert_close(mixer(x_BCHW), torch.einsum("hwij,bcij->bchw", w_HWIJ, x_BCHW))
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_depthwise_conv_weighs_the_neighbours_of_each_channel(size: int) -> None:
+    x_BCHW = a_map()
+    mixer = make_mixer(DepthwiseConvSpec(size=size), 8, side=6).double()
+    (weight, bias) = (parameter.detach().numpy() for parameter in mixer.parameters())
+    neighbours = np.nan_to_num(windows(x_BCHW.numpy(), size))
+    expected = np.einsum("bchwij,cij->bchw", neighbours, weight[:, 0]) + bias[:, None, None]
+    torch.testing.assert_close(mixer(x_BCHW), torch.from_numpy(expected))
+
+
+def test_identity_returns_its_input() -> None:
+    x_BCHW = a_map()
+    assert torch.equal(make_mixer(IdentitySpec(), 8, side=6)(x_BCHW), x_BCHW)
+
+
+def test_random_multiplies_the_tokens_by_its_matrix() -> None:
+    x_BCHW = a_map()
+    mixer = make_mixer(RandomSpec(), 8, side=6).double()
+    m_HWIJ = mixer.state_dict()["mixer.random_matrix"].view(6, 6, 6, 6)
+    torch.testing.assert_close(mixer(x_BCHW), torch.einsum("hwij,bcij->bchw", m_HWIJ, x_BCHW))
+
+
+def test_rows_of_the_random_matrix_are_softmax_of_uniform_numbers_and_not_trained() -> None:
+    """log of a softmax of numbers in [0, 1) spreads over less than 1 within a row, and over most of it."""
+    torch.manual_seed(0)
+    mixer = make_mixer(RandomSpec(), 8, side=14)
+    (matrix,) = mixer.state_dict().values()
+    assert matrix.shape == (196, 196)
+    torch.testing.assert_close(matrix.sum(1), torch.ones(196))
+    spread = matrix.log().amax(1) - matrix.log().amin(1)
+    assert 0.9 < float(spread.min()) <= float(spread.max()) < 1
+    assert not list(mixer.parameters())
+
+
+def test_random_matrices_of_two_blocks_differ() -> None:
+    stage = Stage(depth=2, width=8, mixer=RandomSpec())
+    state = build(Architecture(resolution=16, stages=(stage,))).state_dict()
+    first, second = (tensor for name, tensor in state.items() if name.endswith("random_matrix"))
+    assert not torch.equal(first, second)
+
+
+@torch.no_grad()
+def test_random_matrices_survive_saving_and_loading() -> None:
+    arch = Architecture(resolution=16, stages=(Stage(depth=2, width=8, mixer=RandomSpec(), layer_scale=1.0),))
+    x_BCHW = torch.randn(1, 3, 16, 16)
+    saved, loaded = build(arch).eval(), build(arch).eval()
+    assert not torch.equal(saved(x_BCHW), loaded(x_BCHW))
+    file = io.BytesIO()
+    torch.save(saved.state_dict(), file)
+    file.seek(0)
+    loaded.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(saved(x_BCHW), loaded(x_BCHW))
+
+
+@pytest.mark.parametrize("spec", ALL_SPECS, ids=lambda spec: spec.kind)
+def test_a_mixer_keeps_shape_dtype_and_its_input(spec: MixerSpec) -> None:
+    x_BCHW = a_map().float()
+    before = x_BCHW.clone()
+    y_BCHW = make_mixer(spec, 8, side=6)(x_BCHW)
+    assert (y_BCHW.shape, y_BCHW.dtype) == (x_BCHW.shape, x_BCHW.dtype)
+    assert torch.equal(x_BCHW, before)
+
+
+@pytest.mark.parametrize("spec", ALL_SPECS, ids=lambda spec: spec.kind)
+def test_a_mixer_gives_the_same_for_either_memory_format(spec: MixerSpec) -> None:
+    x_BCHW = a_map()
+    mixer = make_mixer(spec, 8, side=6).double()
+    torch.testing.assert_close(mixer(x_BCHW), mixer(x_BCHW.contiguous(memory_format=torch.channels_last)))
+
+
+def test_every_known_spec_has_a_module() -> None:
+    assert {spec.kind for spec in ALL_SPECS} == set(MixerSpec.known)
+
+
+def test_a_new_mixer_is_a_spec_and_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a user adds one; the registries are put back afterwards."""
+    monkeypatch.setattr(MixerSpec, "known", dict(MixerSpec.known))
+    monkeypatch.setattr(mixers, "_REGISTRY", dict(mixers._REGISTRY))
+
+    class GainSpec(MixerSpec):
+        kind: Literal["gain"] = "gain"
+        gain: int = 2
+
+        def cost(self, width: int, side: int) -> PartCost:
+            return PartCost(params=width)
+
+    @register_mixer("gain", layout="BCHW")
+    class GainMixer(nn.Module):
+        def __init__(self, width: int, spec: GainSpec, *, side: int) -> None:
+            super().__init__()
+            self.gain = nn.Parameter(torch.full((width, 1, 1), float(spec.gain)))
+
+        def forward(self, x_BCHW: Tensor) -> Tensor:
+            return self.gain * x_BCHW
+
+    text = "{resolution: 16, stages: [{depth: 1, width: 8, mixer: {kind: gain, gain: 3}}]}"
+    arch = Architecture.from_yaml(text)
+    assert arch.stages[0].mixer == GainSpec(gain=3)
+    assert Architecture.from_yaml(arch.to_yaml()) == arch
+    model = build(arch)
+    assert count_cost(arch).params == sum(parameter.numel() for parameter in model.parameters())
+    x_BCHW = a_map().float()
+    assert torch.equal(model.stages[0].blocks[0].mixer.part(x_BCHW), 3 * x_BCHW)
+
+
+def test_a_module_without_a_spec_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^mixer: must have a MixerSpec subclass of its kind, got 'wavelet'"):
+        register_mixer("wavelet", layout="BCHW")
+
+
+def test_a_second_module_of_a_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^mixer: must be registered once, got 'pool' again"):
+        register_mixer("pool", layout="BCHW")
+
+
+def test_a_second_spec_of_a_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^kind: must be new, got 'pool', which is PoolSpec"):
+
+        class OtherPoolSpec(MixerSpec):
+            kind: Literal["pool"] = "pool"
+
+    assert MixerSpec.known["pool"] is PoolSpec
+
+
+def test_a_spec_without_a_module_is_refused_when_a_model_is_built() -> None:
+    class Hyena(MixerSpec):
+        kind: Literal["hyena"] = "hyena"
+
+        def cost(self, width: int, side: int) -> PartCost:
+            return PartCost()
+
+    try:
+        with pytest.raises(ArchitectureError, match="mixer: unknown name 'hyena'; known, nearest first: pool"):
+            make_mixer(Hyena(), 8, side=4)
+    finally:
+        del MixerSpec.known["hyena"]
