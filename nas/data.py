@@ -27,7 +27,7 @@ from timm.data import Mixup, create_loader, get_img_extensions
 from timm.utils import natural_key
 from torch import Tensor
 
-from metaformer.errors import nearest_first, unknown_name
+from metaformer.errors import UserError, nearest_first, unknown_name
 from nas.recipe import Augmentation, Recipe
 
 Split = Literal["train", "val", "test"]
@@ -35,7 +35,7 @@ _SPLIT_SEED = 2111_11418  # fixes which images are held out
 _SMALLEST_SIDE = 8  # pixels
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """Data that cannot be read or used as asked; the message is one line and names field, rule and value."""
 
 

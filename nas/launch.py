@@ -13,12 +13,11 @@ from nas.lease import Speed
 from nas.plan import Request, data_and_resolution, fit_speed, make_plan, make_study, representative
 from nas.progress import Progress, print_plan, print_summary
 from nas.ray_backend import Data, Devices, RayBackend
-from nas.record import Record
+from nas.record import Record, check_storage
 from nas.report import summarise, write_report
 from nas.run import Run, RunFolder, storage_url
 from nas.session import Session
 from nas.study import Study, StudyError, read_mapping
-from search_spaces.space import SearchSpace
 
 _SPEED = "speed"  # noted in the study
 
@@ -41,6 +40,8 @@ def launch(
     folder = RunFolder(runs / (name or _default_name(study)))
     if folder.study_file.exists():
         study.check_continues(Study.from_file(folder.study_file), folder.path)
+    if study.storage is not None:
+        check_storage(study.storage)
     budget = Budget.parse(study.budget)
     devices = Devices(kind=budget.device, cpus=study.cpus_per_trial)
     data = Data(name=info.name, resolution=resolution, num_loaders=loaders)
@@ -48,10 +49,11 @@ def launch(
     backend = RayBackend(data, devices, workers=study.workers, address=ray_address, scratch=scratch)
     console.print("starting workers …", style="dim")
     with backend:
-        folder.path.mkdir(parents=True, exist_ok=True)
+        measured = None if folder.study_file.exists() else _measure(study, backend, console)
+        _make_folder(folder.path)
         with folder.lock():
             _write_study(study, folder)
-            search = _Search(study, folder, backend, budget, info, console)
+            search = _Search(study, folder, backend, budget, info, console, measured)
             try:
                 search.run(devices)
             finally:
@@ -63,7 +65,14 @@ class _Search:
     """One driver's work on one study."""
 
     def __init__(
-        self, study: Study, folder: RunFolder, backend: RayBackend, budget: Budget, info: DataInfo, console: Console
+        self,
+        study: Study,
+        folder: RunFolder,
+        backend: RayBackend,
+        budget: Budget,
+        info: DataInfo,
+        console: Console,
+        measured: tuple[Speed, float] | None,
     ) -> None:
         self._folder = folder
         self._backend = backend
@@ -73,7 +82,7 @@ class _Search:
         space = study.make_space()
         self._record = Record(storage_url(study, folder), space)
         self._run = Run(folder, study, space, self._record)
-        speed = self._speed(study, space)
+        speed = self._speed(measured)
         self._session = Session(
             study,
             self._record,
@@ -106,18 +115,32 @@ class _Search:
         if self._session.problem:
             raise StudyError(f"search: must have trials that work; {self._session.problem}")
 
-    def _speed(self, study: Study, space: SearchSpace) -> Speed:
-        """Seconds per image on these devices, measured once a study."""
+    def _speed(self, measured: tuple[Speed, float] | None) -> Speed:
+        """Seconds per image on these devices, measured once a study, and what that took, charged."""
         noted = self._record.noted(_SPEED)
         if noted is not None:
             return Speed.model_validate(noted)
-        self._console.print("measuring the speed of a few architectures …", style="dim")
-        archs = representative(space)
-        seconds, spent = self._backend.measure(archs, study.recipe)
-        speed = fit_speed(archs, seconds)
+        speed, spent = measured or _measure(self._run.study, self._backend, self._console)
         self._record.note(_SPEED, speed.model_dump(mode="json"))
         self._record.add_overhead(spent)
         return speed
+
+
+def _measure(study: Study, backend: RayBackend, console: Console) -> tuple[Speed, float]:
+    """Seconds per image on these devices, and device-seconds spent on finding out."""
+    console.print("measuring the speed of a few architectures …", style="dim")
+    archs = representative(study.make_space())
+    seconds, spent = backend.measure(archs, study.recipe)
+    return fit_speed(archs, seconds), spent
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(
+            f"runs: must be a folder that can be written to, got {str(path)!r} ({error.strerror})"
+        ) from None
 
 
 def _default_name(study: Study) -> str:

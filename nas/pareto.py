@@ -5,9 +5,13 @@ n points; an objective is a triple (accuracy, params, macs), of which the first 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import moocore
 import numpy as np
+
+from metaformer.cost import count_cost
+from search_spaces.space import SearchSpace
 
 Objectives = tuple[float, int, int]
 _MAXIMISE = [True, False, False]
@@ -33,6 +37,14 @@ class HypervolumeScale:
 
     params: tuple[int, int]
     macs: tuple[int, int]
+
+    @classmethod
+    def of(cls, space: SearchSpace) -> Self:
+        """From the smallest to the largest cost in a space, or to its limit where it has one."""
+        return cls(
+            params=(count_cost(space.smallest("params")).params, space.largest_cost("params")),
+            macs=(count_cost(space.smallest("macs")).macs, space.largest_cost("macs")),
+        )
 
     def hypervolume(self, points: Sequence[Objectives]) -> float:
         """Part of the cube that the points dominate, in [0, 1]; points at or beyond an upper bound add nothing."""
@@ -63,4 +75,6 @@ def knee(points: Sequence[Objectives]) -> int:
 
 def _log_position(value: int, bounds: tuple[int, int]) -> float:
     low, high = np.log(bounds[0]), np.log(bounds[1])
+    if value <= bounds[0]:
+        return 0.0  # also where the bounds are one
     return float(np.clip((np.log(value) - low) / (high - low), 0, 1))

@@ -50,10 +50,17 @@ class Request:
 
 
 def data_and_resolution(request: Request, fields: dict[str, Any]) -> tuple[str, int]:
-    """The dataset's name and the side of its images, from the flags, the study file or the defaults."""
+    """The dataset's name and the side of its images, from the flags, the study file or the defaults.
+
+    Raises:
+        StudyError: The resolution in the study file is no whole number.
+        DataError: No dataset has this name.
+    """
     data = request.data or str(fields.get("data", "digits"))
     settings = fields.get("settings")
     written = settings.get("resolution") if isinstance(settings, dict) else None
+    if not isinstance(written, int | None):
+        raise StudyError(f"settings.resolution: must be a whole number of pixels, got {written!r}")
     return data, request.resolution or written or default_resolution(data)
 
 
@@ -168,19 +175,29 @@ def _flags(request: Request) -> dict[str, Any]:
 
 def _shorten_warmup(recipe: dict[str, Any]) -> None:
     """A few epochs asked for on the command line leave room for a warm-up no longer than all but one."""
-    recipe["warmup_epochs"] = min(recipe["warmup_epochs"], recipe["epochs"] - 1)
+    if isinstance(recipe["warmup_epochs"], int):  # else the study's own check says what is wrong
+        recipe["warmup_epochs"] = min(recipe["warmup_epochs"], recipe["epochs"] - 1)
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
     return {field: value for field, value in fields.items() if value is not None}
 
 
-def _overlay(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`under` with the values of `over`, mapping by mapping."""
+def _overlay(under: dict[str, Any], over: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """`under` with the values of `over`, mapping by mapping.
+
+    Raises:
+        StudyError: `over` has something else where `under` has a mapping.
+    """
     merged = dict(under)
     for field, value in over.items():
         below = merged.get(field)
-        merged[field] = _overlay(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        if isinstance(below, dict):
+            if not isinstance(value, dict):
+                raise StudyError(f"{path}{field}: must be a mapping of fields, got {value!r}")
+            merged[field] = _overlay(below, value, f"{path}{field}.")
+        else:
+            merged[field] = value
     return merged
 
 
@@ -192,6 +209,8 @@ def _references(asked: str | None, merged: dict[str, Any], space: SearchSpace) -
         names = known
     else:
         names = [] if asked == "none" else [name.strip() for name in str(asked).split(",")]
+    if not isinstance(names, list):
+        raise StudyError(f"references: must be a list of names, got {names!r}")
     for name in names:
         if name not in known:
             raise StudyError(unknown_name("references", str(name), ["all", "none", *known]))

@@ -7,6 +7,7 @@ actors, one per device, in which the dataset stays loaded from trial to trial.
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from typing import Any, Self
 import ray
 import torch
 from ray import tune
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -101,13 +102,14 @@ class RayBackend:
         os.environ.update(_SETTINGS_OF_TUNE)
         local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
         try:
+            _check_answers(self._address)
             ray.init(
                 address=self._address or "local",
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 **({} if self._address else local),
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise StudyError(f"ray_address: must be a running cluster, got {self._address!r} ({error})") from None
         try:
             self.num_workers = self._count_workers()
@@ -120,11 +122,18 @@ class RayBackend:
         ray.shutdown()
 
     def measure(self, archs: list[Architecture], recipe: Recipe) -> tuple[list[float], float]:
-        """Device-seconds per training image of each architecture, and device-seconds spent on measuring in all."""
+        """Device-seconds per training image of each architecture, and device-seconds spent on measuring in all.
+
+        Raises:
+            StudyError: Not even a step of training works.
+        """
         start = time.monotonic()
         resources = self._devices.resources
         task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources["GPU"])(_measure)
-        seconds = ray.get(task.remote(self._data, self._devices, archs, recipe))
+        try:
+            seconds = ray.get(task.remote(self._data, self._devices, archs, recipe))
+        except RayError as error:
+            raise StudyError(f"recipe: must be one that trains on {self._data.name}, got {_reason(error)}") from None
         count = self._devices.count
         return [count * value for value in seconds], count * (time.monotonic() - start)
 
@@ -291,6 +300,13 @@ class _LeaseScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: object, trial: Trial) -> None:
         self._adapter.broke(trial.trial_id, trial.get_pickled_error())
+
+
+def _check_answers(address: str | None) -> None:
+    """Do nothing where something answers at `host:port`; ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _trial_id(trial: Trial) -> str:

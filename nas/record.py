@@ -16,6 +16,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from pydantic import NonNegativeFloat, PositiveInt
+from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from metaformer.architecture import Architecture
@@ -127,9 +128,7 @@ class Record:
                 load_if_exists=True,
             )
         except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
-            raise StudyError(
-                f"storage: must be a database that can be opened, got {url!r} ({_first_line(error)})"
-            ) from None
+            raise _no_storage(url, error) from None
         if self._study.metric_names is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)  # the dashboard shows these names
@@ -255,6 +254,20 @@ class Record:
         )
 
 
+def check_storage(url: str) -> None:
+    """Do nothing where a database answers at a storage URL; no table is made there.
+
+    Raises:
+        StudyError: None does.
+    """
+    try:
+        engine = create_engine(url)
+        inspect(engine).get_table_names()
+        engine.dispose()
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        raise _no_storage(url, error) from None
+
+
 def sqlite_url(path: Path) -> str:
     """The storage URL of a SQLite file, which is put into write-ahead mode: readers never block the writer."""
     with sqlite3.connect(path) as connection:
@@ -265,6 +278,10 @@ def sqlite_url(path: Path) -> str:
 
 def _test_key(number: int) -> str:
     return f"test_accuracy:{number}"
+
+
+def _no_storage(url: str, error: Exception) -> StudyError:
+    return StudyError(f"storage: must be a database that can be opened, got {url!r} ({_first_line(error)})")
 
 
 def _first_line(error: Exception) -> str:

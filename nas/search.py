@@ -43,7 +43,7 @@ def search(
     max_trials: Annotated[int | None, typer.Option(help="Most trials beside the references.")] = None,
     workers: Annotated[int | None, typer.Option(help="Trials at a time.", show_default="as devices allow")] = None,
     cpus_per_trial: Annotated[int | None, typer.Option(help="CPU cores of each trial.", show_default="1")] = None,
-    loaders: Annotated[int, typer.Option(help="Processes of each trial that read images.")] = 0,
+    loaders: Annotated[int, typer.Option(min=0, help="Processes of each trial that read images.")] = 0,
     storage: Annotated[
         str | None, typer.Option(help="Database URL of the study.", show_default="SQLite in the run's folder")
     ] = None,

@@ -1,0 +1,25 @@
+"""Runs that tests of several files look at; those files share one worker of xdist, so that each run is made once."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.nas.programs import QUICK, Outcome, Recorded, read_study, run_program
+
+
+class GoodRun(NamedTuple):
+    """A search that nobody disturbed: a reference and four trials, one after another, on digits."""
+
+    folder: Path
+    arguments: tuple[str, ...]
+    outcome: Outcome
+    study: Recorded
+
+
+@pytest.fixture(scope="session")
+def good_run(tmp_path_factory: pytest.TempPathFactory) -> GoodRun:
+    runs = tmp_path_factory.mktemp("runs")
+    arguments = (*QUICK, "--budget", "900cpu-seconds", "--max-trials", "4", "--json", "--runs", str(runs))
+    outcome = run_program(*arguments, "--name", "good", logs=runs / "logs")
+    return GoodRun(runs / "good", (*arguments, "--name", "good"), outcome, read_study(runs / "good"))

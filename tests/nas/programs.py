@@ -1,0 +1,177 @@
+"""Programs run as a person runs them, in processes of their own, and looks into the study that a search writes."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial
+from sqlalchemy.pool import NullPool
+
+from nas import cli
+from nas.search import search
+
+ROOT = Path(__file__).parents[2]
+# Trials of one or two seconds, one after another, on the digits; no budget or limit yet.
+QUICK = ("--space", "hybrid_stages", "--references", "poolformer_s12", "--resolution", "16", "--batch-size", "256")
+QUICK += ("--epochs", "6", "--max-macs", "800k", "--workers", "1")
+_PATIENCE = 200  # seconds until a program that should have come further is given up
+_POLL = 0.02  # seconds between looks at a study
+
+
+class Outcome(NamedTuple):
+    """How a program ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Program:
+    """A search in a session of its own, so that what a terminal sends to all its processes reaches these alone."""
+
+    def __init__(self, *arguments: object, logs: Path) -> None:
+        logs.mkdir(parents=True, exist_ok=True)
+        self._logs = (logs / "out", logs / "err")  # files: a pipe would stay open as long as an orphan holds it
+        with self._logs[0].open("w") as out, self._logs[1].open("w") as err:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "nas.search", *map(str, arguments)],
+                cwd=ROOT,
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End what the program has left running."""
+        for pid in self.survivors():
+            _kill(pid)
+        self._process.wait()
+
+    def wait(self) -> Outcome:
+        """The end of the program by itself."""
+        code = self._process.wait(timeout=_PATIENCE)
+        out, err = (log.read_text(encoding="utf-8") for log in self._logs)
+        return Outcome(code, out, err)
+
+    def wait_until(self, happened: Callable[[], bool]) -> None:
+        """Return as soon as something has happened while the program runs."""
+        deadline = time.monotonic() + _PATIENCE
+        while not happened():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"the program ended or waited too long: {self._logs[1].read_text(encoding='utf-8')}")
+            time.sleep(_POLL)
+
+    def press_ctrl_c(self) -> None:
+        """Interrupt all processes of the program, as a terminal does."""
+        os.killpg(self._process.pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        """End the driver, and it alone, without giving it a chance to do anything."""
+        self._process.kill()
+        self._process.wait()
+
+    def survivors(self) -> list[int]:
+        """Processes of the program's session that still run."""
+        return [pid for pid in _pids() if _session_of(pid) == self._process.pid]
+
+
+def run_program(*arguments: object, logs: Path) -> Outcome:
+    """A search that is left to end by itself."""
+    with Program(*arguments, logs=logs) as program:
+        return program.wait()
+
+
+def run_here(*arguments: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Outcome:
+    """The same program in this process: the path from the arguments to the exit code is that of `python -m`."""
+    monkeypatch.setattr(sys, "argv", ["python -m nas.search", *map(str, arguments)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.run(search)
+    code = ended.value.code
+    return Outcome(code if isinstance(code, int) else 0, *capsys.readouterr())
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A study as Optuna reads it."""
+
+    trials: list[FrozenTrial]
+    notes: dict[str, object]
+
+    @property
+    def spent(self) -> float:
+        """Device-seconds in all: of the leases, and outside them."""
+        overhead = self.notes["overhead_device_seconds"]
+        assert isinstance(overhead, float)
+        return overhead + sum(seconds for trial in self.trials for seconds in lease_seconds(trial))
+
+    @property
+    def results(self) -> list[tuple[object, ...]]:
+        """What must come out alike for the same seed: genes, state, values, and the curve without its times."""
+        return [result(trial) for trial in self.trials]
+
+
+def read_study(run: Path) -> Recorded:
+    """The study in a run's folder."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{run / 'study.db'}", engine_kwargs={"poolclass": NullPool})
+    study = optuna.load_study(study_name="search", storage=storage)
+    return Recorded(study.get_trials(), study.user_attrs)
+
+
+def result(trial: FrozenTrial) -> tuple[object, ...]:
+    return trial.number, trial.state.name, trial.params, trial.values, trial.user_attrs["progress"]["curve"]
+
+
+def lease_seconds(trial: FrozenTrial) -> list[float]:
+    """What each lease of a trial was charged."""
+    return [lease["device_seconds"] for lease in trial.user_attrs.get("progress", {}).get("leases", ())]
+
+
+def epochs_of_running(run: Path) -> dict[int, int]:
+    """Epochs done by each trial that runs, by its number, without opening the study for writing."""
+    database = run / "study.db"
+    if not database.exists():
+        return {}
+    query = (
+        "SELECT number, value_json FROM trials JOIN trial_user_attributes USING (trial_id) "
+        "WHERE state = 'RUNNING' AND key = 'progress'"
+    )
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            rows = connection.execute(query).fetchall()
+    except sqlite3.OperationalError:  # it is being made
+        return {}
+    return {number: len(json.loads(progress)["curve"]) for number, progress in rows}
+
+
+def _pids() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _session_of(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

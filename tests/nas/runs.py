@@ -1,0 +1,106 @@
+"""Runs made in seconds: the real session and record, with learning curves that are made up."""
+
+import math
+import random
+from pathlib import Path
+
+from metaformer.architecture import Architecture
+from metaformer.cost import count_cost
+from metaformer.specs import Stem
+from nas.budget import Budget, Ledger
+from nas.lease import Report, Speed
+from nas.recipe import Recipe
+from nas.record import Record
+from nas.run import Run, RunFolder, storage_url
+from nas.session import Decision, Session
+from nas.study import Study
+from search_spaces.space import Limits, SpaceSettings
+
+NUM_IMAGES = {"train": 1077, "val": 360, "test": 360}
+FAILURE = "loss: must be finite, got <nan>"  # as text of a web page it has to be escaped
+_BONUS = {"pool": 0.0, "attention": 0.03, "spatial_mlp": 0.01, "dwconv": 0.02, "identity": -0.05}
+
+
+def make_study(**changes: object) -> Study:
+    """A study of small images in which a trial takes part of a second of pretended device time."""
+    study = Study(
+        space="hybrid_stages",
+        settings=SpaceSettings(
+            resolution=32,
+            num_classes=10,
+            width_scale=0.125,
+            stem=Stem(kernel=3, stride=2, padding=1),
+            limits=Limits(max_macs=5_000_000),
+        ),
+        data="digits",
+        data_fingerprint="0123456789abcdef",
+        recipe=Recipe(epochs=3, warmup_epochs=1, batch_size=64),
+        references=("poolformer_s12", "metaformer_ppaa_s12_224", "metaformer_id_s12", "poolformer_m48"),
+        sampler="random",
+        seed=0,
+        budget="6cpu-minutes",
+        max_trials=20,
+    )
+    return study.model_validate(study.model_dump() | changes)
+
+
+def made_up_accuracy(arch: Architecture, rng: random.Random) -> float:
+    """Grows with cost, differs by mixer, is noisy, and moves in steps of one validation image."""
+    cost = count_cost(arch)
+    size = math.log10(cost.params) / 8 + math.log10(cost.macs) / 20
+    mixers = sum(_BONUS[stage.mixer.kind] for stage in arch.stages)
+    accuracy = size - 0.1 + mixers + rng.gauss(0, 0.01)
+    return round(min(max(accuracy, 0.0), 1.0) * NUM_IMAGES["val"]) / NUM_IMAGES["val"]
+
+
+def open_folder(path: Path, study: Study) -> tuple[Run, Session]:
+    """The run in a folder, with its study file, and a session that goes on with it."""
+    path.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(path)
+    folder.study_file.write_text(study.to_yaml(), encoding="utf-8")
+    space = study.make_space()
+    record = Record(storage_url(study, folder), space)
+    session = Session(
+        study,
+        record,
+        Ledger(Budget.parse(study.budget).seconds),
+        space=space,
+        speed=Speed(base=1e-4, per_gmac=0.05),
+        num_images=NUM_IMAGES,
+        num_workers=1,
+        checkpoints=folder.checkpoints,
+        on_drop=folder.drop_checkpoints,
+    )
+    return Run(folder, study, space, record), session
+
+
+def fill(session: Session, *, fail_every: int = 7, seed: int = 0) -> None:
+    """Carry out every lease until the session has no more; each `fail_every`-th training breaks."""
+    rng = random.Random(seed)
+    made_up: dict[int, float] = {}
+    num_leases = 0
+    while lease := session.next():
+        if lease.task == "test":
+            accuracy = max(0.0, made_up[lease.trial] - rng.choice([0, 1, 2]) / NUM_IMAGES["test"])
+            session.tested(lease.name, accuracy, device_seconds=0.01)
+            continue
+        num_leases += 1
+        final = made_up[lease.trial] = made_up_accuracy(lease.architecture, rng)
+        seconds = session.expected_seconds(lease.architecture, epochs=lease.epochs)
+        if num_leases % fail_every == 0:
+            session.fail(lease.name, FAILURE, device_seconds=seconds / 10)
+            continue
+        for epoch in range(1, lease.epochs + 1):
+            share = epoch / lease.epochs
+            report = Report(epoch=epoch, val_accuracy=final * share, train_loss=1.0, checkpoint=f"{epoch}.pt")
+            if session.report(lease.name, report, device_seconds=seconds * share) is Decision.STOP:
+                break
+        session.finish(lease.name, device_seconds=seconds)
+
+
+def make_run(path: Path, *, fail_every: int = 7, **changes: object) -> Run:
+    """A run that came to its end; `changes` are of the study."""
+    run, session = open_folder(path, make_study(**changes))
+    fill(session, fail_every=fail_every)
+    run.record.note("num_images", NUM_IMAGES)
+    return run

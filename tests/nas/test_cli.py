@@ -1,0 +1,68 @@
+"""What the programs share: errors as one line, light help, names of runs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from metaformer.errors import ArchitectureError, UserError
+from nas.budget import BudgetError
+from nas.cli import one_line_errors, run_path
+from nas.study import StudyError
+from search_spaces.space import SpaceError
+
+
+@pytest.mark.parametrize("kind", [ArchitectureError, SpaceError, StudyError, BudgetError, UserError])
+def test_what_a_person_can_put_right_is_one_line_and_code_2(
+    kind: type[UserError], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        raise kind("field: must be so,\n got this")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: field: must be so, got this\n"
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    with pytest.raises(ValueError, match="a bug"), one_line_errors():
+        raise ValueError("a bug")
+
+
+def test_a_bare_name_is_a_run_under_runs_unless_it_is_a_run_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "study.yaml").touch()
+    assert run_path("here") == Path("here")
+    assert run_path("smoke") == Path("runs/smoke")
+    assert run_path("other/smoke") == Path("other/smoke")
+    assert run_path("/smoke") == Path("/smoke")
+
+
+def test_an_unknown_run_is_one_line_that_names_the_nearest(tmp_path: Path) -> None:
+    for name in ("nothing", "smoke"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "study.yaml").touch()
+    asked = tmp_path / "smoked"
+    done = subprocess.run([sys.executable, "-m", "nas.report", str(asked)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"error: run: must be a folder with a study.yaml, got {str(asked)!r}; "
+        f"runs in {tmp_path}, nearest first: smoke, nothing"
+    ]
+
+
+@pytest.mark.parametrize("program", ["nas.report", "nas.export", "nas.dashboard"])
+def test_help_has_examples_and_loads_nothing_heavy(program: str) -> None:
+    code = (
+        "import runpy, sys\n"
+        "sys.argv[1:] = ['--help']\n"
+        "try:\n"
+        f"    runpy.run_module({program!r}, run_name='__main__', alter_sys=True)\n"
+        "finally:\n"
+        "    print(sorted({'torch', 'ray', 'optuna', 'pandas', 'plotly'} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert f"Examples:\n    python -m {program} " in done.stdout

@@ -1,0 +1,108 @@
+"""Optuna's dashboard on a run, asked over HTTP."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from metaformer.errors import UserError
+from nas import dashboard
+from nas.run import Run, open_run
+from tests.nas.runs import make_run
+
+
+@dataclass
+class Server:
+    """A dashboard in a process of its own."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+    def ask(self, path: str, *, method: str = "GET") -> tuple[int, str]:
+        """Status and text of an answer."""
+        connection = HTTPConnection(urlsplit(self.address).netloc, timeout=20)
+        with closing(connection):
+            connection.request(method, path, body=None if method == "GET" else "{}")
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return make_run(tmp_path_factory.mktemp("runs") / "shown", max_trials=4)
+
+
+@pytest.fixture(scope="module")
+def server(run: Run) -> Iterator[Server]:
+    command = [sys.executable, "-m", "nas.dashboard", str(run.folder.path), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        address = process.stdout.readline().split("/ (")[0]
+        yield Server(process, address)
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=20)
+        assert (process.returncode, out, errors) == (0, "ended\n", "")  # Ctrl-C is no error
+
+
+def test_it_listens_on_this_machine_alone(server: Server) -> None:
+    assert server.address.startswith("http://127.0.0.1:")
+    other = socket.socket()
+    with other, pytest.raises(ConnectionRefusedError):
+        other.connect(("127.0.0.2", int(server.address.rpartition(":")[2])))
+
+
+def test_it_lists_the_study_with_its_trials(server: Server, run: Run) -> None:
+    (study,) = json.loads(server.ask("/api/studies")[1])["study_summaries"]
+    assert study["directions"] == ["maximize", "minimize", "minimize"]
+    detail = json.loads(server.ask(f"/api/studies/{study['study_id']}?after=0")[1])
+    shown = {trial["number"]: (trial["state"], trial.get("values")) for trial in detail["trials"]}
+    states = {"complete": "Complete", "failed": "Fail"}
+    assert shown == {
+        trial.number: (states[trial.state], list(trial.objectives) if trial.state == "complete" else None)
+        for trial in run.record
+    }
+
+
+def test_it_shows_its_page(server: Server) -> None:
+    status, text = server.ask("/dashboard")
+    assert status == 200
+    assert "<html" in text.lower()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("DELETE", "/api/studies/1"), ("POST", "/api/trials/1/tell"), ("PUT", "/api/studies/1/note")]
+)
+def test_it_changes_nothing(server: Server, run: Run, method: str, path: str) -> None:
+    status, text = server.ask(path, method=method)
+    assert status == 403
+    assert "for looking at a study, not for changing it" in text
+    assert [trial.state for trial in open_run(run.folder.path).record] == [trial.state for trial in run.record]
+
+
+def test_a_port_in_use_is_refused_with_a_free_one(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"port: must be free on 127\.0\.0\.1, got {port} \(.*\); free: (\d+)$"):
+            dashboard.dashboard(str(run.folder.path), port=port)
+
+
+def test_an_address_of_another_machine_is_refused(run: Run) -> None:
+    with pytest.raises(UserError, match=r"port: must be free on 192\.0\.2\.1, got 8080 \(.*\)$"):
+        dashboard.dashboard(str(run.folder.path), host="192.0.2.1")
+
+
+def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert find_spec("optuna_dashboard")
+    monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'dashboard: needs a package that is not here: pip install "metaformer-nas\['):
+        dashboard.dashboard(str(tmp_path))

@@ -1,0 +1,136 @@
+"""One architecture of a run, exported and built again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import metaformer
+from metaformer.errors import UserError
+from nas.export import export, pick_trial
+from nas.record import TrialState
+from nas.run import Run
+from tests.nas.runs import make_run, make_study, open_folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    made = make_run(tmp_path_factory.mktemp("runs") / "exported", max_trials=10)
+    best = pick_trial(made, "best")
+    made.folder.weights(best).parent.mkdir(parents=True)
+    torch.save(metaformer.build(best.architecture).state_dict(), made.folder.weights(best))
+    return made
+
+
+def failed_number(run: Run) -> int:
+    return next(trial.number for trial in run.record if trial.state is TrialState.FAILED)
+
+
+def test_the_exported_file_builds_the_model_of_the_trial(run: Run, tmp_path: Path) -> None:
+    out, weights = tmp_path / "arch.yaml", tmp_path / "arch.pt"
+    export(str(run.folder.path), pick="best", out=out, weights=weights)
+    trial = pick_trial(run, "best")
+    model = metaformer.build(out)
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    assert sum(p.numel() for p in model.parameters()) == trial.params
+    assert metaformer.Architecture.from_file(out) == trial.architecture
+
+
+def test_the_exported_file_says_where_it_comes_from(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "arch.yaml"
+    export(str(run.folder.path), pick="0", out=out)
+    trial = run.record.trials[0]
+    val, test = (f"{100 * (accuracy or 0):.2f} %" for accuracy in (trial.val_accuracy, trial.test_accuracy))
+    assert out.read_text(encoding="utf-8").splitlines()[:4] == [
+        "# run exported, trial 0 (complete, 3 epochs), hand-designed: poolformer_s12",
+        f"# validation accuracy {val}, test accuracy {test}",
+        f"# {trial.params:,} parameters, {trial.macs:,} MACs per image of 32 pixels",
+        f"# build it: import metaformer; model = metaformer.build({str(out)!r})",
+    ]
+
+
+def test_best_is_the_highest_accuracy_and_of_equals_the_cheapest(run: Run) -> None:
+    best = pick_trial(run, "best")
+    for trial in run.record.complete:
+        assert (trial.objectives[0], -trial.macs, -trial.params) <= (best.objectives[0], -best.macs, -best.params)
+
+
+def test_the_knee_is_on_the_front(run: Run) -> None:
+    picked = pick_trial(run, "knee").objectives
+    for trial in run.record.complete:
+        accuracy, params, macs = trial.objectives
+        assert (accuracy, params, macs) == picked or accuracy < picked[0] or params > picked[1] or macs > picked[2]
+
+
+def test_a_trial_that_is_not_complete_is_exported_with_a_word_about_it(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number = failed_number(run)
+    export(str(run.folder.path), pick=str(number), out=tmp_path / "arch.yaml")
+    assert capsys.readouterr().err == f"trial {number} is not complete but failed\n"
+    assert metaformer.Architecture.from_file(tmp_path / "arch.yaml") == run.record.trials[number].architecture
+
+
+@pytest.mark.parametrize("pick", ["99", "-1", "kneee", "1.0", "²", ""])
+def test_an_unknown_pick_is_refused_with_what_there_is(run: Run, pick: str) -> None:
+    with pytest.raises(UserError, match=r"pick: must be knee, best or the number of a trial, .*; trials are 0 to 12$"):
+        pick_trial(run, pick)
+
+
+def test_a_run_without_complete_trials_has_no_best(tmp_path: Path) -> None:
+    run, _ = open_folder(tmp_path / "run", make_study())
+    with pytest.raises(UserError, match="pick: must be the number of a trial while none is complete, got 'best'"):
+        pick_trial(run, "best")
+    with pytest.raises(UserError, match="got '0'; there are no trials yet"):
+        pick_trial(run, "0")
+
+
+def test_an_existing_file_is_kept_unless_forced(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "arch.yaml"
+    out.write_text("mine", encoding="utf-8")
+    with pytest.raises(UserError, match=r"out: must be a new file, or take --force to replace it, got '.*arch\.yaml'"):
+        export(str(run.folder.path), out=out)
+    assert out.read_text(encoding="utf-8") == "mine"
+    export(str(run.folder.path), out=out, force=True)
+    assert metaformer.Architecture.from_file(out) == pick_trial(run, "knee").architecture
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_file_needs_a_folder(run: Run, tmp_path: Path) -> None:
+    for out in (tmp_path / "nowhere" / "arch.yaml", tmp_path):
+        with pytest.raises(UserError, match="out: must be a file in a folder that exists"):
+            export(str(run.folder.path), out=out)
+
+
+def test_weights_that_are_not_kept_are_refused_before_anything_is_written(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"weights: must have been kept, .*; trial \d+ \(failed\) has no .*weights\.pt"):
+        export(
+            str(run.folder.path), pick=str(failed_number(run)), out=tmp_path / "arch.yaml", weights=tmp_path / "w.pt"
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_program_prints_json_and_writes_into_the_present_folder(run: Run, tmp_path: Path) -> None:
+    """The run is named, as it lies in runs/."""
+    (tmp_path / "runs").symlink_to(run.folder.path.parent)
+    command = [sys.executable, "-m", "nas.export", "exported", "--pick", "best", "--json"]
+    environment = {"PYTHONPATH": str(Path(metaformer.__file__).parents[1])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    result, trial = json.loads(done.stdout), pick_trial(run, "best")
+    assert (result["trial"], result["val_accuracy"], result["params"]) == (trial.number, *trial.objectives[:2])
+    assert metaformer.Architecture.from_file(tmp_path / result["architecture"]) == trial.architecture
+    assert not done.stderr
+
+
+def test_the_program_names_the_next_command(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export(str(run.folder.path), pick="0")
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("trial-00000.yaml: trial 0, val ")
+    assert last == """next: python -c "import metaformer; print(metaformer.build('trial-00000.yaml'))\""""
+    assert (tmp_path / "trial-00000.yaml").exists()
