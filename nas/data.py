@@ -216,7 +216,7 @@ _DIGITS_AUGMENTATION = Augmentation(
 @register_dataset(
     "digits",
     resolution=32,
-    recipe=Recipe(epochs=8, batch_size=64, lr_per_1024=0.1, warmup_epochs=1, augmentation=_DIGITS_AUGMENTATION),
+    recipe=Recipe(epochs=4, batch_size=64, lr_per_1024=0.1, warmup_epochs=1, augmentation=_DIGITS_AUGMENTATION),
 )
 class Digits(Dataset):
     """1,797 scans of handwritten digits (8 x 8 grey, scikit-learn's `load_digits`), held as tensors on the device.

@@ -12,7 +12,7 @@ from nas.data import DataInfo, open_dataset
 from nas.lease import Speed
 from nas.plan import Request, data_and_resolution, fit_speed, make_plan, make_study, representative
 from nas.progress import Progress, print_plan, print_summary
-from nas.ray_backend import Data, Devices, RayBackend
+from nas.ray_backend import RayBackend, Wanted
 from nas.record import Record, check_storage
 from nas.report import summarise, write_report
 from nas.run import Run, RunFolder, storage_url
@@ -23,7 +23,7 @@ _SPEED = "speed"  # noted in the study
 
 
 def launch(
-    request: Request, *, name: str | None, runs: Path, loaders: int, ray_address: str | None, as_json: bool
+    request: Request, *, name: str | None, runs: Path, loaders: int | None, ray_address: str | None, as_json: bool
 ) -> None:
     """Begin the study that was asked for, or go on with it, until its budget is spent or somebody stops it.
 
@@ -43,10 +43,9 @@ def launch(
     if study.storage is not None:
         check_storage(study.storage)
     budget = Budget.parse(study.budget)
-    devices = Devices(kind=budget.device, cpus=study.cpus_per_trial)
-    data = Data(name=info.name, resolution=resolution, num_loaders=loaders)
+    wanted = Wanted(kind=budget.device, cpus=study.cpus_per_trial, workers=study.workers, loaders=loaders)
     scratch = folder.path.resolve() / ".ray"
-    backend = RayBackend(data, devices, workers=study.workers, address=ray_address, scratch=scratch)
+    backend = RayBackend(info.name, resolution=resolution, wanted=wanted, address=ray_address, scratch=scratch)
     console.print("starting workers …", style="dim")
     with backend:
         measured = None if folder.study_file.exists() else _measure(study, backend, console)
@@ -55,7 +54,7 @@ def launch(
             _write_study(study, folder)
             search = _Search(study, folder, backend, budget, info, console, measured)
             try:
-                search.run(devices)
+                search.run()
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     search.report(as_json)
@@ -80,8 +79,10 @@ class _Search:
         self._info = info
         self._console = console
         space = study.make_space()
-        self._record = Record(storage_url(study, folder), space)
+        self._record = Record(storage_url(study, folder), space, writes=True)
         self._run = Run(folder, study, space, self._record)
+        num_images = {str(split): number for split, number in info.num_images.items()}
+        self._record.note("num_images", num_images)
         speed = self._speed(measured)
         self._session = Session(
             study,
@@ -89,17 +90,19 @@ class _Search:
             Ledger(budget.seconds, spent=self._record.spent_seconds),
             space=space,
             speed=speed,
-            num_images={str(split): number for split, number in info.num_images.items()},
+            num_images=num_images,
             num_workers=backend.num_workers,
             checkpoints=folder.checkpoints.resolve(),
             on_drop=folder.drop_checkpoints,
         )
 
-    def run(self, devices: Devices) -> None:
+    def run(self) -> None:
         """Carry out leases until the session has no more."""
         session, console = self._session, self._console
         plan = make_plan(session)
-        print_plan(console, session, plan, budget=self._budget, info=self._info, devices_per_trial=devices.count)
+        print_plan(
+            console, session, plan, budget=self._budget, info=self._info, devices_per_trial=self._backend.devices.count
+        )
         progress = Progress(session, self._budget, console)
         with progress.live():
             self._backend.run(session, on_event=progress.on_event)

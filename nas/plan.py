@@ -147,7 +147,8 @@ def fit_speed(archs: list[Architecture], seconds_per_image: list[float]) -> Spee
     seconds = np.array(seconds_per_image)
     slope = float(np.polyfit(macs, seconds, 1)[0]) if len(set(macs)) > 1 else 0.0
     slope = min(max(slope, 0.0), float(seconds.mean() / macs.mean()))
-    return Speed(base=float(seconds.mean() - slope * macs.mean()), per_gmac=slope * 1e9)
+    base = max(float(seconds.mean() - slope * macs.mean()), 0.0)  # rounding can put it below
+    return Speed(base=base, per_gmac=slope * 1e9)
 
 
 def representative(space: SearchSpace) -> list[Architecture]:

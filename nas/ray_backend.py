@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import ray
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from ray import tune
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 from ray.tune.experiment import Trial
@@ -78,25 +79,33 @@ class Devices(Spec):
         return torch.device("cuda" if self.kind == "gpu" else "cpu")
 
 
+class Wanted(Spec):
+    """What was asked for; None is left to the backend."""
+
+    kind: DeviceKind
+    cpus: PositiveInt | None = None  # of each trial; by default 1 on CPUs, on GPUs an equal share of the cores
+    workers: PositiveInt | None = None  # trials at a time; by default as many as the devices allow
+    loaders: NonNegativeInt | None = None  # by default none on CPUs, on GPUs one for each core but the trial's own
+
+
 class RayBackend:
     """A Ray cluster, this machine's or one that exists, as a place to carry out leases. A context manager."""
 
-    def __init__(
-        self, data: Data, devices: Devices, *, workers: int | None, address: str | None, scratch: Path
-    ) -> None:
+    devices: Devices  # what each trial gets, once the context is entered
+    num_workers: int  # trials at a time, likewise
+
+    def __init__(self, data_name: str, *, resolution: int, wanted: Wanted, address: str | None, scratch: Path) -> None:
         """Describe the cluster; entering the context connects to it.
 
         Args:
-            workers: Trials at a time; None: as many as the devices allow.
             address: Of a running cluster, such as `auto` or `ray://host:10001`; None: start one on this machine.
             scratch: Folder for Tune's own files, on storage that all nodes share; emptied by the caller.
         """
-        self._data = data
-        self._devices = devices
-        self._wanted = workers
+        self._data_name = data_name
+        self._resolution = resolution
+        self._wanted = wanted
         self._address = address
         self._scratch = scratch
-        self.num_workers = 0
 
     def __enter__(self) -> Self:
         os.environ.update(_SETTINGS_OF_TUNE)
@@ -112,7 +121,7 @@ class RayBackend:
         except (OSError, RuntimeError, ValueError) as error:
             raise StudyError(f"ray_address: must be a running cluster, got {self._address!r} ({error})") from None
         try:
-            self.num_workers = self._count_workers()
+            self._share_out(ray.cluster_resources())
         except StudyError:
             ray.shutdown()
             raise
@@ -128,13 +137,13 @@ class RayBackend:
             StudyError: Not even a step of training works.
         """
         start = time.monotonic()
-        resources = self._devices.resources
+        resources = self.devices.resources
         task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources["GPU"])(_measure)
         try:
-            seconds = ray.get(task.remote(self._data, self._devices, archs, recipe))
+            seconds = ray.get(task.remote(self._data, self.devices, archs, recipe))
         except RayError as error:
             raise StudyError(f"recipe: must be one that trains on {self._data.name}, got {_reason(error)}") from None
-        count = self._devices.count
+        count = self.devices.count
         return [count * value for value in seconds], count * (time.monotonic() - start)
 
     def run(self, session: Session, *, on_event: Callable[[], None]) -> None:
@@ -142,10 +151,10 @@ class RayBackend:
 
         The first Ctrl-C asks the session to stop, the second breaks off.
         """
-        adapter = _Adapter(session, num_devices=self._devices.count, on_event=on_event)
-        param_space = {"data": self._data.model_dump(), "devices": self._devices.model_dump()}
+        adapter = _Adapter(session, num_devices=self.devices.count, on_event=on_event)
+        param_space = {"data": self._data.model_dump(), "devices": self.devices.model_dump()}
         tuner = tune.Tuner(
-            tune.with_resources(_TrialWorker, tune.PlacementGroupFactory([self._devices.resources])),
+            tune.with_resources(_TrialWorker, tune.PlacementGroupFactory([self.devices.resources])),
             param_space=param_space,
             tune_config=tune.TuneConfig(
                 search_alg=_LeaseSearcher(adapter),
@@ -166,25 +175,28 @@ class RayBackend:
         with _stop_on_interrupt(session):
             tuner.fit()
 
-    def _count_workers(self) -> int:
-        """Trials that fit on the cluster at a time.
+    def _share_out(self, cluster: dict[str, float]) -> None:
+        """Decide what each trial gets and how many run at a time.
 
         Raises:
-            StudyError: Not one does; the message says what would.
+            StudyError: Not one fits; the message says what would.
         """
-        cluster = ray.cluster_resources()
+        wanted = self._wanted
         num_cpus, num_gpus = int(cluster.get("CPU", 0)), int(cluster.get("GPU", 0))
-        if self._devices.kind == "gpu" and num_gpus < 1:
+        if wanted.kind == "gpu" and num_gpus < 1:
             raise StudyError(
                 f"budget: must be in devices that are visible, got GPU time where there is no GPU; with the {num_cpus} "
                 "CPU cores here --budget 6cpu-minutes would work"
             )
-        if self._devices.cpus > num_cpus:
-            raise StudyError(f"cpus_per_trial: must be at most {num_cpus}, all there are, got {self._devices.cpus}")
-        fitting = num_cpus // self._devices.cpus
-        if self._devices.kind == "gpu":
-            fitting = min(fitting, num_gpus)
-        return min(fitting, self._wanted or fitting)
+        share = max(1, num_cpus // num_gpus) if wanted.kind == "gpu" else 1
+        cpus = wanted.cpus or share
+        if cpus > num_cpus:
+            raise StudyError(f"cpus_per_trial: must be at most {num_cpus}, all there are, got {cpus}")
+        fitting = min(num_cpus // cpus, num_gpus) if wanted.kind == "gpu" else num_cpus // cpus
+        loaders = cpus - 1 if wanted.loaders is None and wanted.kind == "gpu" else wanted.loaders or 0
+        self.devices = Devices(kind=wanted.kind, cpus=cpus)
+        self._data = Data(name=self._data_name, resolution=self._resolution, num_loaders=loaders)
+        self.num_workers = min(fitting, wanted.workers or fitting)
 
 
 def _measure(data: Data, devices: Devices, archs: list[Architecture], recipe: Recipe) -> list[float]:

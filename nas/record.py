@@ -109,9 +109,11 @@ class TrialRecord:
 class Record:
     """The trials of one study in an Optuna storage."""
 
-    def __init__(self, url: str, space: SearchSpace) -> None:
+    def __init__(self, url: str, space: SearchSpace, *, writes: bool = False) -> None:
         """Open the study at a storage URL, or begin it there.
 
+        Args:
+            writes: Whether this is the one driver's record; it ends trials that a killed driver was about to begin.
         Raises:
             StudyError: The storage cannot be reached, or holds trials that are not of this space.
         """
@@ -140,7 +142,7 @@ class Record:
                 continue  # somebody queued it; the next suggestion takes it up
             if len(frozen.params) == len(space.choices):
                 self.trials.append(self._read(frozen, notes))
-            elif frozen.state is optuna.trial.TrialState.RUNNING:
+            elif writes and frozen.state is optuna.trial.TrialState.RUNNING:
                 self._discard(frozen.number)
 
     def __iter__(self) -> Iterator[TrialRecord]:

@@ -42,8 +42,13 @@ def search(
     seed: Annotated[int | None, typer.Option(help="Seed of the search and of each training.", show_default="0")] = None,
     max_trials: Annotated[int | None, typer.Option(help="Most trials beside the references.")] = None,
     workers: Annotated[int | None, typer.Option(help="Trials at a time.", show_default="as devices allow")] = None,
-    cpus_per_trial: Annotated[int | None, typer.Option(help="CPU cores of each trial.", show_default="1")] = None,
-    loaders: Annotated[int, typer.Option(min=0, help="Processes of each trial that read images.")] = 0,
+    cpus_per_trial: Annotated[
+        int | None, typer.Option(help="CPU cores of each trial.", show_default="1; on GPUs an equal share")
+    ] = None,
+    loaders: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes of each trial that read images.", show_default="0; on GPUs by the cores"),
+    ] = None,
     storage: Annotated[
         str | None, typer.Option(help="Database URL of the study.", show_default="SQLite in the run's folder")
     ] = None,

@@ -1,8 +1,8 @@
 """The brain of a search: which trial next, go on or stop, what it costs.
 
 Pure: it knows no ray, no torch and no clock. A backend asks `next()` for a lease, carries it out, and answers with
-`report()` after each epoch and, when the device is free again, with `finish()`, `tested()` or `fail()`, each time with the
-device-seconds the lease has used so far. The same seed and the same order of answers give the same decisions.
+`report()` after each epoch and, when the device is free again, with `finish()`, `tested()` or `fail()`, each time with
+the device-seconds the lease has used so far. The same seed and the same order of answers give the same decisions.
 """
 
 from collections.abc import Callable, Mapping

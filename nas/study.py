@@ -35,7 +35,7 @@ class Study(Spec):
     budget: str
     max_trials: PositiveInt | None = None
     workers: PositiveInt | None = None  # trials at a time; None: as many as the devices allow
-    cpus_per_trial: PositiveInt = 1
+    cpus_per_trial: PositiveInt | None = None  # None: 1 on CPUs, on GPUs an equal share of the cores
     storage: str | None = None  # URL of the database; None: SQLite in the run's folder
 
     @field_validator("budget")

@@ -44,7 +44,7 @@ def train(lease: Lease, dataset: Dataset, *, device: torch.device) -> Iterator[R
     seed_everything(lease.seed, epoch=0)
     model = build(lease.architecture).to(device)
     recipe = lease.recipe
-    optimizer = create_optimizer_v2(model, opt="adamw", lr=recipe.peak_lr, weight_decay=recipe.weight_decay)
+    optimizer = _make_optimizer(model, recipe)
     num_done = _restore(folder / lease.checkpoint, model, optimizer, device) if lease.checkpoint else 0
     num_steps = dataset.num_steps(recipe)
     schedule = CosineLRScheduler(
@@ -82,7 +82,7 @@ def measure_seconds_per_image(
     """Median seconds of a training step of the architecture, by image; one more step warms up."""
     seed_everything(0, epoch=0)
     model = build(arch).to(device)
-    optimizer = create_optimizer_v2(model, opt="adamw", lr=recipe.peak_lr, weight_decay=recipe.weight_decay)
+    optimizer = _make_optimizer(model, recipe)
     batch = next(iter(dataset.train_batches(recipe, epoch=0, seed=0, device=device)))
     times = []
     for _ in range(num_steps + 1):
@@ -98,6 +98,11 @@ def seed_everything(seed: int, *, epoch: int) -> None:
     random.seed(mixed)
     np.random.seed(mixed)
     torch.manual_seed(mixed)
+
+
+def _make_optimizer(model: MetaFormer, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW in one kernel; biases and other one-dimensional parameters do not decay."""
+    return create_optimizer_v2(model, opt="adamw", lr=recipe.peak_lr, weight_decay=recipe.weight_decay, fused=True)
 
 
 def _train_epoch(

@@ -1,5 +1,6 @@
 """Runs that tests of several files look at; those files share one worker of xdist, so that each run is made once."""
 
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +16,14 @@ class GoodRun(NamedTuple):
     arguments: tuple[str, ...]
     outcome: Outcome
     study: Recorded
+    seconds: float  # from its start to its end
 
 
 @pytest.fixture(scope="session")
 def good_run(tmp_path_factory: pytest.TempPathFactory) -> GoodRun:
     runs = tmp_path_factory.mktemp("runs")
     arguments = (*QUICK, "--budget", "900cpu-seconds", "--max-trials", "4", "--json", "--runs", str(runs))
+    start = time.monotonic()
     outcome = run_program(*arguments, "--name", "good", logs=runs / "logs")
-    return GoodRun(runs / "good", (*arguments, "--name", "good"), outcome, read_study(runs / "good"))
+    seconds = time.monotonic() - start
+    return GoodRun(runs / "good", (*arguments, "--name", "good"), outcome, read_study(runs / "good"), seconds)

@@ -59,7 +59,7 @@ def open_folder(path: Path, study: Study) -> tuple[Run, Session]:
     folder = RunFolder(path)
     folder.study_file.write_text(study.to_yaml(), encoding="utf-8")
     space = study.make_space()
-    record = Record(storage_url(study, folder), space)
+    record = Record(storage_url(study, folder), space, writes=True)
     session = Session(
         study,
         record,

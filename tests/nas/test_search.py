@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import optuna
 import pytest
 import yaml
 
@@ -17,7 +16,7 @@ from nas.plan import Request, make_study
 from nas.study import Study
 from tests.nas.conftest import GoodRun
 from tests.nas.images import write_image
-from tests.nas.programs import QUICK, Outcome, Program, lease_seconds, read_study, run_here, run_program
+from tests.nas.programs import QUICK, Outcome, lease_seconds, read_study, run_here, run_program
 
 starts_ray = pytest.mark.xdist_group("ray")  # not two at the same time
 
@@ -39,9 +38,14 @@ def search(runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     """The program, in this process, on the folder `runs`."""
 
     def run(*arguments: object) -> Outcome:
-        return run_here(*arguments, "--runs", runs, capsys=capsys, monkeypatch=monkeypatch)
+        return run_here("--runs", runs, *arguments, capsys=capsys, monkeypatch=monkeypatch)
 
     return run
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def check_refused(outcome: Outcome, message: str) -> None:
@@ -61,7 +65,7 @@ def check_refused(outcome: Outcome, message: str) -> None:
         (["--sampler", "tpee"], "sampler: unknown name 'tpee'; known, nearest first: tpe, nsga2, random"),
         (
             ["--references", "poolformer_s12,poolformer_s13"],
-            f"references: unknown name 'poolformer_s13'; known, nearest first: poolformer_s36, poolformer_s12, .*",
+            "references: unknown name 'poolformer_s13'; known, nearest first: poolformer_s36, poolformer_s12, .*",
         ),
         (["--epochs", 0], "recipe.epochs: input should be greater than 0, got 0"),
         (["--batch-size", 0], "recipe.batch_size: input should be greater than 0, got 0"),
@@ -124,7 +128,7 @@ def test_a_budget_that_cannot_be_read_is_answered_with_one_that_can(
         ),
         ({"settings": {"resolution": 16}}, "settings.resolution: must be 16, as the study in .*, got 32; another .*"),
         ({"data": "folder:/some"}, "data: must be 'folder:/some', as the study in .*, got 'digits'; another --name .*"),
-        ({"recipe": {"epochs": 4}}, "recipe.epochs: must be 4, as the study in .*, got .*; another --name .*"),
+        ({"recipe": {"epochs": 77}}, "recipe.epochs: must be 77, as the study in .*, got .*; another --name .*"),
         ({"references": ["poolformer_s12"]}, r"references: must be \['poolformer_s12'\], as .*; another --name .*"),
         ({"sampler": "random"}, "sampler: must be 'random', as the study in .*, got 'tpe'; another --name .*"),
         ({"seed": 1}, "seed: must be 1, as the study in .*/old has it, got 0; another --name starts another study"),
@@ -189,6 +193,82 @@ def test_the_process_itself_ends_with_code_2(runs: Path, tmp_path: Path) -> None
 
 
 @starts_ray
+def test_a_search_leaves_its_study_tables_architectures_and_report(good_run: GoodRun) -> None:
+    assert good_run.outcome.code == 0, good_run.outcome.err
+    left = {path.name for path in good_run.folder.iterdir()}
+    assert left >= {"study.db", "study.yaml", "trials.csv", "front.csv", "front", "report.html", "checkpoints"}
+    assert ".ray" not in left
+    assert Study.from_file(good_run.folder / "study.yaml").max_trials == 4
+    trials, front = (read_table(good_run.folder / name) for name in ("trials.csv", "front.csv"))
+    assert [row["state"] for row in trials] == ["complete"] * 5
+    assert [row["trial"] for row in trials if row["on_front"] == "True"] == sorted(row["trial"] for row in front)
+    for row in front:
+        text = (good_run.folder / row["architecture"]).read_text(encoding="utf-8")
+        assert count_cost(Architecture.from_yaml(text)).macs == int(row["macs"])
+    assert "poolformer_s12" in (good_run.folder / "report.html").read_text(encoding="utf-8")
+
+
+@starts_ray
+def test_json_is_all_that_goes_to_standard_output_and_agrees_with_the_tables(good_run: GoodRun) -> None:
+    found = json.loads(good_run.outcome.out)
+    assert "Pareto front" in good_run.outcome.err
+    assert found["trials"]["complete"] == 5
+    assert found["spent_device_seconds"] == pytest.approx(good_run.study.spent)
+    rows = {row["trial"]: row for row in read_table(good_run.folder / "front.csv")}
+    assert [str(member["trial"]) for member in found["front"]] == list(rows)
+    for member in found["front"]:
+        assert member["val_accuracy"] == float(rows[str(member["trial"])]["val_accuracy"])
+    [reference] = found["references"]
+    assert reference["names"] == ["poolformer_s12"]
+    assert reference["trial"] == 0
+
+
+@starts_ray
+def test_each_trial_has_ended_with_the_values_of_its_architecture(good_run: GoodRun) -> None:
+    space = Study.from_file(good_run.folder / "study.yaml").make_space()
+    assert [trial.number for trial in good_run.study.trials] == [0, 1, 2, 3, 4]
+    assert [trial.state.name for trial in good_run.study.trials] == ["COMPLETE"] * 5
+    digests = set()
+    for trial in good_run.study.trials:
+        arch = space.decode(trial.params)
+        cost, curve = count_cost(arch), trial.user_attrs["progress"]["curve"]
+        assert [report["epoch"] for report in curve] == [1, 2, 3, 4, 5, 6]
+        assert trial.values == [curve[-1]["val_accuracy"], cost.params, cost.macs]
+        assert cost.macs <= 800_000
+        digests.add(arch.digest)
+    assert len(digests) == 5
+    first, *others = good_run.study.trials
+    assert first.user_attrs["reference"] == "poolformer_s12"
+    assert space.decode(first.params) == space.references()["poolformer_s12"]
+    assert all("reference" not in trial.user_attrs for trial in others)
+
+
+@starts_ray
+def test_the_front_and_the_reference_are_tested_and_nothing_else_is(good_run: GoodRun) -> None:
+    front = {member["trial"] for member in json.loads(good_run.outcome.out)["front"]}
+    tested = {note.removeprefix("test_accuracy:") for note in good_run.study.notes if note.startswith("test_accuracy:")}
+    assert tested == {str(number) for number in front | {0}}
+
+
+@starts_ray
+def test_no_more_device_time_is_charged_than_has_passed(good_run: GoodRun) -> None:
+    assert 0 < good_run.study.spent < good_run.seconds
+    for trial in good_run.study.trials:
+        assert len(lease_seconds(trial)) == 1
+        assert lease_seconds(trial)[0] > 0
+
+
+@starts_ray
+def test_the_same_command_again_starts_nothing_new(good_run: GoodRun, search: Search) -> None:
+    outcome = search(*good_run.arguments)  # its own --runs comes last
+    assert outcome.code == 0, outcome.err
+    again = read_study(good_run.folder)
+    assert again.results == good_run.study.results
+    assert again.spent == good_run.study.spent
+    assert json.loads(outcome.out) == json.loads(good_run.outcome.out)
+
+
+@starts_ray
 def test_losses_that_are_not_finite_are_recorded_with_their_reason_and_end_the_search_after_ten(
     search: Search, runs: Path, tmp_path: Path
 ) -> None:
@@ -203,7 +283,7 @@ def test_losses_that_are_not_finite_are_recorded_with_their_reason_and_end_the_s
     for trial in study.trials:
         assert trial.user_attrs["reason"] == "loss: must stay finite, got nan"
         assert [lease["end"] for lease in trial.user_attrs["progress"]["leases"]] == ["failed"]
-    assert "0 done, 0 running, 0 stopped, 10 failed" in outcome.out
+    assert "0 done, 0 running, 0 stopped, 10 failed" in " ".join(outcome.out.split())
 
 
 def write_odd_images(root: Path) -> Path:

@@ -1,0 +1,204 @@
+"""Searches that are cut short, by Ctrl-C and by kill -9, and gone on with; and checkpoints that were damaged meanwhile.
+
+One study goes through all of it: interrupted in trial 2, killed in trial 4, and at last extended by a larger budget. It
+has the seed of the search that nobody disturbed, so the two must agree.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from nas.data import open_dataset
+from nas.record import TrialState
+from nas.session import Decision
+from nas.study import Study
+from nas.training import TrainingError, train
+from tests.nas.conftest import GoodRun
+from tests.nas.programs import QUICK, Outcome, Program, Recorded, epochs_of_running, lease_seconds, read_study
+from tests.nas.runs import open_folder
+
+pytestmark = pytest.mark.xdist_group("ray")
+
+COMMAND = (*QUICK, "--name", "disturbed")
+
+
+class Part(NamedTuple):
+    """One start of the program, and the study after it."""
+
+    folder: Path
+    outcome: Outcome | None  # None: it was killed
+    study: Recorded
+
+
+@contextmanager
+def training(runs: Path, trial: int, *, logs: Path) -> Iterator[Program]:
+    """The program, at the moment when a trial has reported an epoch but not its last."""
+    with Program(*COMMAND, "--budget", "900cpu-seconds", "--max-trials", 4, "--runs", runs, logs=logs) as program:
+        program.wait_until(lambda: epochs_of_running(runs / "disturbed").get(trial, 0) >= 1)
+        yield program
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def interrupted(runs: Path) -> Part:
+    """Ctrl-C while trial 2 trains."""
+    with training(runs, 2, logs=runs / "logs-1") as program:
+        program.press_ctrl_c()
+        outcome = program.wait()
+        assert not program.survivors()
+    return Part(runs / "disturbed", outcome, read_study(runs / "disturbed"))
+
+
+@pytest.fixture(scope="module")
+def killed(interrupted: Part, runs: Path) -> Part:
+    """The same command again, and kill -9 while trial 4 trains; a copy of the folder as the driver left it."""
+    with training(runs, 4, logs=runs / "logs-2") as program:
+        program.kill()
+        copy = shutil.copytree(interrupted.folder, runs / "copy")
+    return Part(copy, None, read_study(interrupted.folder))
+
+
+@pytest.fixture(scope="module")
+def extended(killed: Part, interrupted: Part, good_run: GoodRun, runs: Path) -> Part:
+    """The same command with a larger budget and no limit of trials."""
+    [first_lease] = lease_seconds(good_run.study.trials[0])  # with the start of a worker
+    budget = f"{killed.study.spent + 2 * first_lease:.2f}cpu-seconds"
+    with Program(*COMMAND, "--budget", budget, "--runs", runs, logs=runs / "logs-3") as program:
+        outcome = program.wait()
+    return Part(interrupted.folder, outcome, read_study(interrupted.folder))
+
+
+def leases(study: Recorded, number: int) -> list[tuple[int, str | None]]:
+    """Number and end of each lease of a trial."""
+    return [(lease["attempt"], lease["end"]) for lease in study.trials[number].user_attrs["progress"]["leases"]]
+
+
+def test_ctrl_c_ends_the_program_with_a_summary_and_code_0(interrupted: Part) -> None:
+    assert interrupted.outcome is not None
+    assert interrupted.outcome.code == 0, interrupted.outcome.err
+    assert interrupted.outcome.err == ""
+    said = " ".join(interrupted.outcome.out.split())
+    assert "2 done, 0 running, 0 stopped, 1 waiting" in said
+    assert "the same command goes on with what is left of the budget" in said
+    assert (interrupted.folder / "report.html").exists()
+
+
+def test_ctrl_c_leaves_the_running_trial_ready_to_go_on(interrupted: Part) -> None:
+    assert [trial.state.name for trial in interrupted.study.trials] == ["COMPLETE", "COMPLETE", "RUNNING"]
+    assert leases(interrupted.study, 2) == [(1, "interrupted")]
+
+
+def test_the_trials_before_ctrl_c_are_those_of_another_search_with_this_seed(
+    interrupted: Part, good_run: GoodRun
+) -> None:
+    assert interrupted.study.results[:2] == good_run.study.results[:2]
+
+
+def test_after_ctrl_c_the_same_command_completes_the_trial_from_its_checkpoint(
+    interrupted: Part, killed: Part, good_run: GoodRun
+) -> None:
+    assert killed.study.results[:2] == interrupted.study.results[:2]
+    assert leases(killed.study, 2) == [(1, "interrupted"), (2, "complete")]
+    assert killed.study.results[2:4] == good_run.study.results[2:4]
+    assert lease_seconds(killed.study.trials[2])[0] == lease_seconds(interrupted.study.trials[2])[0]
+
+
+def test_kill_leaves_what_was_reported_in_the_study(killed: Part) -> None:
+    assert [trial.state.name for trial in killed.study.trials] == ["COMPLETE"] * 4 + ["RUNNING"]
+    assert leases(killed.study, 4) == [(1, None)]
+    assert lease_seconds(killed.study.trials[4])[0] > 0
+
+
+def test_after_kill_the_same_command_loses_no_trial_and_makes_none_twice(
+    killed: Part, extended: Part, good_run: GoodRun
+) -> None:
+    assert extended.outcome is not None
+    assert extended.outcome.code == 0, extended.outcome.err
+    assert extended.study.results[:4] == killed.study.results[:4]
+    assert leases(extended.study, 4) == [(1, "interrupted"), (2, "complete")]
+    assert extended.study.results[:5] == good_run.study.results
+    space = Study.from_file(extended.folder / "study.yaml").make_space()
+    digests = [space.decode(trial.params).digest for trial in extended.study.trials]
+    assert len(set(digests)) == len(digests)
+
+
+def test_a_larger_budget_extends_the_study_until_it_is_spent(extended: Part) -> None:
+    study = Study.from_file(extended.folder / "study.yaml")
+    assert study.max_trials is None
+    assert len(extended.study.trials) > 5
+    states = {trial.state.name for trial in extended.study.trials}
+    assert states <= {"COMPLETE", "PRUNED"}
+    for trial in extended.study.trials:
+        if trial.state.name == "PRUNED":
+            assert trial.user_attrs["reason"] == "the budget was spent before its last epoch"
+
+
+def test_spent_time_never_falls_and_stays_in_the_budget_but_for_an_epoch(
+    interrupted: Part, killed: Part, extended: Part
+) -> None:
+    assert interrupted.study.spent < killed.study.spent < extended.study.spent
+    budget = float(Study.from_file(extended.folder / "study.yaml").budget.removesuffix("cpu-seconds"))
+    with_start_of_a_worker = {0, 2, 4}
+    others = [trial for trial in extended.study.trials if trial.number not in with_start_of_a_worker]
+    longest_trial = max(seconds for trial in others for seconds in lease_seconds(trial))
+    assert extended.study.spent <= budget + longest_trial  # of several epochs
+
+
+def truncate(checkpoint: Path) -> None:
+    """Half of the file is lost."""
+    checkpoint.write_bytes(checkpoint.read_bytes()[: checkpoint.stat().st_size // 2])
+
+
+class Payload:
+    """What runs a command where it is unpickled."""
+
+    def __init__(self, written: Path) -> None:
+        self.written = written
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return (Path.touch, (self.written,))
+
+
+def lace(checkpoint: Path) -> None:
+    """The file is replaced by one that carries code."""
+    payload = Payload(checkpoint.with_name("written"))
+    torch.save({"version": 1, "epoch": 1, "model": payload, "optimizer": {}}, checkpoint)
+
+
+def replace_by_text(checkpoint: Path) -> None:
+    """The file is replaced by something else."""
+    checkpoint.write_text("no checkpoint", encoding="utf-8")
+
+
+@pytest.mark.parametrize("damage", [truncate, lace, replace_by_text, Path.unlink])
+def test_a_damaged_checkpoint_is_one_failed_trial_and_the_search_goes_on(
+    killed: Part, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    """The session, the record and the training are real; a loop stands for Ray, whose start takes ten seconds."""
+    folder = shutil.copytree(killed.folder, tmp_path / "run")
+    study = Study.from_file(folder / "study.yaml").model_copy(update={"max_trials": 5})
+    run, session = open_folder(folder, study)
+    [trial] = [trial for trial in run.record if trial.state is TrialState.RUNNING]
+    checkpoint = folder / "checkpoints" / f"{trial.number:05d}" / trial.progress.curve[-1].checkpoint
+    damage(checkpoint)
+    dataset = open_dataset("digits", resolution=study.settings.resolution)
+    while (lease := session.next()) and lease.task == "train":
+        try:
+            for report in train(lease, dataset, device=torch.device("cpu")):
+                if session.report(lease.name, report, device_seconds=report.epoch) is Decision.STOP:
+                    session.finish(lease.name, device_seconds=report.epoch)
+        except TrainingError as error:
+            session.fail(lease.name, str(error), device_seconds=1)
+    assert trial.state is TrialState.FAILED
+    assert (trial.reason or "").startswith(f"checkpoint: must be readable, got {checkpoint} (")
+    assert [other.state.value for other in run.record][4:] == ["failed", "complete"]
+    assert not checkpoint.with_name("written").exists()
