@@ -11,7 +11,7 @@ from nas.budget import Budget, Ledger
 from nas.data import DataInfo, open_dataset
 from nas.lease import Speed
 from nas.plan import Request, data_and_resolution, fit_speed, make_plan, make_study, representative
-from nas.progress import Progress, print_plan, print_summary
+from nas.progress import Progress, make_console, print_plan, print_summary
 from nas.ray_backend import RayBackend, Wanted
 from nas.record import Record, check_storage
 from nas.report import summarise, write_report
@@ -32,7 +32,7 @@ def launch(
     Raises:
         UserError: Something asked for cannot be done.
     """
-    console = Console(stderr=as_json)
+    console = make_console(as_json=as_json)
     fields = read_mapping(request.study) if request.study else {}
     data_name, resolution = data_and_resolution(request, fields)
     info = open_dataset(data_name, resolution=resolution).info

@@ -22,6 +22,13 @@ from nas.tables import mixer_text
 from search_spaces.space import SearchSpace
 
 _PLAIN_SECONDS = 15  # between lines where there is no terminal
+_PLAIN_WIDTH = 132  # characters of a line there
+
+
+def make_console(*, as_json: bool) -> Console:
+    """Where people read: stdout, or stderr where a program reads stdout; wide enough for the tables in a file."""
+    console = Console(stderr=as_json, soft_wrap=True)
+    return console if console.is_terminal else Console(stderr=as_json, soft_wrap=True, width=_PLAIN_WIDTH)
 
 
 class Progress:
@@ -69,7 +76,7 @@ class Progress:
         table.add_row("trials", _counts(session))
         best = best_accuracy(session.front)
         table.add_row("best", "-" if best is None else f"{best:.2%} validation accuracy")
-        table.add_row("front", f"{len(session.front)} architectures, hypervolume {session.hypervolume:.4f}")
+        table.add_row("front", f"{_plural(len(session.front), 'architecture')}, hypervolume {session.hypervolume:.4f}")
         for trial in session.running:
             table.add_row("running", _running_line(trial, session.study.recipe.epochs))
         note = Text("stopping: running trials end at their next report", style="yellow") if session.stopping else Text()
@@ -95,12 +102,12 @@ def print_plan(
         f"space    {space.size:.2g} architectures{_limits(space)}, sampler {study.sampler}, seed {study.seed}"
     )
     console.print(
-        f"budget   {budget}, {format_device_time(left, budget.device)} left; {session.num_workers} trials at a time, "
-        f"about {_duration(wall)}"
+        f"budget   {budget}, {format_device_time(left, budget.device)} left; "
+        f"{_plural(session.num_workers, 'trial')} at a time, about {_duration(wall)}"
     )
     if session.references:
         console.print(
-            f"first    {len(session.references)} hand-designed models, about "
+            f"first    {_plural(len(session.references), 'hand-designed model')}, about "
             f"{format_device_time(plan.reference_seconds, budget.device)}"
         )
     left_out = _left_out(session)
@@ -119,7 +126,7 @@ def print_plan(
 
 def print_summary(console: Console, session: Session, folder: RunFolder, budget: Budget) -> None:
     """Say what came out, and what to type next."""
-    table = Table(title=f"Pareto front: {len(session.front)} architectures", title_justify="left")
+    table = Table(title=f"Pareto front: {_plural(len(session.front), 'architecture')}", title_justify="left")
     for column in ("trial", "mixers", "depths", "val", "test", "params", "MACs"):
         table.add_column(column, justify="left" if column in ("trial", "mixers") else "right")
     for trial in session.front:
@@ -184,6 +191,10 @@ def _limits(space: SearchSpace) -> str:
 def _left_out(session: Session) -> list[str]:
     limits, known = session.space.settings.limits, session.space.references()
     return [name for name in session.study.references if not limits.allow(count_cost(known[name]))]
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _duration(seconds: float) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Self
 import ray
 import torch
 from pydantic import NonNegativeInt, PositiveInt
-from ray import tune
+from ray import cloudpickle, tune
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
@@ -311,7 +311,7 @@ class _LeaseScheduler(FIFOScheduler):
         return str(FIFOScheduler.STOP if decision is Decision.STOP else FIFOScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: object, trial: Trial) -> None:
-        self._adapter.broke(trial.trial_id, trial.get_pickled_error())
+        self._adapter.broke(trial.trial_id, _error_of(trial))
 
 
 def _check_answers(address: str | None) -> None:
@@ -325,8 +325,17 @@ def _trial_id(trial: Trial) -> str:
     return str(trial.trial_id)
 
 
+def _error_of(trial: Trial) -> Exception | None:
+    """What broke a trial, from the driver's own file: `get_pickled_error` reads a copy that is made later."""
+    path = trial.pickled_error_file
+    error: Exception | None = cloudpickle.loads(Path(path).read_bytes()) if path and Path(path).exists() else None
+    return error
+
+
 def _reason(error: Exception | None) -> str:
     """One line that says what broke: the cause in the worker rather than ray's wrapping."""
+    if error is None:
+        return "the worker broke and left no reason"
     cause = error.cause if isinstance(error, RayTaskError) and error.cause else error
     lines = [line for line in str(cause).splitlines() if line.strip()]
     return f"{type(cause).__name__}: {lines[-1].strip() if lines else 'no message'}"[:500]

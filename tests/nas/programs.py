@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 QUICK = ("--space", "hybrid_stages", "--references", "poolformer_s12", "--resolution", "16", "--batch-size", "256")
 QUICK += ("--epochs", "6", "--max-macs", "800k", "--workers", "1")
 _PATIENCE = 200  # seconds until a program that should have come further is given up
+_TITLES_OF_WORKERS = ("ray::ResourceTrainable", "ray::_TrialWorker")
 _POLL = 0.02  # seconds between looks at a study
 
 
@@ -85,9 +86,22 @@ class Program:
         self._process.kill()
         self._process.wait()
 
+    def kill_worker(self) -> None:
+        """End the process that trains, in the same way."""
+        [pid] = [pid for pid in self.survivors() if _title(pid).startswith(_TITLES_OF_WORKERS)]
+        _kill(pid)
+
     def survivors(self) -> list[int]:
         """Processes of the program's session that still run."""
         return [pid for pid in _pids() if _session_of(pid) == self._process.pid]
+
+    def wait_for_survivors(self) -> None:
+        """Return when no process of the ended program runs any more."""
+        deadline = time.monotonic() + _PATIENCE
+        while self.survivors():
+            if time.monotonic() > deadline:
+                pytest.fail(f"still running: {[_title(pid) for pid in self.survivors()]}")
+            time.sleep(_POLL)
 
 
 def run_program(*arguments: object, logs: Path) -> Outcome:
@@ -164,10 +178,19 @@ def _pids() -> list[int]:
 
 
 def _session_of(pid: int) -> int | None:
+    """The session of a process; None where it has ended, also where nobody has asked yet how."""
     try:
-        return os.getsid(pid)
-    except ProcessLookupError:
+        state, _parent, _group, session = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:4]
+    except OSError:
         return None
+    return None if state == "Z" else int(session)
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # it has ended meanwhile
+        return ""
 
 
 def _kill(pid: int) -> None:

@@ -1,12 +1,11 @@
 """Searches that are cut short, by Ctrl-C and by kill -9, and gone on with; and checkpoints that were damaged meanwhile.
 
-One study goes through all of it: interrupted in trial 2, killed in trial 4, and at last extended by a larger budget. It
-has the seed of the search that nobody disturbed, so the two must agree.
+One study goes through all of it: interrupted in trial 2, robbed of its worker in trial 3, killed in trial 4, and at
+last extended by a larger budget. It has the seed of the search that nobody disturbed, so the two must agree.
 """
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,12 +34,13 @@ class Part(NamedTuple):
     study: Recorded
 
 
-@contextmanager
-def training(runs: Path, trial: int, *, logs: Path) -> Iterator[Program]:
-    """The program, at the moment when a trial has reported an epoch but not its last."""
-    with Program(*COMMAND, "--budget", "900cpu-seconds", "--max-trials", 4, "--runs", runs, logs=logs) as program:
-        program.wait_until(lambda: epochs_of_running(runs / "disturbed").get(trial, 0) >= 1)
-        yield program
+def start(runs: Path, *, logs: Path) -> Program:
+    return Program(*COMMAND, "--budget", "900cpu-seconds", "--max-trials", 4, "--runs", runs, logs=logs)
+
+
+def wait_for_epoch(program: Program, runs: Path, *, trial: int) -> None:
+    """Return when a trial has reported an epoch but not its last."""
+    program.wait_until(lambda: epochs_of_running(runs / "disturbed").get(trial, 0) >= 1)
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +51,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def interrupted(runs: Path) -> Part:
     """Ctrl-C while trial 2 trains."""
-    with training(runs, 2, logs=runs / "logs-1") as program:
+    with start(runs, logs=runs / "logs-1") as program:
+        wait_for_epoch(program, runs, trial=2)
         program.press_ctrl_c()
         outcome = program.wait()
-        assert not program.survivors()
+        program.wait_for_survivors()
     return Part(runs / "disturbed", outcome, read_study(runs / "disturbed"))
 
 
 @pytest.fixture(scope="module")
 def killed(interrupted: Part, runs: Path) -> Part:
-    """The same command again, and kill -9 while trial 4 trains; a copy of the folder as the driver left it."""
-    with training(runs, 4, logs=runs / "logs-2") as program:
+    """The same command again, kill -9 of the worker in trial 3, of the driver in trial 4; a copy of what that left."""
+    with start(runs, logs=runs / "logs-2") as program:
+        wait_for_epoch(program, runs, trial=3)
+        program.kill_worker()
+        wait_for_epoch(program, runs, trial=4)
         program.kill()
         copy = shutil.copytree(interrupted.folder, runs / "copy")
     return Part(copy, None, read_study(interrupted.folder))
@@ -71,7 +75,7 @@ def killed(interrupted: Part, runs: Path) -> Part:
 def extended(killed: Part, interrupted: Part, good_run: GoodRun, runs: Path) -> Part:
     """The same command with a larger budget and no limit of trials."""
     [first_lease] = lease_seconds(good_run.study.trials[0])  # with the start of a worker
-    budget = f"{killed.study.spent + 2 * first_lease:.2f}cpu-seconds"
+    budget = f"{killed.study.spent + 2.5 * first_lease:.2f}cpu-seconds"
     with Program(*COMMAND, "--budget", budget, "--runs", runs, logs=runs / "logs-3") as program:
         outcome = program.wait()
     return Part(interrupted.folder, outcome, read_study(interrupted.folder))
@@ -108,8 +112,13 @@ def test_after_ctrl_c_the_same_command_completes_the_trial_from_its_checkpoint(
 ) -> None:
     assert killed.study.results[:2] == interrupted.study.results[:2]
     assert leases(killed.study, 2) == [(1, "interrupted"), (2, "complete")]
-    assert killed.study.results[2:4] == good_run.study.results[2:4]
+    assert killed.study.results[2] == good_run.study.results[2]
     assert lease_seconds(killed.study.trials[2])[0] == lease_seconds(interrupted.study.trials[2])[0]
+
+
+def test_a_lost_worker_is_replaced_and_its_trial_goes_on_from_its_checkpoint(killed: Part, good_run: GoodRun) -> None:
+    assert leases(killed.study, 3) == [(1, "lost"), (2, "complete")]
+    assert killed.study.results[3] == good_run.study.results[3]
 
 
 def test_kill_leaves_what_was_reported_in_the_study(killed: Part) -> None:
@@ -147,7 +156,7 @@ def test_spent_time_never_falls_and_stays_in_the_budget_but_for_an_epoch(
 ) -> None:
     assert interrupted.study.spent < killed.study.spent < extended.study.spent
     budget = float(Study.from_file(extended.folder / "study.yaml").budget.removesuffix("cpu-seconds"))
-    with_start_of_a_worker = {0, 2, 4}
+    with_start_of_a_worker = {0, 2, 3, 4}
     others = [trial for trial in extended.study.trials if trial.number not in with_start_of_a_worker]
     longest_trial = max(seconds for trial in others for seconds in lease_seconds(trial))
     assert extended.study.spent <= budget + longest_trial  # of several epochs
@@ -174,12 +183,17 @@ def lace(checkpoint: Path) -> None:
     torch.save({"version": 1, "epoch": 1, "model": payload, "optimizer": {}}, checkpoint)
 
 
-def replace_by_text(checkpoint: Path) -> None:
-    """The file is replaced by something else."""
-    checkpoint.write_text("no checkpoint", encoding="utf-8")
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch on one core, as in a worker of Ray."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("damage", [truncate, lace, replace_by_text, Path.unlink])
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("damage", [truncate, lace, Path.unlink])
 def test_a_damaged_checkpoint_is_one_failed_trial_and_the_search_goes_on(
     killed: Part, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:

@@ -13,6 +13,7 @@ from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from nas.data import open_dataset
 from nas.plan import Request, make_study
+from nas.run import RunFolder
 from nas.study import Study
 from tests.nas.conftest import GoodRun
 from tests.nas.images import write_image
@@ -266,6 +267,14 @@ def test_the_same_command_again_starts_nothing_new(good_run: GoodRun, search: Se
     assert again.results == good_run.study.results
     assert again.spent == good_run.study.spent
     assert json.loads(outcome.out) == json.loads(good_run.outcome.out)
+
+
+@starts_ray
+def test_two_searches_do_not_write_to_one_run(good_run: GoodRun, search: Search) -> None:
+    with RunFolder(good_run.folder).lock():
+        outcome = search(*(argument for argument in good_run.arguments if argument != "--json"))
+    check_refused(outcome, f"run: must not be in use by another search, got {good_run.folder}")
+    assert read_study(good_run.folder).results == good_run.study.results
 
 
 @starts_ray
