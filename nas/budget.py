@@ -7,6 +7,7 @@ from metaformer.errors import UserError
 
 DeviceKind = Literal["cpu", "gpu"]
 _SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
+_MOST = 1e9  # of any unit; nobody has more, and what is larger was mistyped
 _FORM = re.compile(
     r"(?P<amount>\d+(?:\.\d+)?)(?P<device>cpu|gpu)-(?P<unit>seconds|minutes|hours|days|second|minute|hour|day)"
 )
@@ -30,7 +31,7 @@ class Budget(NamedTuple):
             BudgetError: The text has another form, or the amount is not above 0.
         """
         match = _FORM.fullmatch(text.strip())
-        if not match or float(match["amount"]) <= 0:
+        if not match or not 0 < float(match["amount"]) < _MOST:
             raise BudgetError(
                 "budget: must be a number above 0 and a unit such as 64gpu-days, 36gpu-hours or 90cpu-minutes, "
                 f"got {text!r}; nearest: {_nearest(text)}"
@@ -61,7 +62,10 @@ def _nearest(text: str) -> str:
 
 
 class Ledger:
-    """Device-seconds given, spent and reserved; a lease is charged what it has used so far, never twice."""
+    """Device-seconds given, spent and reserved; a lease is charged what it has used so far, never twice.
+
+    Its figures may be read from another thread than the one that changes them.
+    """
 
     def __init__(self, seconds: float, *, spent: float = 0.0) -> None:
         self.total = seconds
@@ -70,12 +74,12 @@ class Ledger:
 
     @property
     def spent(self) -> float:
-        return self._closed + sum(charged for charged, _ in self._open.values())
+        return self._closed + sum(charged for charged, _ in list(self._open.values()))
 
     @property
     def reserved(self) -> float:
         """What the open leases are expected to use yet."""
-        return sum(max(0.0, expected - charged) for charged, expected in self._open.values())
+        return sum(max(0.0, expected - charged) for charged, expected in list(self._open.values()))
 
     @property
     def left(self) -> float:

@@ -73,10 +73,11 @@ def dashboard(
         raise UserError('dashboard: needs a package that is not here: pip install "metaformer-nas[dashboard]"')
     from optuna_dashboard import wsgi
 
+    from nas.record import open_storage
     from nas.run import open_run
 
-    url = open_run(cli.run_path(run)).record.url
-    with make_dashboard(read_only(wsgi(url)), host, port) as server:
+    storage = open_storage(open_run(cli.run_path(run)).record.url)
+    with make_dashboard(read_only(wsgi(storage)), host, port) as server:
         address = f"http://{host}:{server.server_port}/"
         typer.echo(f"{address} (Ctrl-C ends it)")
         if show:

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 from rich.console import Console
 
@@ -13,9 +14,9 @@ from nas.lease import Speed
 from nas.plan import Request, data_and_resolution, fit_speed, make_plan, make_study, representative
 from nas.progress import Progress, make_console, print_plan, print_summary
 from nas.ray_backend import RayBackend, Wanted
-from nas.record import Record, check_storage
+from nas.record import check_storage
 from nas.report import summarise, write_report
-from nas.run import Run, RunFolder, storage_url
+from nas.run import Run, RunFolder, open_record
 from nas.session import Session
 from nas.study import Study, StudyError, read_mapping
 
@@ -39,14 +40,20 @@ def launch(
     study = make_study(request, fields, info)
     folder = RunFolder(runs / (name or _default_name(study)))
     if folder.study_file.exists():
-        study.check_continues(Study.from_file(folder.study_file), folder.path)
+        earlier = Study.from_file(folder.study_file)
+        study.check_continues(earlier, folder.path)
+        study = study.model_copy(update={"storage_name": earlier.storage_name})
+    else:
+        shared_name = f"{folder.path.name}-{uuid4().hex[:8]}" if study.storage else None
+        study = study.model_copy(update={"storage_name": shared_name})
     if study.storage is not None:
         check_storage(study.storage)
     budget = Budget.parse(study.budget)
     wanted = Wanted(kind=budget.device, cpus=study.cpus_per_trial, workers=study.workers, loaders=loaders)
     scratch = folder.path.resolve() / ".ray"
-    backend = RayBackend(info.name, resolution=resolution, wanted=wanted, address=ray_address, scratch=scratch)
+    backend = RayBackend(info, wanted=wanted, address=ray_address, scratch=scratch)
     console.print("starting workers …", style="dim")
+    shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed
     with backend:
         measured = None if folder.study_file.exists() else _measure(study, backend, console)
         _make_folder(folder.path)
@@ -79,7 +86,7 @@ class _Search:
         self._info = info
         self._console = console
         space = study.make_space()
-        self._record = Record(storage_url(study, folder), space, writes=True)
+        self._record = open_record(study, folder, space, writes=True)
         self._run = Run(folder, study, space, self._record)
         num_images = {str(split): number for split, number in info.num_images.items()}
         self._record.note("num_images", num_images)
@@ -111,7 +118,8 @@ class _Search:
 
     def report(self, as_json: bool) -> None:
         """Write the report and say what came out."""
-        write_report(self._run)
+        with self._folder.report_lock():
+            write_report(self._run)
         print_summary(self._console, self._session, self._folder, self._budget)
         if as_json:
             sys.stdout.write(json.dumps(summarise(self._run), indent=2) + "\n")

@@ -28,7 +28,7 @@ from ray.tune.search import Searcher
 from metaformer.architecture import Architecture
 from metaformer.specs import Spec
 from nas.budget import DeviceKind
-from nas.data import DataError, Dataset, open_dataset
+from nas.data import DataError, DataInfo, Dataset, open_dataset
 from nas.lease import Lease, Report
 from nas.recipe import Recipe
 from nas.session import Decision, Session
@@ -52,10 +52,22 @@ class Data(Spec):
 
     name: str
     resolution: int
+    fingerprint: str
     num_loaders: int  # processes that read images, beside the worker itself
 
     def open(self) -> Dataset:
-        return open_dataset(self.name, resolution=self.resolution, num_workers=self.num_loaders)
+        """The dataset, as this node has it.
+
+        Raises:
+            DataError: It is not there, or not what the driver has.
+        """
+        dataset = open_dataset(self.name, resolution=self.resolution, num_workers=self.num_loaders)
+        if dataset.info.fingerprint != self.fingerprint:
+            raise DataError(
+                f"data: must be the same on every node (fingerprint {self.fingerprint}), "
+                f"got {dataset.info.fingerprint} on {socket.gethostname()}"
+            )
+        return dataset
 
 
 class Devices(Spec):
@@ -94,15 +106,15 @@ class RayBackend:
     devices: Devices  # what each trial gets, once the context is entered
     num_workers: int  # trials at a time, likewise
 
-    def __init__(self, data_name: str, *, resolution: int, wanted: Wanted, address: str | None, scratch: Path) -> None:
+    def __init__(self, info: DataInfo, *, wanted: Wanted, address: str | None, scratch: Path) -> None:
         """Describe the cluster; entering the context connects to it.
 
         Args:
-            address: Of a running cluster, such as `auto` or `ray://host:10001`; None: start one on this machine.
+            info: Of the data that every worker must find.
+            address: Of a running cluster that this machine is part of, `auto` or `host:port`; None: start one here.
             scratch: Folder for Tune's own files, on storage that all nodes share; emptied by the caller.
         """
-        self._data_name = data_name
-        self._resolution = resolution
+        self._info = info
         self._wanted = wanted
         self._address = address
         self._scratch = scratch
@@ -119,9 +131,13 @@ class RayBackend:
                 **({} if self._address else local),
             )
         except (OSError, RuntimeError, ValueError) as error:
-            raise StudyError(f"ray_address: must be a running cluster, got {self._address!r} ({error})") from None
+            if self._address is None:
+                raise StudyError(f"ray: must be able to start on this machine, got {_one_line(error)}") from None
+            raise StudyError(
+                f"ray_address: must be a running cluster, got {self._address!r} ({_one_line(error)})"
+            ) from None
         try:
-            self._share_out(ray.cluster_resources())
+            self._share_out([node["Resources"] for node in ray.nodes() if node["Alive"]])
         except StudyError:
             ray.shutdown()
             raise
@@ -175,27 +191,35 @@ class RayBackend:
         with _stop_on_interrupt(session):
             tuner.fit()
 
-    def _share_out(self, cluster: dict[str, float]) -> None:
-        """Decide what each trial gets and how many run at a time.
+    def _share_out(self, nodes: list[dict[str, float]]) -> None:
+        """Decide what each trial gets and how many run at a time; a trial never spans nodes.
 
         Raises:
             StudyError: Not one fits; the message says what would.
         """
         wanted = self._wanted
-        num_cpus, num_gpus = int(cluster.get("CPU", 0)), int(cluster.get("GPU", 0))
-        if wanted.kind == "gpu" and num_gpus < 1:
-            raise StudyError(
-                f"budget: must be in devices that are visible, got GPU time where there is no GPU; with the {num_cpus} "
-                "CPU cores here --budget 6cpu-minutes would work"
-            )
-        share = max(1, num_cpus // num_gpus) if wanted.kind == "gpu" else 1
+        sizes = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
+        if wanted.kind == "gpu":
+            sizes = [(num_cpus, num_gpus) for num_cpus, num_gpus in sizes if num_gpus]
+            if not sizes:
+                raise StudyError(
+                    "budget: must be in devices that are visible, got GPU time where there is no GPU; with the CPU "
+                    "cores here --budget 6cpu-minutes would work"
+                )
+        share = min(max(1, num_cpus // num_gpus) for num_cpus, num_gpus in sizes) if wanted.kind == "gpu" else 1
         cpus = wanted.cpus or share
-        if cpus > num_cpus:
-            raise StudyError(f"cpus_per_trial: must be at most {num_cpus}, all there are, got {cpus}")
-        fitting = min(num_cpus // cpus, num_gpus) if wanted.kind == "gpu" else num_cpus // cpus
+        fitting = sum(min(n // cpus, g) if wanted.kind == "gpu" else n // cpus for n, g in sizes)
+        if not fitting:
+            most = max(num_cpus for num_cpus, _ in sizes)
+            raise StudyError(f"cpus_per_trial: must be at most {most}, all that a node has, got {cpus}")
         loaders = cpus - 1 if wanted.loaders is None and wanted.kind == "gpu" else wanted.loaders or 0
         self.devices = Devices(kind=wanted.kind, cpus=cpus)
-        self._data = Data(name=self._data_name, resolution=self._resolution, num_loaders=loaders)
+        self._data = Data(
+            name=self._info.name,
+            resolution=self._info.resolution,
+            fingerprint=self._info.fingerprint,
+            num_loaders=loaders,
+        )
         self.num_workers = min(fitting, wanted.workers or fitting)
 
 
@@ -316,9 +340,15 @@ class _LeaseScheduler(FIFOScheduler):
 
 def _check_answers(address: str | None) -> None:
     """Do nothing where something answers at `host:port`; ray itself would try for minutes."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if address and "://" in address:
+        raise ValueError("ray's client cannot carry a search; run it on a machine of the cluster")
+    host, _, port = (address or "").rpartition(":")
     if host:
         socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _trial_id(trial: Trial) -> str:

@@ -6,29 +6,33 @@ user attribute, written whole at each report, so that a driver killed at any mom
 
 import sqlite3
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import RDBStorage
-from pydantic import NonNegativeFloat, PositiveInt
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from pydantic import NonNegativeFloat, PositiveInt, ValidationError
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
+from metaformer.errors import explain
 from metaformer.specs import Spec
 from nas.lease import Report
-from nas.pareto import Objectives
+from nas.pareto import Objectives, front
 from nas.samplers import SpaceSampler, distribution
 from nas.study import StudyError
 from search_spaces.space import SearchSpace, SpaceError
 
 STUDY_NAME = "search"
+_SQLITE = "sqlite:///"
+_JOURNAL = "journal:"
 METRICS = ["val_accuracy", "params", "macs"]
 DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize", "minimize")
 _OVERHEAD = "overhead_device_seconds"
@@ -75,6 +79,7 @@ class TrialRecord:
     architecture: Architecture
     params: int
     macs: int
+    home: int  # number of the trial whose folder holds its checkpoints: its own, or that of the trial it goes on with
     reference: str | None = None
     state: TrialState = TrialState.RUNNING
     reason: str | None = None  # why it was stopped or failed
@@ -106,30 +111,42 @@ class TrialRecord:
         return (self.val_accuracy, self.params, self.macs)
 
 
+def front_of(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The completed trials among these that no other dominates, by rising parameters."""
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    members = [complete[i] for i in front([trial.objectives for trial in complete])]
+    return sorted(members, key=lambda trial: (trial.params, trial.macs, trial.number))
+
+
 class Record:
     """The trials of one study in an Optuna storage."""
 
-    def __init__(self, url: str, space: SearchSpace, *, writes: bool = False) -> None:
+    def __init__(self, url: str, space: SearchSpace, *, name: str = STUDY_NAME, writes: bool = False) -> None:
         """Open the study at a storage URL, or begin it there.
 
         Args:
+            url: As Optuna takes it, or `journal:PATH` for a journal file.
+            name: Of the study, where the storage holds several.
             writes: Whether this is the one driver's record; it ends trials that a killed driver was about to begin.
         Raises:
             StudyError: The storage cannot be reached, or holds trials that are not of this space.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.url = url
+        self.name = name
         self._space = space
         try:
-            self._storage = RDBStorage(url)
+            if writes and url.startswith(_SQLITE):
+                _write_ahead(url)
+            self._storage = open_storage(url)
             self._study = optuna.create_study(
                 storage=self._storage,
-                study_name=STUDY_NAME,
+                study_name=name,
                 directions=DIRECTIONS,
                 sampler=optuna.samplers.RandomSampler(),  # each trial is asked of a sampler of its own
                 load_if_exists=True,
             )
-        except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
+        except (SQLAlchemyError, sqlite3.Error, ImportError, OSError, ValueError, RuntimeError) as error:
             raise _no_storage(url, error) from None
         if self._study.metric_names is None:
             with warnings.catch_warnings():
@@ -155,21 +172,36 @@ class Record:
 
     def start(self, architecture: Architecture, *, reference: str) -> TrialRecord:
         """A new trial of a given architecture, that of a hand-designed model; written in one transaction."""
+        return self._create(architecture, {"reference": reference})
+
+    def go_on(self, stopped: TrialRecord) -> TrialRecord:
+        """A new trial that takes up an ended one where it stood: its curve and checkpoints, but no charges."""
+        progress = Progress(curve=stopped.progress.curve)
+        attrs: dict[str, Any] = {"home": stopped.home, "progress": progress.model_dump(mode="json")}
+        if stopped.reference:
+            attrs["reference"] = stopped.reference
+        return self._create(stopped.architecture, attrs)
+
+    def _create(self, architecture: Architecture, attrs: dict[str, Any]) -> TrialRecord:
         frozen = optuna.trial.create_trial(
             state=optuna.trial.TrialState.RUNNING,
             params=self._space.encode(architecture),
             distributions={choice.name: distribution(choice) for choice in self._space.choices},
-            user_attrs={"reference": reference},
+            user_attrs=attrs,
         )
         trial_id = self._storage.create_new_trial(self._study_id, template_trial=frozen)
-        number = self._storage.get_trial_number_from_id(trial_id)
-        return self._add(number, architecture, reference=reference)
+        trial = self._read(self._storage.get_trial(trial_id), {})
+        self.trials.append(trial)
+        return trial
 
     def ask(self, sampler: SpaceSampler) -> TrialRecord:
         """A new trial of the architecture that a sampler suggests."""
         self._study.sampler = sampler
         trial = self._study.ask()
-        return self._add(trial.number, self._space.suggest(trial), reference=None)
+        architecture = self._space.suggest(trial)
+        cost = count_cost(architecture)
+        self.trials.append(TrialRecord(trial.number, architecture, cost.params, cost.macs, home=trial.number))
+        return self.trials[-1]
 
     def save(self, trial: TrialRecord) -> None:
         """Write a running trial's progress."""
@@ -217,7 +249,7 @@ class Record:
 
     @property
     def _study_id(self) -> int:
-        return self._storage.get_study_id_from_name(STUDY_NAME)
+        return self._storage.get_study_id_from_name(self.name)
 
     def _trial_id(self, trial: TrialRecord) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
@@ -228,12 +260,6 @@ class Record:
         self._storage.set_trial_user_attr(trial_id, "reason", "the driver was killed while it began this trial")
         self._study.tell(number, state=optuna.trial.TrialState.FAIL)
 
-    def _add(self, number: int, architecture: Architecture, *, reference: str | None) -> TrialRecord:
-        cost = count_cost(architecture)
-        trial = TrialRecord(number, architecture, cost.params, cost.macs, reference=reference)
-        self.trials.append(trial)
-        return trial
-
     def _read(self, frozen: optuna.trial.FrozenTrial, notes: dict[str, object]) -> TrialRecord:
         try:
             architecture = self._space.decode(frozen.params)
@@ -241,6 +267,10 @@ class Record:
             raise StudyError(
                 f"storage: must hold trials of {self._space.name}, got trial {frozen.number} ({_first_line(error)})"
             ) from None
+        try:
+            progress = Progress.model_validate(frozen.user_attrs.get("progress", {}))
+        except ValidationError as error:
+            raise StudyError(f"storage: trial {frozen.number}: {explain(error, Progress)}") from None
         cost = count_cost(architecture)
         accuracy = notes.get(_test_key(frozen.number))
         return TrialRecord(
@@ -248,10 +278,11 @@ class Record:
             architecture=architecture,
             params=cost.params,
             macs=cost.macs,
+            home=frozen.user_attrs.get("home", frozen.number),
             reference=frozen.user_attrs.get("reference"),
             state=_STATES[frozen.state],
             reason=frozen.user_attrs.get("reason"),
-            progress=Progress.model_validate(frozen.user_attrs.get("progress", {})),
+            progress=progress,
             test_accuracy=accuracy if isinstance(accuracy, float) else None,
         )
 
@@ -262,6 +293,10 @@ def check_storage(url: str) -> None:
     Raises:
         StudyError: None does.
     """
+    if url.startswith(_JOURNAL):
+        if not Path(url.removeprefix(_JOURNAL)).absolute().parent.is_dir():
+            raise _no_storage(url, FileNotFoundError("no such folder"))
+        return
     try:
         engine = create_engine(url)
         inspect(engine).get_table_names()
@@ -271,11 +306,24 @@ def check_storage(url: str) -> None:
 
 
 def sqlite_url(path: Path) -> str:
-    """The storage URL of a SQLite file, which is put into write-ahead mode: readers never block the writer."""
-    with sqlite3.connect(path) as connection:
+    """The storage URL of a SQLite file."""
+    return f"{_SQLITE}{path.resolve()}"
+
+
+def open_storage(url: str) -> BaseStorage:
+    """The Optuna storage at a URL, or in a journal file; ask Optuna for errors."""
+    if url.startswith(_JOURNAL):
+        return JournalStorage(JournalFileBackend(url.removeprefix(_JOURNAL)))
+    return RDBStorage(url)
+
+
+def _write_ahead(url: str) -> None:
+    """Put a SQLite file into write-ahead mode, in which readers never block the writer."""
+    connection = sqlite3.connect(url.removeprefix(_SQLITE))
+    try:
         connection.execute("PRAGMA journal_mode=WAL")
-    connection.close()
-    return f"sqlite:///{path.resolve()}"
+    finally:
+        connection.close()
 
 
 def _test_key(number: int) -> str:

@@ -87,7 +87,9 @@ def report(
     from nas.run import open_run
 
     opened = open_run(cli.run_path(run))
-    path = write_report(opened)
+    with opened.folder.report_lock():
+        opened = open_run(opened.folder.path)  # read under the lock, so never older than what was written
+        path = write_report(opened)
     if as_json:
         typer.echo(json.dumps(summarise(opened), indent=2))
     else:

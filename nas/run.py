@@ -8,7 +8,7 @@ from filelock import FileLock, Timeout
 
 from metaformer.errors import nearest_first
 from nas.lease import WEIGHTS
-from nas.record import Record, TrialRecord, sqlite_url
+from nas.record import STUDY_NAME, Record, TrialRecord, sqlite_url
 from nas.study import Study, StudyError
 from search_spaces.space import SearchSpace
 
@@ -49,11 +49,15 @@ class RunFolder:
 
     def weights(self, trial: TrialRecord) -> Path:
         """The weights of a completed trial of the front, or of a reference."""
-        return self.checkpoints / f"{trial.number:05d}" / WEIGHTS
+        return self.checkpoints / f"{trial.home:05d}" / WEIGHTS
 
     def drop_checkpoints(self, number: int) -> None:
         """Remove the checkpoints of a trial, where there are any."""
         shutil.rmtree(self.checkpoints / f"{number:05d}", ignore_errors=True)
+
+    def report_lock(self) -> FileLock:
+        """Held while trials are read and written out as a report, so that an older look never replaces a newer one."""
+        return FileLock(self.path / ".report.lock")
 
     def lock(self) -> FileLock:
         """Held by the one driver that may write here; the system frees it when that process ends, however it ends.
@@ -83,9 +87,14 @@ class Run:
         return self.folder.path.resolve().name
 
 
-def storage_url(study: Study, folder: RunFolder) -> str:
-    """Where the study's trials are kept."""
-    return study.storage or sqlite_url(folder.database)
+def open_record(study: Study, folder: RunFolder, space: SearchSpace, *, writes: bool = False) -> Record:
+    """The record of a study, wherever it is kept.
+
+    Raises:
+        StudyError: It cannot be opened.
+    """
+    url = study.storage or sqlite_url(folder.database)
+    return Record(url, space, name=study.storage_name or STUDY_NAME, writes=writes)
 
 
 def open_run(path: Path) -> Run:
@@ -105,4 +114,4 @@ def open_run(path: Path) -> Run:
     if study.storage is None and not folder.database.exists():
         raise StudyError(f"run: must hold {folder.database.name}, got {str(path)!r} without it")
     space = study.make_space()
-    return Run(folder, study, space, Record(storage_url(study, folder), space))
+    return Run(folder, study, space, open_record(study, folder, space))

@@ -29,9 +29,9 @@ def names() -> list[str]:
 class SpaceSampler(BaseSampler):
     """One suggestion of a named sampler, in canonical genes, within limits and not seen before.
 
-    A new one is made for each trial with a seed of its own, so that what is suggested depends on the study's seed, the
-    trial's number and the trials before it, and a study that goes on continues like one that never stopped. Where the
-    sampler itself gives nothing acceptable, a uniform draw is taken; where all is known, `exhausted` turns true.
+    A new one is made for each trial with a seed of its own, so that what is suggested depends on the study's seed and
+    the trials before it alone, and a study that goes on continues like one that never stopped. Where the sampler itself
+    gives nothing acceptable, a uniform draw is taken; where many of those are known too, `exhausted` turns true.
     """
 
     def __init__(self, name: str, *, space: SearchSpace, limits: Limits, seen: Container[str], seed: int) -> None:
@@ -75,8 +75,7 @@ class SpaceSampler(BaseSampler):
 
     def _draw(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Genes | None:
         """Genes that the inner sampler proposes; None while it has none of its own (it is still starting up)."""
-        inferred = self._inner.infer_relative_search_space(study, trial)
-        genes = self._inner.sample_relative(study, trial, {name: search_space[name] for name in inferred})
+        genes = self._inner.sample_relative(study, trial, search_space)
         if not genes:
             return None
         for name, choice_distribution in search_space.items():

@@ -14,15 +14,15 @@ from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from nas.budget import Ledger
 from nas.lease import WEIGHTS, Lease, Report, Speed, Task
-from nas.pareto import HypervolumeScale, front
-from nas.record import LeaseCharge, Record, TrialEnd, TrialRecord, TrialState
+from nas.pareto import HypervolumeScale
+from nas.record import LeaseCharge, Record, TrialEnd, TrialRecord, TrialState, front_of
 from nas.samplers import SpaceSampler
 from nas.study import Study
 from search_spaces.space import Limits, SearchSpace
 
-MAX_ATTEMPTS = 3  # leases of one trial before a lost worker counts as its failure
+MAX_ATTEMPTS = 3  # workers that one trial may lose before it has failed
 MAX_FAILURES = 10  # failed trials in a row before the session stops: something is wrong with all of them
-BUDGET_GONE = "the budget was spent before its last epoch"
+BUDGET_GONE = "the budget was spent before its last epoch"  # such a trial goes on when there is more
 _EVAL_SHARE = 1 / 3  # of a training step's time: a forward pass without the backward one
 
 
@@ -39,7 +39,7 @@ class _Open:
 
     lease: Lease
     trial: TrialRecord
-    expected: float  # device-seconds foretold by the measured speed alone
+    is_warm: bool  # its worker has started, as far as can be told
     end: str | None = None
 
 
@@ -66,7 +66,7 @@ class Session:
             num_images: Images in the splits `train`, `val` and `test`.
             num_workers: Trials that run at a time.
             checkpoints: Folder with one folder for each trial.
-            on_drop: Told the number of each trial whose checkpoints nobody needs any more.
+            on_drop: Told the home of each trial whose checkpoints nobody needs any more.
         """
         self.study = study
         self.record = record
@@ -85,21 +85,20 @@ class Session:
         self._waiting = False  # nothing affordable until an open lease answers
         self._test_tried: set[int] = set()
         self._num_failures = 0  # since the last completed trial
-        self._expected, self._actual = 0.0, 0.0
+        self._num_leases = 0
+        self._expected, self._actual = 0.0, 0.0  # device-seconds of the epochs seen: foretold, and as they were
         self._seen = {trial.architecture.digest for trial in record}
         self._scale = HypervolumeScale.of(space)
         self._smallest = [count_cost(space.smallest("params")), count_cost(space.smallest("macs"))]
-        self._checkpointed = {trial.number for trial in record}
+        self._exhausted = False
+        self._resumable: list[TrialRecord] = []
+        for trial in record:
+            if trial.state is TrialState.RUNNING:
+                self._take_over(trial)
+        self._stopped = self._unfinished()
         self.references = self._missing_references()
-        running = [trial for trial in record if trial.state is TrialState.RUNNING]
-        self._resumable = [trial for trial in running if trial.num_epochs < study.recipe.epochs]
-        for trial in self._resumable:
-            self._set_lease_end(trial, "interrupted")
-            record.save(trial)
+        self._checkpointed = {trial.home for trial in record}  # homes whose checkpoints may be there
         self._update_front()
-        for trial in running:
-            if trial not in self._resumable:  # its driver died between the last report and its end
-                self._end(trial, "complete")
 
     # ------------------------------------------------------------------ what a backend calls
 
@@ -117,12 +116,19 @@ class Session:
                     return self._test_lease(trial)
         self._waiting = bool(self._open)
         self.finished = not self._open
+        if self.finished:
+            self._end_resumable()
         return None
 
     def report(self, name: str, report: Report, *, device_seconds: float) -> Decision:
         """Note an epoch of a lease and what the lease has used so far; whether it goes on."""
         out = self._open[name]
+        before = out.trial.progress.leases[-1].device_seconds
         self._charge(out, device_seconds)
+        if out.is_warm:  # the first report of a fresh worker holds its start as well
+            self._actual += max(0.0, device_seconds - before)
+            self._expected += self._speed.seconds_per_image(out.trial.macs) * self._images_per_epoch
+        out.is_warm = True
         progress = out.trial.progress
         out.trial.progress = progress.model_copy(update={"curve": (*progress.curve, report)})
         self.record.save(out.trial)
@@ -144,10 +150,9 @@ class Session:
             self._resumable.append(out.trial)
         elif end == "complete":
             self._num_failures = 0
-            self._expected += out.expected
-            self._actual += out.trial.progress.leases[-1].device_seconds
             self._end(out.trial, "complete")
         else:
+            self._stopped.append(out.trial)
             self._end(out.trial, "stopped", reason=BUDGET_GONE)
 
     def tested(self, name: str, accuracy: float, *, device_seconds: float) -> None:
@@ -156,11 +161,11 @@ class Session:
         self.record.set_test_accuracy(out.trial, accuracy)
 
     def fail(self, name: str, reason: str, *, device_seconds: float, worker_lost: bool = False) -> None:
-        """End a lease that broke; a trial whose worker was lost is queued again, up to `MAX_ATTEMPTS` leases."""
+        """End a lease that broke; a trial whose worker was lost is queued again, until it has lost `MAX_ATTEMPTS`."""
         out = self._close(name, device_seconds)
         if out.lease.task == "test":
             self.notes.append(f"trial {out.trial.number} could not be tested: {reason}")
-        elif worker_lost and out.lease.attempt < MAX_ATTEMPTS:
+        elif worker_lost and sum(lease.end == "lost" for lease in out.trial.progress.leases) < MAX_ATTEMPTS - 1:
             self._set_lease_end(out.trial, "lost")
             self.record.save(out.trial)
             self._resumable.append(out.trial)
@@ -211,11 +216,15 @@ class Session:
             if self._affordable(trial.architecture, trial.num_epochs):
                 self._resumable.remove(trial)
                 return trial
+        for trial in self._stopped:
+            if self._affordable(trial.architecture, trial.num_epochs):
+                self._stopped.remove(trial)
+                return self.record.go_on(trial)
         for name, architecture in self.references.items():
             if self._affordable(architecture, 0):
                 del self.references[name]
                 return self.record.start(architecture, reference=name)
-        if self.study.max_trials is not None and self._num_suggested >= self.study.max_trials:
+        if self._exhausted or (self.study.max_trials is not None and self._num_suggested >= self.study.max_trials):
             return None
         return self._suggest()
 
@@ -237,6 +246,7 @@ class Session:
         )
         trial = self.record.ask(sampler)
         if sampler.exhausted:
+            self._exhausted = True
             self.record.end(trial, "stopped", reason="every architecture that is allowed has been tried")
             return None
         return trial
@@ -256,7 +266,7 @@ class Session:
         checkpoint = trial.progress.curve[-1].checkpoint if trial.progress.curve else None
         lease = self._make_lease(trial, task="train", attempt=attempt, checkpoint=checkpoint)
         self._open_lease(lease, trial, self._seconds(trial.macs, lease.epochs - trial.num_epochs))
-        self._checkpointed.add(trial.number)
+        self._checkpointed.add(trial.home)
         return lease
 
     def _make_lease(self, trial: TrialRecord, *, task: Task, attempt: int, checkpoint: str | None) -> Lease:
@@ -268,17 +278,18 @@ class Session:
             recipe=self.study.recipe,
             epochs=self.study.recipe.epochs,
             seed=self.study.seed,
-            folder=str(self._checkpoints / f"{trial.number:05d}"),
+            folder=str(self._checkpoints / f"{trial.home:05d}"),
             checkpoint=checkpoint,
         )
 
     def _open_lease(self, lease: Lease, trial: TrialRecord, expected: float) -> None:
         self.ledger.open(lease.name, expected=expected)
-        self._open[lease.name] = _Open(lease, trial, expected / self._correction)
+        self._open[lease.name] = _Open(lease, trial, is_warm=self._num_leases >= self.num_workers)
+        self._num_leases += 1
 
     @property
     def _num_suggested(self) -> int:
-        return sum(trial.reference is None for trial in self.record)
+        return sum(trial.reference is None and trial.home == trial.number for trial in self.record)
 
     # ------------------------------------------------------------------ money
 
@@ -320,15 +331,34 @@ class Session:
     def _missing_references(self) -> dict[str, Architecture]:
         """References without a trial that counts, by the names they go under here; equal architectures share one."""
         limits = self.study.settings.limits
-        known = self.space.references()
-        tried = {t.architecture.digest for t in self.record if t.reason != BUDGET_GONE}
-        names: dict[str, list[str]] = {}
-        for name in self.study.references:
-            names.setdefault(known[name].digest, []).append(name)
-        wanted = {" = ".join(group): known[group[0]] for group in names.values()}
+        tried = {t.architecture.digest for t in self.record if t.reason != BUDGET_GONE or t in self._stopped}
         return {
-            label: arch for label, arch in wanted.items() if arch.digest not in tried and limits.allow(count_cost(arch))
+            label: arch
+            for label, arch in self.space.distinct_references(self.study.references).items()
+            if arch.digest not in tried and limits.allow(count_cost(arch))
         }
+
+    def _take_over(self, trial: TrialRecord) -> None:
+        """Close the lease that a dead driver left open; a trial that had reported its last epoch is complete."""
+        if trial.num_epochs >= self.study.recipe.epochs:
+            self._set_lease_end(trial, "complete")
+            self.record.end(trial, "complete")
+        else:
+            self._set_lease_end(trial, "interrupted")
+            self.record.save(trial)
+            self._resumable.append(trial)
+
+    def _unfinished(self) -> list[TrialRecord]:
+        """Trials that an earlier, smaller budget stopped after some epochs, and that have not been taken up yet."""
+        last = {trial.home: trial for trial in self.record}  # of those that share checkpoints
+        return [trial for trial in last.values() if trial.reason == BUDGET_GONE and trial.num_epochs]
+
+    def _end_resumable(self) -> None:
+        """Tell the end of interrupted trials that the budget no longer affords; more of it takes them up."""
+        for trial in self._resumable:
+            self._stopped.append(trial)
+            self.record.end(trial, "stopped", reason=BUDGET_GONE)
+        self._resumable = []
 
     def _charge(self, out: _Open, device_seconds: float) -> None:
         charged = self.ledger.charge(out.lease.name, device_seconds)
@@ -363,13 +393,11 @@ class Session:
     def _update_front(self) -> None:
         """Take up the front as it is now, and drop the checkpoints that nobody will need."""
         complete = self.record.complete
-        points = [trial.objectives for trial in complete]
-        self.front = sorted(
-            (complete[i] for i in front(points)), key=lambda trial: (trial.params, trial.macs, trial.number)
-        )
-        self.hypervolume = self._scale.hypervolume(points)
+        self.front = front_of(complete)
+        self.hypervolume = self._scale.hypervolume([trial.objectives for trial in self.front])
         self._to_test = {trial.number: trial for trial in (*self.front, *(t for t in complete if t.reference))}
-        needed = {trial.number for trial in (*self._resumable, *self.running)} | set(self._to_test)
-        for number in self._checkpointed - needed:
-            self._on_drop(number)
+        wanted = (*self._resumable, *self._stopped, *self.running, *self._to_test.values())
+        needed = {trial.home for trial in wanted}
+        for home in self._checkpointed - needed:
+            self._on_drop(home)
         self._checkpointed &= needed

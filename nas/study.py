@@ -13,7 +13,7 @@ from nas.budget import Budget
 from nas.recipe import Recipe
 from search_spaces.space import SearchSpace, SpaceSettings, get
 
-MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial"}  # when a study goes on
+MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial", "storage_name"}  # when a study goes on
 
 
 class StudyError(UserError):
@@ -36,7 +36,8 @@ class Study(Spec):
     max_trials: PositiveInt | None = None
     workers: PositiveInt | None = None  # trials at a time; None: as many as the devices allow
     cpus_per_trial: PositiveInt | None = None  # None: 1 on CPUs, on GPUs an equal share of the cores
-    storage: str | None = None  # URL of the database; None: SQLite in the run's folder
+    storage: str | None = None  # URL of the database, or journal:PATH; None: SQLite in the run's folder
+    storage_name: str | None = None  # of the study in a storage that may hold others
 
     @field_validator("budget")
     @classmethod
@@ -71,6 +72,11 @@ class Study(Spec):
         Raises:
             StudyError: Another field differs; the message names the first.
         """
+        here, there = Budget.parse(self.budget).device, Budget.parse(earlier.budget).device
+        if here != there:
+            raise StudyError(
+                f"budget: must be {there.upper()} time, as the study in {where} has it, got {self.budget!r}"
+            )
         for field, now, before in _differences(self.model_dump(mode="json"), earlier.model_dump(mode="json")):
             if field not in MAY_CHANGE:
                 raise StudyError(

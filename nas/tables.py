@@ -11,8 +11,8 @@ from metaformer import zoo
 from metaformer.architecture import Architecture
 from metaformer.cost import Cost, count_cost
 from metaformer.specs import MixerSpec
-from nas.pareto import HypervolumeScale, dominates, front
-from nas.record import TrialRecord, TrialState
+from nas.pareto import HypervolumeScale, dominates
+from nas.record import TrialRecord, TrialState, front_of
 from nas.run import Run
 from nas.study import Study
 
@@ -72,8 +72,7 @@ class Results:
     @cached_property
     def front(self) -> list[TrialRecord]:
         """The complete trials that none dominates, by rising parameters."""
-        members = (self.complete[i] for i in front([trial.objectives for trial in self.complete]))
-        return sorted(members, key=lambda trial: (trial.params, trial.macs, trial.number))
+        return front_of(self.complete)
 
     @cached_property
     def others(self) -> list[TrialRecord]:
@@ -94,11 +93,8 @@ class Results:
     @cached_property
     def references(self) -> list[Reference]:
         """The study's hand-designed models, in its order; equal networks share one entry."""
-        known = self.run.space.references()
-        groups: dict[str, list[str]] = {}
-        for name in self.run.study.references:
-            groups.setdefault(known[name].digest, []).append(name)
-        return [self._reference(" = ".join(names), known[names[0]]) for names in groups.values()]
+        distinct = self.run.space.distinct_references(self.run.study.references)
+        return [self._reference(label, architecture) for label, architecture in distinct.items()]
 
     @property
     def counts(self) -> dict[str, int]:

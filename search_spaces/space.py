@@ -2,7 +2,7 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol, Self
 
@@ -121,6 +121,14 @@ class SearchSpace(ABC):
     @abstractmethod
     def references(self) -> dict[str, Architecture]:
         """The papers' hand-designed models that the genes can express, by zoo name, fitted to the settings."""
+
+    def distinct_references(self, names: Iterable[str]) -> dict[str, Architecture]:
+        """The references of these names; those that are the same network here under one label, `name = name`."""
+        known = self.references()
+        groups: dict[str, list[str]] = {}
+        for name in names:
+            groups.setdefault(known[name].digest, []).append(name)
+        return {" = ".join(group): known[group[0]] for group in groups.values()}
 
     def suggest(self, trial: Suggester) -> Architecture:
         """The architecture that an Optuna trial chooses, gene by gene."""

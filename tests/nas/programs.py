@@ -143,7 +143,8 @@ class Recorded:
 def read_study(run: Path) -> Recorded:
     """The study in a run's folder."""
     storage = optuna.storages.RDBStorage(f"sqlite:///{run / 'study.db'}", engine_kwargs={"poolclass": NullPool})
-    study = optuna.load_study(study_name="search", storage=storage)
+    [name] = optuna.get_all_study_names(storage)
+    study = optuna.load_study(study_name=name, storage=storage)
     return Recorded(study.get_trials(), study.user_attrs)
 
 

@@ -10,8 +10,7 @@ from metaformer.specs import Stem
 from nas.budget import Budget, Ledger
 from nas.lease import Report, Speed
 from nas.recipe import Recipe
-from nas.record import Record
-from nas.run import Run, RunFolder, storage_url
+from nas.run import Run, RunFolder, open_record
 from nas.session import Decision, Session
 from nas.study import Study
 from search_spaces.space import Limits, SpaceSettings
@@ -59,7 +58,7 @@ def open_folder(path: Path, study: Study) -> tuple[Run, Session]:
     folder = RunFolder(path)
     folder.study_file.write_text(study.to_yaml(), encoding="utf-8")
     space = study.make_space()
-    record = Record(storage_url(study, folder), space, writes=True)
+    record = open_record(study, folder, space, writes=True)
     session = Session(
         study,
         record,

@@ -202,7 +202,7 @@ def test_a_damaged_checkpoint_is_one_failed_trial_and_the_search_goes_on(
     study = Study.from_file(folder / "study.yaml").model_copy(update={"max_trials": 5})
     run, session = open_folder(folder, study)
     [trial] = [trial for trial in run.record if trial.state is TrialState.RUNNING]
-    checkpoint = folder / "checkpoints" / f"{trial.number:05d}" / trial.progress.curve[-1].checkpoint
+    checkpoint = run.folder.weights(trial).with_name(trial.progress.curve[-1].checkpoint)
     damage(checkpoint)
     dataset = open_dataset("digits", resolution=study.settings.resolution)
     while (lease := session.next()) and lease.task == "train":

@@ -149,10 +149,10 @@ def test_small_images_get_a_finer_stem_and_slimmer_stages() -> None:
     assert settings.limits == Limits()
 
 
-def test_the_default_space_for_digits_holds_poolformer_s24() -> None:
+def test_the_default_space_for_digits_holds_the_papers_models_of_size_s12() -> None:
     settings = default_settings(DIGITS)
-    s24 = get("hybrid_stages", settings).references()["poolformer_s24"]
-    assert settings.limits.allow(count_cost(s24))
+    references = get("hybrid_stages", settings).references()
+    assert all(settings.limits.allow(count_cost(arch)) for name, arch in references.items() if "_s12" in name)
 
 
 @pytest.mark.parametrize(
