@@ -62,7 +62,7 @@ def open_folder(path: Path, study: Study) -> tuple[Run, Session]:
     session = Session(
         study,
         record,
-        Ledger(Budget.parse(study.budget).seconds),
+        Ledger(Budget.parse(study.budget).seconds, spent=record.spent_seconds),
         space=space,
         speed=Speed(base=1e-4, per_gmac=0.05),
         num_images=NUM_IMAGES,

@@ -10,8 +10,9 @@ from metaformer import count_cost
 from nas.lease import Lease, Report
 from nas.pareto import dominates
 from nas.record import TrialState
+from nas.run import open_run
 from nas.session import BUDGET_GONE, MAX_ATTEMPTS, MAX_FAILURES, Decision, Session
-from nas.study import Study
+from nas.study import Study, StudyError
 from search_spaces.space import SpaceSettings
 from tests.nas.runs import fill, make_study, open_folder
 from tests.search_spaces.tiny import TwoModels
@@ -69,7 +70,7 @@ def test_every_trial_is_new_within_limits_and_ends(tmp_path: Path) -> None:
     session = session_in(tmp_path, max_trials=40)
     fill(session)
     digests = [trial.architecture.digest for trial in session.record]
-    assert len(digests) == len(set(digests)) == 44
+    assert len(digests) == len(set(digests)) == 43
     limits = session.study.settings.limits
     assert all(limits.allow(count_cost(trial.architecture)) for trial in session.record)
     assert TrialState.RUNNING not in {trial.state for trial in session.record}
@@ -145,8 +146,10 @@ def test_a_driver_that_dies_between_the_last_report_and_the_end_loses_nothing(tm
     for epoch in (1, 2, 3):
         report = Report(epoch=epoch, val_accuracy=0.5, train_loss=1.0, checkpoint="x.pt")
         session.report(lease.name, report, device_seconds=epoch)
+    Path(lease.folder).mkdir(parents=True)
     reopened = session_in(tmp_path)
     assert reopened.record.trials[lease.trial].state is TrialState.COMPLETE
+    assert Path(lease.folder).exists()  # its weights, which the test split still needs
     assert next_lease(reopened).trial != lease.trial
 
 
@@ -188,6 +191,17 @@ def test_a_lost_worker_is_tried_again_a_bounded_number_of_times(tmp_path: Path) 
     assert next_lease(session).trial == 1
 
 
+def test_a_restarted_driver_uses_up_no_attempt_of_a_trial(tmp_path: Path) -> None:
+    for _ in range(MAX_ATTEMPTS + 1):
+        session = session_in(tmp_path)
+        assert next_lease(session).trial == 0
+    lease = next_lease(session_in(tmp_path))
+    session = session_in(tmp_path)
+    lease = next_lease(session)
+    session.fail(lease.name, "the worker died", device_seconds=1.0, worker_lost=True)
+    assert session.record.trials[0].state is TrialState.RUNNING
+
+
 def test_a_failed_trial_keeps_its_reason_and_the_search_goes_on(tmp_path: Path) -> None:
     session = session_in(tmp_path)
     session.fail(next_lease(session).name, "loss: must stay finite, got nan", device_seconds=1.0)
@@ -224,11 +238,35 @@ def test_a_trial_that_takes_longer_than_foretold_is_stopped_when_the_budget_is_g
     assert session.finished
 
 
-def test_more_budget_takes_up_references_that_had_to_be_stopped(tmp_path: Path) -> None:
+def test_more_budget_takes_up_what_had_to_be_stopped_where_it_stood(tmp_path: Path) -> None:
     session = session_in(tmp_path, budget="10cpu-seconds", references=("poolformer_s12",))
     train(session, next_lease(session), seconds=30.0)
+    Path(tmp_path / "checkpoints" / "00000").mkdir(parents=True)
     extended = session_in(tmp_path, budget="10cpu-minutes", references=("poolformer_s12",))
-    assert extended.record.trials[next_lease(extended).trial].reference == "poolformer_s12"
+    lease = next_lease(extended)
+    trial = extended.record.trials[lease.trial]
+    assert (trial.number, trial.home, trial.reference, trial.num_epochs) == (1, 0, "poolformer_s12", 1)
+    assert (lease.checkpoint, Path(lease.folder).name, lease.attempt) == ("epoch-0001.pt", "00000", 1)
+    train(extended, lease, seconds=5.0)
+    assert [report.epoch for report in trial.progress.curve] == [1, 2, 3]
+    assert extended.record.spent_seconds == pytest.approx(10.0 + 5.0)
+    assert Path(lease.folder).exists()
+    again = session_in(tmp_path, budget="10cpu-minutes", references=("poolformer_s12",))
+    assert next_lease(again).task == "test" or again.record.trials[-1].reference is None  # nothing is taken up twice
+
+
+def test_an_interrupted_trial_that_the_budget_no_longer_affords_is_ended_and_goes_on_with_more(tmp_path: Path) -> None:
+    session = session_in(tmp_path, budget="10cpu-seconds", references=())
+    lease = next_lease(session)
+    session.stop()
+    train(session, lease, seconds=9.99, epochs=1)
+    poor = session_in(tmp_path, budget="10cpu-seconds", references=())
+    assert poor.next() is None
+    assert poor.finished
+    assert states(tmp_path) == [optuna.trial.TrialState.PRUNED]
+    rich = session_in(tmp_path, budget="10cpu-minutes", references=())
+    again = next_lease(rich)
+    assert (again.architecture, again.checkpoint) == (lease.architecture, "epoch-0001.pt")
 
 
 def test_one_lease_waits_while_another_has_reserved_what_is_left(tmp_path: Path) -> None:
@@ -305,6 +343,65 @@ def test_a_space_in_which_all_is_known_ends_the_search(tmp_path: Path) -> None:
         session.space.decode({"which": which}).digest for which in ("slim", "coarse")
     }
     assert (last.state, last.reason) == (TrialState.STOPPED, "every architecture that is allowed has been tried")
+
+
+def test_running_trials_that_report_do_not_make_an_exhausted_session_ask_again(tmp_path: Path) -> None:
+    study = make_study(space=TwoModels.name, references=(), max_trials=None, settings=SpaceSettings().model_dump())
+    session = session_in(tmp_path, study)
+    leases = [next_lease(session), next_lease(session)]
+    for lease in leases:
+        assert session.next() is None
+        train(session, lease, seconds=0.1)
+    assert [trial.state for trial in session.record].count(TrialState.STOPPED) == 1
+
+
+def test_two_studies_in_one_storage_do_not_see_each_other(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'shared.db'}"
+    first = session_in(tmp_path / "a", storage=storage, storage_name="a", references=())
+    train(first, next_lease(first), seconds=1.0)
+    second = session_in(tmp_path / "b", storage=storage, storage_name="b", references=(), seed=1)
+    assert len(second.record.trials) == 0
+    assert session_in(tmp_path / "a", storage=storage, storage_name="a", references=()).record.complete
+
+
+def test_a_journal_file_holds_a_study_too(tmp_path: Path) -> None:
+    storage = f"journal:{tmp_path / 'study.log'}"
+    session = session_in(tmp_path / "run", storage=storage, max_trials=4, references=("poolformer_s12",))
+    fill(session, fail_every=1000)
+    again = session_in(tmp_path / "run", storage=storage, max_trials=4, references=("poolformer_s12",))
+    assert [trial.objectives for trial in again.front] == [trial.objectives for trial in session.front]
+    assert len(again.record.complete) == 5
+
+
+def test_a_reader_leaves_alone_a_trial_that_the_driver_is_writing_down(tmp_path: Path) -> None:
+    study = make_study(references=())
+    driver = session_in(tmp_path, study)
+    asked = optuna.load_study(study_name="search", storage=driver.record.url).ask()
+    assert len(open_run(tmp_path).record.trials) == 0
+    assert states(tmp_path) == [optuna.trial.TrialState.RUNNING]
+    study.make_space().suggest(asked)
+    assert len(open_run(tmp_path).record.trials) == 1
+
+
+def test_a_database_that_is_damaged_is_refused_in_one_line(tmp_path: Path) -> None:
+    session_in(tmp_path)
+    for beside in tmp_path.glob("study.db*"):
+        beside.unlink()
+    (tmp_path / "study.db").write_bytes(b"no database at all, but long enough to be read as one" * 100)
+    for open_it in (open_run, session_in):
+        with pytest.raises(StudyError, match="storage: must be a database that can be opened"):
+            open_it(tmp_path)
+
+
+def test_a_study_goes_on_with_the_kind_of_device_it_began_with(tmp_path: Path) -> None:
+    study = make_study()
+    make_study(budget="9cpu-minutes").check_continues(study, tmp_path)
+    with pytest.raises(StudyError, match="budget: must be CPU time, as the study in .* has it, got '1gpu-days'"):
+        make_study(budget="1gpu-days").check_continues(study, tmp_path)
+    with pytest.raises(StudyError, match=r"recipe.epochs: must be 3, as the study in .* has it, got 4"):
+        study.model_copy(update={"recipe": study.recipe.model_copy(update={"epochs": 4})}).check_continues(
+            study, tmp_path
+        )
 
 
 def test_the_hypervolume_never_falls(tmp_path: Path) -> None:

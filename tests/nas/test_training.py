@@ -12,7 +12,15 @@ from metaformer.specs import AttentionSpec, Norm, PoolSpec, Stage, Stem
 from nas.data import Dataset, default_recipe, open_dataset
 from nas.lease import WEIGHTS, Lease
 from nas.recipe import Augmentation, Recipe
-from nas.training import TrainingError, evaluate, measure_seconds_per_image, seed_everything, train
+from nas.training import (
+    Chunks,
+    TrainingError,
+    _train_step,
+    evaluate,
+    measure_seconds_per_image,
+    seed_everything,
+    train,
+)
 from tests.nas.runs import make_study
 
 CPU = torch.device("cpu")
@@ -182,6 +190,36 @@ def test_gradients_are_clipped_where_the_recipe_says_so(digits: Dataset, tmp_pat
     free = next(train(lease_in(tmp_path / "free"), digits, device=CPU))
     held = next(train(lease_in(tmp_path / "held", recipe=clipped), digits, device=CPU))
     assert free.train_loss != held.train_loss
+
+
+@pytest.mark.parametrize("num_chunks", [2, 4, 64])
+def test_a_batch_in_parts_has_the_loss_and_gradients_of_the_whole(digits: Dataset, num_chunks: int) -> None:
+    """Without batch norm and drop path, the parts add up to the closed form of the whole."""
+    arch = poolformer().model_copy(update={"drop_path": 0.0})
+    seed_everything(0, epoch=0)
+    model = build(arch)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    batch = next(digits.train_batches(RECIPE, epoch=0, seed=0, device=CPU))
+    found = []
+    for number in (1, num_chunks):
+        loss = _train_step(model, batch, optimizer, RECIPE, Chunks(number))
+        found.append([loss, *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+    expected = torch.nn.functional.cross_entropy(model(batch.x_BCHW), batch.y, label_smoothing=RECIPE.label_smoothing)
+    torch.testing.assert_close(found[0][0], expected.detach())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")
+def test_a_batch_that_does_not_fit_into_a_gpu_is_cut_into_parts(digits: Dataset, tmp_path: Path) -> None:
+    device = torch.device("cuda")
+    torch.cuda.set_per_process_memory_fraction(256 * 2**20 / torch.cuda.get_device_properties(device).total_memory)
+    try:
+        wide = poolformer().model_copy(update={"drop_path": 0.0})
+        lease = lease_in(tmp_path, architecture=wide, recipe=RECIPE.model_copy(update={"batch_size": 1024}))
+        assert len(list(train(lease, digits, device=device))) == 3
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 def test_speed_is_measured_in_positive_seconds_per_image(digits: Dataset) -> None:
