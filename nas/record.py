@@ -170,9 +170,9 @@ class Record:
         """The trials trained to the end, oldest first."""
         return [trial for trial in self.trials if trial.state is TrialState.COMPLETE]
 
-    def start(self, architecture: Architecture, *, reference: str) -> TrialRecord:
-        """A new trial of a given architecture, that of a hand-designed model; written in one transaction."""
-        return self._create(architecture, {"reference": reference})
+    def start(self, architecture: Architecture, *, reference: str | None = None) -> TrialRecord:
+        """A new trial of a given architecture, perhaps that of a hand-designed model; written in one transaction."""
+        return self._create(architecture, {"reference": reference} if reference else {})
 
     def go_on(self, stopped: TrialRecord) -> TrialRecord:
         """A new trial that takes up an ended one where it stood: its curve and checkpoints, but no charges."""

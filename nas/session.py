@@ -89,7 +89,12 @@ class Session:
         self._expected, self._actual = 0.0, 0.0  # device-seconds of the epochs seen: foretold, and as they were
         self._seen = {trial.architecture.digest for trial in record}
         self._scale = HypervolumeScale.of(space)
-        self._smallest = [count_cost(space.smallest("params")), count_cost(space.smallest("macs"))]
+        smallest = (space.smallest("params"), space.smallest("macs"))
+        self._smallest = [count_cost(architecture) for architecture in smallest]
+        by_cost = {(cost.params, cost.macs): arch for cost, arch in zip(self._smallest, smallest, strict=True)}
+        self._cheapest = [  # the ends of any front, and they cost next to nothing
+            architecture for architecture in by_cost.values() if study.settings.limits.allow(count_cost(architecture))
+        ]
         self._exhausted = False
         self._resumable: list[TrialRecord] = []
         for trial in record:
@@ -211,7 +216,7 @@ class Session:
     # ------------------------------------------------------------------ choosing
 
     def _next_trial(self) -> TrialRecord | None:
-        """The next trial that the budget affords: interrupted ones, then references, then a suggestion."""
+        """The next trial that the budget affords: interrupted ones, references, the ends of the front, a suggestion."""
         for trial in self._resumable:
             if self._affordable(trial.architecture, trial.num_epochs):
                 self._resumable.remove(trial)
@@ -226,6 +231,9 @@ class Session:
                 return self.record.start(architecture, reference=name)
         if self._exhausted or (self.study.max_trials is not None and self._num_suggested >= self.study.max_trials):
             return None
+        for architecture in self._cheapest:
+            if architecture.digest not in self._seen and self._affordable(architecture, 0):
+                return self.record.start(architecture)
         return self._suggest()
 
     def _suggest(self) -> TrialRecord | None:

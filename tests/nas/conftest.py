@@ -10,7 +10,7 @@ from tests.nas.programs import QUICK, Outcome, Recorded, read_study, run_program
 
 
 class GoodRun(NamedTuple):
-    """A search that nobody disturbed: a reference and four trials, one after another, on digits."""
+    """A search that nobody disturbed: a reference and three trials, one after another, on digits."""
 
     folder: Path
     arguments: tuple[str, ...]
@@ -22,7 +22,7 @@ class GoodRun(NamedTuple):
 @pytest.fixture(scope="session")
 def good_run(tmp_path_factory: pytest.TempPathFactory) -> GoodRun:
     runs = tmp_path_factory.mktemp("runs")
-    arguments = (*QUICK, "--budget", "900cpu-seconds", "--max-trials", "4", "--json", "--runs", str(runs))
+    arguments = (*QUICK, "--budget", "900cpu-seconds", "--max-trials", "3", "--json", "--runs", str(runs))
     start = time.monotonic()
     outcome = run_program(*arguments, "--name", "good", logs=runs / "logs")
     seconds = time.monotonic() - start

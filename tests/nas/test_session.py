@@ -13,9 +13,11 @@ from nas.record import TrialState
 from nas.run import open_run
 from nas.session import BUDGET_GONE, MAX_ATTEMPTS, MAX_FAILURES, Decision, Session
 from nas.study import Study, StudyError
-from search_spaces.space import SpaceSettings
+from search_spaces.space import CostName, SpaceSettings
 from tests.nas.runs import fill, make_study, open_folder
 from tests.search_spaces.tiny import TwoModels
+
+COSTS: tuple[CostName, ...] = ("params", "macs")
 
 
 def session_in(path: Path, study: Study | None = None, **changes: object) -> Session:
@@ -120,8 +122,21 @@ def test_the_same_seed_gives_the_same_trials_also_across_restarts(tmp_path: Path
 
 
 def test_another_seed_gives_other_trials(tmp_path: Path) -> None:
-    first, second = (session_in(tmp_path / str(seed), seed=seed, references=()) for seed in (0, 1))
-    assert next_lease(first).architecture != next_lease(second).architecture
+    sessions = [session_in(tmp_path / str(seed), seed=seed, references=()) for seed in (0, 1)]
+    for session in sessions:
+        fill(session)
+    first, second = ([trial.architecture for trial in session.record] for session in sessions)
+    assert first[0] == second[0]  # the cheapest architecture
+    assert first[1:] != second[1:]
+
+
+def test_the_ends_of_the_front_are_trained_before_the_sampler_is_asked(tmp_path: Path) -> None:
+    session = session_in(tmp_path, references=())
+    least = {count_cost(session.space.smallest(cost)).total for cost in COSTS}
+    fill(session, fail_every=1000)
+    first = [count_cost(trial.architecture).total for trial in session.record][: len(least)]
+    assert set(first) == least
+    assert first[0].params == min(trial.params for trial in session.front)
 
 
 def test_a_lease_that_a_dead_driver_left_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
