@@ -10,7 +10,11 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError, model_valid
 
 from metaformer.documents import parse_mapping, read_text
 from metaformer.errors import ArchitectureError, explain
-from metaformer.specs import Head, Norm, Spec, Stage, Stem
+from metaformer.specs import AnyStem, Conv, Head, Norm, Spec, Stage, Stem, TokenMap
+
+# How weights are drawn: truncated normals of standard deviation 0.02 and zero biases in linear layers (poolformer), in
+# learned positions too (transformer), in linear layers and convolutions (baselines), or all in PyTorch's way (pytorch).
+Init = Literal["poolformer", "transformer", "baselines", "pytorch"]
 
 
 class Architecture(Spec):
@@ -23,10 +27,11 @@ class Architecture(Spec):
 
     version: Literal[1] = 1
     resolution: PositiveInt = 224
-    stem: Stem = Stem()
+    stem: AnyStem = Stem()
     stages: tuple[Stage, ...]
     head: Head = Head()
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    init: Init = "poolformer"
 
     @model_validator(mode="after")
     def _check_stages(self) -> Self:
@@ -46,7 +51,11 @@ class Architecture(Spec):
                 raise ValueError(
                     f"{field}.width: must stay {previous_width} where there is no downsampling, got {stage.width}"
                 )
+            if stage.class_token and index < len(self.stages) - 1:
+                raise ValueError(f"{field}.class_token: must be false but in the last stage, got true")
             previous_width = stage.width
+        if self.head.pool == "class_token" and not self.stages[-1].class_token:
+            raise ValueError("head.pool: must be mean where the last stage has no class token, got class_token")
         _check_sides(self, self.resolution)
         return self
 
@@ -70,14 +79,23 @@ class Architecture(Spec):
             return _sides(self, self.resolution)
         if self.fixes_resolution:
             raise ArchitectureError(
-                f"resolution: must be {self.resolution}, which a spatial MLP, a random matrix or a position "
-                f"embedding of this architecture fixes, got {resolution}"
+                f"resolution: must be {self.resolution}, which a spatial MLP, a token MLP, a random matrix or "
+                f"a position embedding of this architecture fixes, got {resolution}"
             )
         try:
             _check_sides(self, resolution)
         except ValueError as error:
             raise ArchitectureError(str(error)) from None
         return _sides(self, resolution)
+
+    def token_maps(self, resolution: int | None = None) -> tuple[TokenMap, ...]:
+        """The tokens of each stage's map, for a square image of `resolution` pixels.
+
+        Raises:
+            ArchitectureError: As `sides`.
+        """
+        sides = self.sides(resolution)
+        return tuple(TokenMap(side, stage.class_token) for stage, side in zip(self.stages, sides, strict=True))
 
     @property  # not cached: model_copy would carry the old one along
     def digest(self) -> str:
@@ -146,21 +164,41 @@ def _check_sides(arch: Architecture, resolution: int) -> None:
             raise ValueError(
                 f"resolution: stage {index} would have no token left at {resolution} pixels; take more pixels"
             )
+        mixer = arch.stages[index].mixer
+        if side < mixer.min_side:
+            raise ValueError(
+                f"resolution: must leave stage {index} a map of side {mixer.min_side} for its {mixer.kind}, "
+                f"got {side} at {resolution} pixels"
+            )
 
 
 def _without_defaults(value: BaseModel) -> dict[str, object]:
-    """Fields of a spec that differ from their defaults, and always its `kind`."""
+    """Fields of a spec that differ from their defaults and do something; and its `kind`, but for the usual stem's."""
     if isinstance(value, Norm) and value.kind == "none":
         return {"kind": "none"}
+    idle = _idle_parts(value)
     kept: dict[str, object] = {}
     for name, field in type(value).model_fields.items():
         part = getattr(value, name)
-        if name != "kind" and part == field.default:
+        if name in idle or (part == field.default and (name != "kind" or isinstance(value, Stem))):
             continue
-        if name == "order" and isinstance(value, Head) and value.norm.kind == "none":
-            continue  # nothing that the order could matter to
+        if name == "position_embedding" and part == "learned":
+            part = True  # as it was written before there was a second kind
         kept[name] = _plain(part)
     return kept
+
+
+def _idle_parts(value: BaseModel) -> set[str]:
+    """Fields of one part that change nothing in it."""
+    match value:
+        case Norm(kind="affine"):
+            return {"eps"}
+        case Head(order_matters=False):
+            return {"order"}
+        case Conv():
+            norms = {"pre_norm": value.pre_norm, "post_norm": value.post_norm}
+            return {name for name, norm in norms.items() if norm and norm.kind == "none"}
+    return set()
 
 
 def _plain(part: object) -> object:

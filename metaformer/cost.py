@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from metaformer.architecture import Architecture
-from metaformer.specs import PartCost, Stage
+from metaformer.parts import PartCost, TokenMap, activation_cost
+from metaformer.specs import Stage
 
 
 @dataclass(frozen=True)
 class StageCost:
     """Cost of one stage: what leads into it, and all its blocks' two halves with their norms and scales."""
 
-    embedding: PartCost  # stem or downsampling, and the position embedding
+    embedding: PartCost  # stem or downsampling, class token and position embedding
     mixer: PartCost
     mlp: PartCost
 
@@ -58,23 +59,36 @@ def count_cost(arch: Architecture, *, resolution: int | None = None) -> Cost:
     Raises:
         ArchitectureError: A stage would be smaller than one token at this resolution, or a part is tied to another.
     """
-    sides = arch.sides(resolution)
     stages = []
     in_width = arch.stem.in_channels
-    for index, (stage, side) in enumerate(zip(arch.stages, sides, strict=True)):
+    in_side = arch.resolution if resolution is None else resolution
+    for index, (stage, tokens) in enumerate(zip(arch.stages, arch.token_maps(resolution), strict=True)):
         conv = arch.stem if index == 0 else stage.downsample
-        embedding = conv.cost(in_width, stage.width, side) if conv else PartCost()
-        if stage.position_embedding:
-            embedding += PartCost(params=stage.width * side**2)
-        stages.append(_count_stage(stage, side, embedding))
-        in_width = stage.width
+        embedding = conv.cost(in_width, stage.width, in_side) if conv else PartCost()
+        embedding += _count_tokens_added(stage, tokens)
+        stages.append(_count_stage(stage, tokens, embedding))
+        in_width, in_side = stage.width, tokens.side
     return Cost(stages=tuple(stages), head=arch.head.cost(in_width))
 
 
-def _count_stage(stage: Stage, side: int, embedding: PartCost) -> StageCost:
-    around = stage.norm.cost(stage.width)  # every half-block has a norm and perhaps a scale
-    if stage.layer_scale is not None:
-        around += PartCost(params=stage.width)
-    mixer = (stage.mixer.cost(stage.width, side) + around) * stage.depth
-    mlp = (stage.mlp.cost(stage.width, side) + around) * stage.depth if stage.mlp else PartCost()
-    return StageCost(embedding=embedding, mixer=mixer, mlp=mlp)
+def _count_tokens_added(stage: Stage, tokens: TokenMap) -> PartCost:
+    """Class token and position embedding; a sinusoidal one is frozen."""
+    positions = stage.width * tokens.num_tokens
+    params = (stage.width if stage.class_token else 0) + (positions if stage.position_embedding == "learned" else 0)
+    return PartCost(params=params, frozen_params=positions if stage.position_embedding == "sinusoidal" else 0)
+
+
+def _count_stage(stage: Stage, tokens: TokenMap, embedding: PartCost) -> StageCost:
+    around = stage.norm.cost(stage.width)  # every half-block has a norm and perhaps scales
+    for scale in (stage.layer_scale, stage.res_scale):
+        if scale is not None:
+            around += PartCost(params=stage.width)
+    mixer = stage.mixer.cost(stage.width, tokens) + around
+    if stage.post_activation:
+        weights = stage.width**2
+        linear = PartCost(params=weights + stage.width, macs=weights * tokens.num_tokens)
+        activation = activation_cost(stage.post_activation)
+        mixer, mlp = mixer + activation, linear + around + activation
+    else:
+        mlp = stage.mlp.cost(stage.width, tokens.num_tokens) + around if stage.mlp else PartCost()
+    return StageCost(embedding=embedding, mixer=mixer * stage.depth, mlp=mlp * stage.depth)

@@ -1,14 +1,16 @@
-"""What stands around a mixer: norms, activations, scales, the channel MLP, positions and convolutions.
+"""What stands around a mixer: norms, activations, scales, the channel MLP, class token, positions and convolutions.
 
 B batch, C channels, H height and W width in tokens. Maps are BCHW tensors in channels-last memory, so that a view as
 BHWC or as B(HW)C tokens costs nothing.
 """
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metaformer.specs import Activation, Conv, Mlp, Norm
+from metaformer.parts import Activation, Conv, Mlp, Norm
 
 
 class ChannelLayerNorm(nn.Module):
@@ -25,22 +27,64 @@ class ChannelLayerNorm(nn.Module):
         return F.layer_norm(x_BHWC, self.weight.shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
 
 
+class Affine(nn.Module):
+    """Weight and bias per channel without any statistics."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y_BCHW = x_BCHW * self.weight[:, None, None]
+        return y_BCHW if self.bias is None else y_BCHW + self.bias[:, None, None]
+
+
 def make_norm(spec: Norm, width: int) -> nn.Module:
     """The norm `spec` describes, for maps of `width` channels; BCHW in, BCHW out."""
+    norm: nn.Module
     match spec.kind:
         case "mln":
-            return nn.GroupNorm(1, width, eps=spec.eps)
+            norm = nn.GroupNorm(1, width, eps=spec.eps)
         case "layer_norm":
-            return ChannelLayerNorm(width, eps=spec.eps)
+            norm = ChannelLayerNorm(width, eps=spec.eps)
         case "batch_norm":
-            return nn.BatchNorm2d(width, eps=spec.eps)
+            norm = nn.BatchNorm2d(width, eps=spec.eps)
+        case "affine":
+            norm = Affine(width)
         case "none":
             return nn.Identity()
+    if not spec.bias:
+        norm.register_parameter("bias", None)
+    return norm
+
+
+class StarReLU(nn.Module):
+    """s * relu(x)^2 + b with one learned s, 1 at the start, and one b, 0 at the start (arXiv:2210.13452, eq. 7)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * F.relu(x).square() + self.bias
+
+
+class SquaredReLU(nn.Module):
+    """relu(x)^2 (arXiv:2109.08668)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x).square()
 
 
 def make_activation(name: Activation) -> nn.Module:
     """The element-wise activation called `name`; GELU is the exact one (erf)."""
     match name:
+        case "star_relu":
+            return StarReLU()
+        case "squared_relu":
+            return SquaredReLU()
         case "gelu":
             return nn.GELU()
         case "relu":
@@ -49,12 +93,23 @@ def make_activation(name: Activation) -> nn.Module:
             return nn.SiLU()
 
 
-def make_conv(spec: Conv, in_width: int, width: int) -> nn.Conv2d:
-    """A convolution with bias in PyTorch's default initialisation, as the official stem and downsampling have."""
-    return nn.Conv2d(in_width, width, spec.kernel, spec.stride, spec.padding)
+def make_conv(spec: Conv, in_width: int, width: int) -> nn.Module:
+    """A convolution with bias in PyTorch's default initialisation, with what the spec puts around it; BCHW to BCHW."""
+    conv = nn.Conv2d(in_width, width, spec.kernel, spec.stride, spec.padding)
+    if not (spec.pre_norm or spec.activation or spec.post_norm):
+        return conv
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    if spec.pre_norm:
+        parts["pre_norm"] = make_norm(spec.pre_norm, in_width)
+    parts["conv"] = conv
+    if spec.activation:
+        parts["act"] = make_activation(spec.activation)
+    if spec.post_norm:
+        parts["post_norm"] = make_norm(spec.post_norm, width)
+    return nn.Sequential(parts)
 
 
-def init_linear(linear: nn.Linear) -> None:
+def init_linear(linear: nn.Linear | nn.Conv2d) -> None:
     """Truncated normal weights of standard deviation 0.02 and zero bias."""
     nn.init.trunc_normal_(linear.weight, std=0.02)
     if linear.bias is not None:
@@ -77,9 +132,9 @@ class ChannelMlp(nn.Module):
 
     def __init__(self, width: int, spec: Mlp) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, spec.ratio * width)
+        self.fc1 = nn.Linear(width, spec.ratio * width, bias=spec.bias)
         self.act = make_activation(spec.activation)
-        self.fc2 = nn.Linear(spec.ratio * width, width)
+        self.fc2 = nn.Linear(spec.ratio * width, width, bias=spec.bias)
         init_linear(self.fc1)
         init_linear(self.fc2)
 
@@ -88,12 +143,58 @@ class ChannelMlp(nn.Module):
         return self.fc2(self.act(self.fc1(x_BHWC))).permute(0, 3, 1, 2)
 
 
-class PositionEmbedding(nn.Module):
-    """A learned vector per position, zero at the start, added to the map."""
+class ChannelLinear(nn.Module):
+    """One linear layer over the channels (a 1 x 1 convolution); BCHW in, BCHW out."""
 
-    def __init__(self, width: int, *, side: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.pos_embed = nn.Parameter(torch.zeros(1, width, side, side))
+        self.fc = nn.Linear(width, width)
+        init_linear(self.fc)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.fc(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ClassToken(nn.Module):
+    """Puts a learned token in front of those of a map: BCHW in, one column BC(1+HW)1 out."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.empty(1, 1, width))
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BNC = x_BCHW.flatten(2).transpose(1, 2)
+        x_BNC = torch.cat([self.cls_token.expand(len(x_BNC), -1, -1), x_BNC], dim=1)
+        return x_BNC.transpose(1, 2).unsqueeze(3)
+
+
+class PositionEmbedding(nn.Module):
+    """A learned vector per position, zero at the start, added to a map of `shape` (height, width)."""
+
+    def __init__(self, width: int, *, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.pos_embed = nn.Parameter(torch.zeros(1, width, *shape))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return x_BCHW + self.pos_embed
+
+
+class SinusoidalPositions(nn.Module):
+    """A frozen table of sines and cosines, in row-major order of the positions, added to a map of `shape`.
+
+    Position p, channel c: sin (c even) or cos (c odd) of p / 10000^(2 floor(c / 2) / C) (arXiv:1706.03762, 3.5).
+    """
+
+    pos_embed: Tensor
+
+    def __init__(self, width: int, *, shape: tuple[int, int]) -> None:
+        super().__init__()
+        positions = torch.arange(shape[0] * shape[1], dtype=torch.float64)
+        channels = torch.arange(width)
+        angles_CN = positions / 10000.0 ** (2 * (channels // 2) / width)[:, None].double()
+        table_CN = torch.where(channels[:, None] % 2 == 0, angles_CN.sin(), angles_CN.cos())
+        self.register_buffer("pos_embed", table_CN.view(1, width, *shape).float())
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW + self.pos_embed.to(x_BCHW.dtype)

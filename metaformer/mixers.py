@@ -1,6 +1,7 @@
 """Token mixers: the modules behind the specs, in one registry.
 
-B batch, C channels, H height, W width, N = H * W tokens, h heads, d channels of a head.
+B batch, C channels, H height, W width, N = H * W tokens, M tokens of a smaller map, h heads, d channels of a
+head.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metaformer.errors import ArchitectureError, unknown_name
-from metaformer.layers import init_linear
+from metaformer.layers import ChannelLayerNorm, init_linear, make_activation
 from metaformer.specs import (
     AttentionSpec,
     DepthwiseConvSpec,
@@ -19,7 +20,10 @@ from metaformer.specs import (
     MixerSpec,
     PoolSpec,
     RandomSpec,
+    ReducedAttentionSpec,
+    SepConvSpec,
     SpatialMlpSpec,
+    TokenMlpSpec,
 )
 
 Layout = Literal["BCHW", "BNC"]
@@ -98,8 +102,8 @@ class AttentionMixer(nn.Module):
     def __init__(self, width: int, spec: AttentionSpec, *, side: int) -> None:
         super().__init__()
         self.head_size = spec.head_size
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.proj = nn.Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * width, bias=spec.qkv_bias)
+        self.proj = nn.Linear(width, width, bias=spec.proj_bias)
         init_linear(self.qkv)
         init_linear(self.proj)
 
@@ -109,17 +113,64 @@ class AttentionMixer(nn.Module):
         return self.proj(y_BhNd.transpose(1, 2).flatten(2))
 
 
+@register_mixer("reduced_attention", layout="BCHW")
+class ReducedAttentionMixer(nn.Module):
+    """Self-attention to keys and values of a smaller map (PVT, arXiv:2102.12122, eqs. 1 to 3)."""
+
+    def __init__(self, width: int, spec: ReducedAttentionSpec, *, side: int) -> None:
+        super().__init__()
+        self.head_size = spec.head_size
+        self.q = nn.Linear(width, width)
+        self.reduce = nn.Conv2d(width, width, spec.reduction, spec.reduction)
+        self.norm = ChannelLayerNorm(width, eps=1e-5)
+        self.kv = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
+        for linear in (self.q, self.kv, self.proj):
+            init_linear(linear)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BNC = x_BCHW.flatten(2).transpose(1, 2)
+        reduced_BMC = self.norm(self.reduce(x_BCHW)).flatten(2).transpose(1, 2)
+        q_BhNd = self.q(x_BNC).unflatten(2, (-1, self.head_size)).transpose(1, 2)
+        k_BhMd, v_BhMd = self.kv(reduced_BMC).unflatten(2, (2, -1, self.head_size)).permute(2, 0, 3, 1, 4).unbind(0)
+        y_BhNd = F.scaled_dot_product_attention(q_BhNd, k_BhMd, v_BhMd)
+        y_BNC = self.proj(y_BhNd.transpose(1, 2).flatten(2))
+        return y_BNC.transpose(1, 2).unflatten(2, x_BCHW.shape[2:])
+
+
+def over_positions(linear: nn.Linear, x_BNC: Tensor) -> Tensor:
+    """A linear layer along the positions, the same for every channel."""
+    y_BNC = torch.matmul(linear.weight, x_BNC)
+    return y_BNC if linear.bias is None else y_BNC + linear.bias[:, None]
+
+
 @register_mixer("spatial_mlp", layout="BNC")
 class SpatialMlpMixer(nn.Module):
-    """One linear layer over the positions, the same for every channel; no bias (the paper's SpatialFC)."""
+    """One linear layer over the positions, the same for every channel (the paper's SpatialFC; ResMLP's with bias)."""
 
     def __init__(self, width: int, spec: SpatialMlpSpec, *, side: int) -> None:
         super().__init__()
-        self.fc = nn.Linear(side**2, side**2, bias=False)
+        self.fc = nn.Linear(side**2, side**2, bias=spec.bias)
         init_linear(self.fc)
 
     def forward(self, x_BNC: Tensor) -> Tensor:
-        return torch.matmul(self.fc.weight, x_BNC)
+        return over_positions(self.fc, x_BNC)
+
+
+@register_mixer("token_mlp", layout="BNC")
+class TokenMlpMixer(nn.Module):
+    """Two linear layers over the positions with an activation between (MLP-Mixer, arXiv:2105.01601, eq. 1)."""
+
+    def __init__(self, width: int, spec: TokenMlpSpec, *, side: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(side**2, spec.hidden)
+        self.act = make_activation(spec.activation)
+        self.fc2 = nn.Linear(spec.hidden, side**2)
+        init_linear(self.fc1)
+        init_linear(self.fc2)
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        return over_positions(self.fc2, self.act(over_positions(self.fc1, x_BNC)))
 
 
 @register_mixer("dwconv", layout="BCHW")
@@ -132,6 +183,26 @@ class DepthwiseConvMixer(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.conv(x_BCHW)
+
+
+@register_mixer("sep_conv", layout="BCHW")
+class SepConvMixer(nn.Module):
+    """Linear, activation, depthwise convolution, linear; no biases (arXiv:2210.13452, eq. 9)."""
+
+    def __init__(self, width: int, spec: SepConvSpec, *, side: int) -> None:
+        super().__init__()
+        hidden = spec.ratio * width
+        self.pwconv1 = nn.Linear(width, hidden, bias=False)
+        self.act1 = make_activation(spec.activation)
+        self.dwconv = nn.Conv2d(hidden, hidden, spec.size, padding=spec.size // 2, groups=hidden, bias=False)
+        self.pwconv2 = nn.Linear(hidden, width, bias=False)
+        init_linear(self.pwconv1)
+        init_linear(self.pwconv2)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        hidden_BHWC = self.act1(self.pwconv1(x_BCHW.permute(0, 2, 3, 1)))
+        mixed_BCHW = self.dwconv(hidden_BHWC.permute(0, 3, 1, 2))
+        return self.pwconv2(mixed_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 @register_mixer("identity", layout="BCHW")

@@ -10,15 +10,29 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from metaformer import zoo
-from metaformer.architecture import Architecture
+from metaformer.architecture import Architecture, Init
 from metaformer.errors import ArchitectureError, unknown_name
-from metaformer.layers import ChannelMlp, LayerScale, PositionEmbedding, init_linear, make_conv, make_norm
+from metaformer.layers import (
+    ChannelLayerNorm,
+    ChannelLinear,
+    ChannelMlp,
+    ClassToken,
+    LayerScale,
+    PositionEmbedding,
+    SinusoidalPositions,
+    init_linear,
+    make_activation,
+    make_conv,
+    make_norm,
+)
 from metaformer.mixers import make_mixer
-from metaformer.specs import Conv, Head, Stage
+from metaformer.parts import Activation, Conv, TokenMap, TokensToToken
+from metaformer.specs import Head, Stage
+from metaformer.tokens_to_token import TokensToTokenStem
 
 
 class Branch(nn.Module):
-    """One half of a block: x + drop_path(scale(part(norm(x)))); without residual the branch alone."""
+    """One half of a block: res_scale(x) + drop_path(scale(part(norm(x)))); without residual the branch alone."""
 
     def __init__(self, part: nn.Module, stage: Stage, *, drop_path: float) -> None:
         super().__init__()
@@ -27,54 +41,132 @@ class Branch(nn.Module):
         self.part = part
         self.scale = nn.Identity() if stage.layer_scale is None else LayerScale(stage.width, init=stage.layer_scale)
         self.drop_path = DropPath(drop_path) if drop_path and stage.residual else nn.Identity()
+        self.res_scale = nn.Identity() if stage.res_scale is None else LayerScale(stage.width, init=stage.res_scale)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         y_BCHW = self.drop_path(self.scale(self.part(self.norm(x_BCHW))))
+        return self.res_scale(x_BCHW) + y_BCHW if self.residual else y_BCHW
+
+
+class PostActivationBranch(nn.Module):
+    """One half of a ConvMixer block: x + drop_path(norm(act(part(x)))); without residual the branch alone."""
+
+    def __init__(
+        self, part: nn.Module, stage: Stage, *, activation: Activation, residual: bool, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.residual = residual
+        self.part = part
+        self.act = make_activation(activation)
+        self.norm = make_norm(stage.norm, stage.width)
+        self.drop_path = DropPath(drop_path) if drop_path and residual else nn.Identity()
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y_BCHW = self.drop_path(self.norm(self.act(self.part(x_BCHW))))
         return x_BCHW + y_BCHW if self.residual else y_BCHW
 
 
 class Block(nn.Module):
-    """The general MetaFormer block: a mixer half, then a channel-MLP half (arXiv:2111.11418, eqs. 2 and 3)."""
+    """The general MetaFormer block: a mixer half, then a channel-MLP half (arXiv:2111.11418, eqs. 2 and 3).
+
+    ConvMixer's activates and normalises behind each part, and its second half is one linear layer without a skip
+    (arXiv:2201.09792, eqs. 2 and 3).
+    """
 
     def __init__(self, stage: Stage, *, side: int, drop_path: float) -> None:
         super().__init__()
-        self.mixer = Branch(make_mixer(stage.mixer, stage.width, side=side), stage, drop_path=drop_path)
+        mixer, activation = make_mixer(stage.mixer, stage.width, side=side), stage.post_activation
+        self.mixer: nn.Module
+        self.mlp: nn.Module = nn.Identity()
+        if activation:
+            self.mixer = PostActivationBranch(
+                mixer, stage, activation=activation, residual=stage.residual, drop_path=drop_path
+            )
+            self.mlp = PostActivationBranch(
+                ChannelLinear(stage.width), stage, activation=activation, residual=False, drop_path=0.0
+            )
+            return
+        self.mixer = Branch(mixer, stage, drop_path=drop_path)
         if stage.mlp:
-            self.mlp: nn.Module = Branch(ChannelMlp(stage.width, stage.mlp), stage, drop_path=drop_path)
-        else:
-            self.mlp = nn.Identity()
+            self.mlp = Branch(ChannelMlp(stage.width, stage.mlp), stage, drop_path=drop_path)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.mlp(self.mixer(x_BCHW))
 
 
 class MetaFormerStage(nn.Module):
-    """What leads into a stage (stem or downsampling, positions), then its blocks."""
+    """What leads into a stage (stem or downsampling, class token, positions), then its blocks."""
 
-    def __init__(self, stage: Stage, *, embed: Conv | None, in_width: int, side: int, drop_paths: list[float]) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        *,
+        embed: Conv | TokensToToken | None,
+        in_width: int,
+        tokens: TokenMap,
+        drop_paths: list[float],
+    ) -> None:
         super().__init__()
-        self.embed = make_conv(embed, in_width, stage.width) if embed else nn.Identity()
-        self.position = PositionEmbedding(stage.width, side=side) if stage.position_embedding else nn.Identity()
-        self.blocks = nn.Sequential(*(Block(stage, side=side, drop_path=rate) for rate in drop_paths))
+        self.embed = _make_embedding(embed, in_width, stage.width)
+        self.class_token = ClassToken(stage.width) if stage.class_token else nn.Identity()
+        self.position = _make_positions(stage, tokens)
+        self.blocks = nn.Sequential(*(Block(stage, side=tokens.side, drop_path=rate) for rate in drop_paths))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.blocks(self.position(self.embed(x_BCHW)))
+        return self.blocks(self.position(self.class_token(self.embed(x_BCHW))))
+
+
+def _make_embedding(spec: Conv | TokensToToken | None, in_width: int, width: int) -> nn.Module:
+    if spec is None:
+        return nn.Identity()
+    return TokensToTokenStem(width, spec) if isinstance(spec, TokensToToken) else make_conv(spec, in_width, width)
+
+
+def _make_positions(stage: Stage, tokens: TokenMap) -> nn.Module:
+    match stage.position_embedding:
+        case "learned":
+            return PositionEmbedding(stage.width, shape=tokens.shape)
+        case "sinusoidal":
+            return SinusoidalPositions(stage.width, shape=tokens.shape)
+        case None:
+            return nn.Identity()
 
 
 class ClassifierHead(nn.Module):
-    """Norm and mean over the positions in the order the spec states, then a linear layer; BCHW in, logits out."""
+    """Norm and pooling in the order the spec states, perhaps a hidden layer, a linear layer; BCHW in, logits out."""
 
     def __init__(self, width: int, spec: Head) -> None:
         super().__init__()
         self.norm_first = spec.order == "norm_then_pool"
+        self.take_class_token = spec.pool == "class_token"
         self.norm = make_norm(spec.norm, width)
-        self.fc = nn.Linear(width, spec.num_classes)
+        hidden = spec.hidden_ratio * width if spec.hidden_ratio else width
+        self.hidden = HiddenLayer(width, hidden) if spec.hidden_ratio else nn.Identity()
+        self.dropout = nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()
+        self.fc = nn.Linear(hidden, spec.num_classes)
         init_linear(self.fc)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        if self.norm_first:
-            return self.fc(self.norm(x_BCHW).mean((2, 3)))
-        return self.fc(self.norm(x_BCHW.mean((2, 3), keepdim=True)).flatten(1))
+        x_BC11 = self.pool(self.norm(x_BCHW)) if self.norm_first else self.norm(self.pool(x_BCHW))
+        return self.fc(self.dropout(self.hidden(x_BC11).flatten(1)))
+
+    def pool(self, x_BCHW: Tensor) -> Tensor:
+        """The class token, which comes first, or the mean of all tokens; BC11."""
+        return x_BCHW[:, :, :1] if self.take_class_token else x_BCHW.mean((2, 3), keepdim=True)
+
+
+class HiddenLayer(nn.Module):
+    """Linear, squared ReLU, layer norm of eps 1e-5 (the head of ConvFormer and CAFormer); BC11 in, BD11 out."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(width, hidden)
+        self.act = make_activation("squared_relu")
+        self.norm = ChannelLayerNorm(hidden, eps=1e-5)
+        init_linear(self.fc)
+
+    def forward(self, x_BC11: Tensor) -> Tensor:
+        return self.norm(self.act(self.fc(x_BC11.flatten(1)))[:, :, None, None])
 
 
 class MetaFormer(nn.Module):
@@ -86,15 +178,20 @@ class MetaFormer(nn.Module):
         rates = [arch.drop_path * i / max(arch.depth - 1, 1) for i in range(arch.depth)]
         self.stages = nn.ModuleList()
         in_width = arch.stem.in_channels
-        for index, (stage, side) in enumerate(zip(arch.stages, arch.sides(), strict=True)):
+        for index, (stage, tokens) in enumerate(zip(arch.stages, arch.token_maps(), strict=True)):
             embed = arch.stem if index == 0 else stage.downsample
             drop_paths, rates = rates[: stage.depth], rates[stage.depth :]
-            self.stages.append(MetaFormerStage(stage, embed=embed, in_width=in_width, side=side, drop_paths=drop_paths))
+            self.stages.append(
+                MetaFormerStage(stage, embed=embed, in_width=in_width, tokens=tokens, drop_paths=drop_paths)
+            )
             in_width = stage.width
         self.head = ClassifierHead(in_width, arch.head)
+        _initialise(self, arch.init)
+        if arch.head.zero_init:
+            nn.init.zeros_(self.head.fc.weight)
 
     def features(self, x_BCHW: Tensor) -> list[Tensor]:
-        """The map after each stage, BCHW, finest first."""
+        """The map after each stage, BCHW, finest first; with a class token its tokens as one column, BC(1+HW)1."""
         x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
         maps = []
         for stage in self.stages:
@@ -104,6 +201,17 @@ class MetaFormer(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.head(self.features(x_BCHW)[-1])
+
+
+def _initialise(model: nn.Module, init: Init) -> None:
+    """Draw again what this way of initialisation draws otherwise than the parts do by themselves."""
+    for module in model.modules():
+        if init == "pytorch" and isinstance(module, nn.Linear | nn.Conv2d):
+            module.reset_parameters()
+        elif init == "baselines" and isinstance(module, nn.Conv2d):
+            init_linear(module)
+        elif init == "transformer" and isinstance(module, PositionEmbedding):
+            nn.init.trunc_normal_(module.pos_embed, std=0.02)
 
 
 def build(source: Architecture | str | Path) -> MetaFormer:

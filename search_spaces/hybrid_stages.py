@@ -118,7 +118,7 @@ class HybridStages(SearchSpace):
                 width=round(widths[i] * self.settings.width_scale),
                 mixer=mixers[i],
                 downsample=Downsample() if i else None,
-                position_embedding=i == first_attention,
+                position_embedding="learned" if i == first_attention else None,
                 norm=norms[i],
                 layer_scale=1e-5 if depth <= 24 else 1e-6,
             )

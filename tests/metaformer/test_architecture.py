@@ -75,10 +75,13 @@ stages:
 - {depth: 1, width: 16, mixer: {kind: pool}, downsample: {}}
 - {depth: 1, width: 16, mixer: {kind: dwconv}}
 """
+CONVMIXER_BLOCK = {"mlp": None, "layer_scale": None, "post_activation": "gelu"}
 OTHER_KIND = {
     "mln": "layer_norm",
     "gelu": "relu",
     "norm_then_pool": "pool_then_norm",
+    "learned": "sinusoidal",
+    "poolformer": "transformer",
     "pool": "dwconv",
     "dwconv": "pool",
 }
@@ -103,12 +106,27 @@ def with_leaf(raw: dict[str, Any], path: tuple[Any, ...], value: object) -> dict
     return copied
 
 
+# There is one version; the test itself changes the others.
+UNTRIED = {"version", "width", "pool", "class_token", "post_activation"}
+FROM_NOTHING: dict[str, list[object]] = {  # other values of fields that are null or zero
+    "pre_norm": [{}, {"kind": "layer_norm"}],
+    "post_norm": [{}, {"kind": "layer_norm"}],
+    "activation": ["relu", "star_relu"],
+    "position_embedding": ["learned", "sinusoidal"],
+    "res_scale": [0.1, 0.2],
+    "dropout": [0.1, 0.2],
+    "hidden_ratio": [1, 2],
+}
+
+
 def other_values(path: tuple[Any, ...], value: object) -> list[object]:
     """Other values that the field at `path` may take."""
     others: list[object]
     match path[-1], value:
-        case ("version", _) | ("width", _) | ("kind", "attention"):
-            others = []  # one version; widths and whole mixers are changed by the test itself
+        case (name, _) if name in UNTRIED or value in ("attention", "conv"):
+            others = []
+        case (name, None | 0.0) if name in FROM_NOTHING:
+            others = FROM_NOTHING[name]
         case "downsample", None:
             others = [{"stride": 1}] if path[1] > 0 else []
         case "layer_scale", float():
@@ -136,6 +154,11 @@ def test_every_field_enters_the_digest() -> None:
         with_leaf(raw, ("stages", 0, "mlp"), None),
         with_leaf(raw, ("stages", 0, "mixer"), {"kind": "identity"}),
         with_leaf(raw, ("stages",), raw["stages"][:1]),
+        with_leaf(raw, ("stem",), {"kind": "tokens_to_token"}),
+        with_leaf(raw, ("stem",), {"kind": "tokens_to_token", "attention": "transformer"}),
+        with_leaf(raw, ("stages",), [stage | CONVMIXER_BLOCK for stage in raw["stages"]]),
+        with_leaf(raw, ("stages",), [raw["stages"][0] | {"class_token": True}]),
+        with_leaf(raw, ("stages",), [raw["stages"][0] | {"class_token": True}]) | {"head": {"pool": "class_token"}},
         with_leaf(raw, ("stages",), [stage | {"width": 24} for stage in raw["stages"]]),
     ]
     digests = {Architecture.model_validate(each).digest for each in (raw, *others)}
@@ -235,7 +258,7 @@ BAD_TEXTS = {
     f"{{resolutoin: 64, stages: [{STAGE}]}}": r"^resolutoin: unknown name 'resolutoin'; known, .*first: resolution, ",
     f'{{"drop\\npath": 1, stages: [{STAGE}]}}': r"^drop path: unknown name 'drop.npath'; .* first: drop_path, ",
     f"{{stem: {{kernal: 3}}, stages: [{STAGE}]}}": r"^stem.kernal: unknown name 'kernal'; known, .*first: kernel, ",
-    f"{{head: {{norm: {{epsilon: 1}}}}, stages: [{STAGE}]}}": r"^head.norm.epsilon: unknown .*first: eps, kind$",
+    f"{{head: {{norm: {{epsilon: 1}}}}, stages: [{STAGE}]}}": r"^head.norm.epsilon: unknown .*first: eps, kind, bias$",
     "stages: [{depth: 1, widht: 8}]": r"^stages.0.width: must be given \(and 2 more\)$",
     "stages: [{depth: 1, width: 8, mixer: {kind: pool}, widht: 8}]": r"^stages.0.widht: unknown name .*first: width, ",
     "stages: [{depth: 1, width: 8, mixer: {kind: pool}, mlp: {raito: 8}}]": r"^stages.0.mlp.raito: .*first: ratio, act",
@@ -357,6 +380,7 @@ def test_the_width_may_stay_where_there_is_no_downsampling_and_change_where_ther
         ({"drop_path": 0.3, "depth": 1}, {"drop_path": 0.0}),
         ({"drop_path": 0.3, "residual": False}, {"drop_path": 0.0}),
         ({"eps": 1e-3, "norm": "none"}, {"eps": 1e-6}),
+        ({"eps": 1e-3, "norm": "affine"}, {"eps": 1e-6}),
         ({"order": "pool_then_norm", "norm": "none"}, {"order": "norm_then_pool"}),
     ],
 )

@@ -80,7 +80,7 @@ def test_layer_scale_multiplies_each_channel_by_its_own_factor() -> None:
 
 
 def test_positions_are_zero_at_the_start_and_added() -> None:
-    position = PositionEmbedding(8, side=5)
+    position = PositionEmbedding(8, shape=(5, 5))
     assert torch.equal(position(a_map()), a_map())
     nn.init.normal_(position.pos_embed)
     torch.testing.assert_close(position(a_map()) - a_map(), position.pos_embed.double().expand(3, 8, 5, 5))

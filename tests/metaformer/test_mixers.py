@@ -22,8 +22,12 @@ from metaformer.specs import (
     PartCost,
     PoolSpec,
     RandomSpec,
+    ReducedAttentionSpec,
+    SepConvSpec,
     SpatialMlpSpec,
     Stage,
+    TokenMap,
+    TokenMlpSpec,
 )
 
 ALL_SPECS = [
@@ -33,6 +37,9 @@ ALL_SPECS = [
     DepthwiseConvSpec(),
     IdentitySpec(),
     RandomSpec(),
+    ReducedAttentionSpec(head_size=4, reduction=3),
+    SepConvSpec(),
+    TokenMlpSpec(hidden=5),
 ]
 
 
@@ -97,6 +104,80 @@ def test_spatial_mlp_is_one_matrix_over_row_major_positions_for_all_channels() -
     (weight,) = mixer.parameters()
     w_HWIJ = weight.view(6, 6, 6, 6)
     torch.testing.assert_close(mixer(x_BCHW), torch.einsum("hwij,bcij->bchw", w_HWIJ, x_BCHW))
+
+
+def randomise(mixer: nn.Module) -> dict[str, Tensor]:
+    """Draw all weights anew, biases, scales and norms too; the weights by name."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in mixer.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 2)
+    return {name.removeprefix("mixer."): parameter.detach() for name, parameter in mixer.named_parameters()}
+
+
+def test_spatial_mlp_may_have_a_bias_for_each_position() -> None:
+    x_BCHW = a_map()
+    mixer = make_mixer(SpatialMlpSpec(bias=True), 8, side=6).double()
+    weights = randomise(mixer)
+    expected = torch.einsum("nm,bcm->bcn", weights["fc.weight"], x_BCHW.flatten(2)) + weights["fc.bias"]
+    torch.testing.assert_close(mixer(x_BCHW), expected.view(x_BCHW.shape))
+
+
+def test_attention_may_have_biases_on_query_key_and_value_and_none_on_the_projection() -> None:
+    x_BCHW = a_map()
+    mixer = make_mixer(AttentionSpec(head_size=8, qkv_bias=True, proj_bias=False), 8, side=6).double()
+    weights = randomise(mixer)
+    assert set(weights) == {"qkv.weight", "qkv.bias", "proj.weight"}
+    qkv_BN3C = x_BCHW.flatten(2).mT @ weights["qkv.weight"].T + weights["qkv.bias"]
+    q_BNC, k_BNC, v_BNC = qkv_BN3C.split(8, dim=2)
+    y_BNC = torch.softmax(q_BNC @ k_BNC.mT / 8**0.5, dim=-1) @ v_BNC @ weights["proj.weight"].T
+    torch.testing.assert_close(mixer(x_BCHW), y_BNC.mT.reshape(x_BCHW.shape))
+
+
+@pytest.mark.parametrize(("reduction", "side"), [(2, 6), (3, 6), (4, 6), (6, 6), (2, 7)])
+def test_reduced_attention_looks_at_the_layer_norm_of_strided_windows(reduction: int, side: int) -> None:
+    """PVT: queries from all tokens; keys and values from windows of r x r, a rest at the edge unseen."""
+    x_BCHW = a_map(side=side)
+    mixer = make_mixer(ReducedAttentionSpec(head_size=4, reduction=reduction), 8, side=side).double()
+    weights = randomise(mixer)
+    rows = range(0, side - reduction + 1, reduction)
+    patches = [x_BCHW[:, :, i : i + reduction, j : j + reduction] for i in rows for j in rows]
+    reduced = [torch.einsum("bcij,dcij->bd", patch, weights["reduce.weight"]) for patch in patches]
+    reduced_BMC = torch.stack(reduced, dim=1) + weights["reduce.bias"]
+    centred = reduced_BMC - reduced_BMC.mean(2, keepdim=True)
+    normed_BMC = centred / (centred.square().mean(2, keepdim=True) + 1e-5).sqrt()
+    normed_BMC = normed_BMC * weights["norm.weight"] + weights["norm.bias"]
+    q_BNC = x_BCHW.flatten(2).mT @ weights["q.weight"].T + weights["q.bias"]
+    k_BMC, v_BMC = (normed_BMC @ weights["kv.weight"].T + weights["kv.bias"]).split(8, dim=2)
+    heads = []
+    for head in (slice(0, 4), slice(4, 8)):
+        attention_BNM = torch.softmax(q_BNC[..., head] @ k_BMC[..., head].mT / 4**0.5, dim=-1)
+        heads.append(attention_BNM @ v_BMC[..., head])
+    y_BNC = torch.cat(heads, dim=-1) @ weights["proj.weight"].T + weights["proj.bias"]
+    torch.testing.assert_close(mixer(x_BCHW), y_BNC.mT.reshape(x_BCHW.shape))
+
+
+def test_token_mlp_is_two_layers_over_the_positions_of_each_channel() -> None:
+    x_BCHW = a_map()
+    mixer = make_mixer(TokenMlpSpec(hidden=5, activation="relu"), 8, side=6).double()
+    weights = randomise(mixer)
+    hidden_BCh = (x_BCHW.flatten(2) @ weights["fc1.weight"].T + weights["fc1.bias"]).clamp(min=0)
+    expected = hidden_BCh @ weights["fc2.weight"].T + weights["fc2.bias"]
+    torch.testing.assert_close(mixer(x_BCHW), expected.view(x_BCHW.shape))
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_sep_conv_is_linear_star_relu_depthwise_and_linear_without_biases(size: int) -> None:
+    x_BCHW = a_map()
+    mixer = make_mixer(SepConvSpec(size=size, ratio=3), 8, side=6).double()
+    weights = randomise(mixer)
+    assert set(weights) == {"pwconv1.weight", "act1.scale", "act1.bias", "dwconv.weight", "pwconv2.weight"}
+    hidden = torch.einsum("dc,bchw->bdhw", weights["pwconv1.weight"], x_BCHW)
+    hidden = weights["act1.scale"] * hidden.clamp(min=0) ** 2 + weights["act1.bias"]
+    neighbours = np.nan_to_num(windows(hidden.numpy(), size))
+    mixed = np.einsum("bdhwij,dij->bdhw", neighbours, weights["dwconv.weight"][:, 0].numpy())
+    expected = torch.einsum("cd,bdhw->bchw", weights["pwconv2.weight"], torch.from_numpy(mixed))
+    torch.testing.assert_close(mixer(x_BCHW), expected)
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
@@ -182,7 +263,7 @@ def test_a_new_mixer_is_a_spec_and_a_module(monkeypatch: pytest.MonkeyPatch) -> 
         kind: Literal["gain"] = "gain"
         gain: int = 2
 
-        def cost(self, width: int, side: int) -> PartCost:
+        def cost(self, width: int, tokens: TokenMap) -> PartCost:
             return PartCost(params=width)
 
     @register_mixer("gain", layout="BCHW")
@@ -227,7 +308,7 @@ def test_a_spec_without_a_module_is_refused_when_a_model_is_built() -> None:
     class Hyena(MixerSpec):
         kind: Literal["hyena"] = "hyena"
 
-        def cost(self, width: int, side: int) -> PartCost:
+        def cost(self, width: int, tokens: TokenMap) -> PartCost:
             return PartCost()
 
     try:

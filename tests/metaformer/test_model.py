@@ -3,65 +3,22 @@
 B batch, C channels, H height, W width.
 """
 
-import re
-from functools import reduce
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from metaformer import Architecture, ArchitectureError, MetaFormer, build, zoo
+from metaformer import Architecture, ArchitectureError, build, zoo
 from metaformer.model import Branch, resolve
 from metaformer.specs import Head, IdentitySpec, Norm, PoolSpec, Stage, Stem
+from tests.metaformer.timm_weights import pair_with_timm
 from tests.strategies import architectures
 
 POOLFORMERS = ["poolformer_s12", "poolformer_s24", "poolformer_s36", "poolformer_m36", "poolformer_m48"]
-
-
-def random_like(state: dict[str, Tensor], *, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Random weights for every name: scales of 0.5 to 1, so that each block matters; the rest keep the variance."""
-    generator = torch.Generator().manual_seed(0)
-    drawn = {}
-    for name, tensor in state.items():
-        if name.endswith("scale") or (tensor.ndim == 1 and name.endswith("weight")):  # LayerScale, norm
-            drawn[name] = 0.5 + 0.5 * torch.rand(tensor.shape, generator=generator, dtype=dtype)
-        else:
-            inputs = tensor[0].numel() if tensor.ndim > 1 else 16
-            drawn[name] = torch.randn(tensor.shape, generator=generator, dtype=dtype) / inputs**0.5
-    return drawn
-
-
-def from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """timm's PoolFormer weights under our names; its 1 x 1 convolutions become linear layers."""
-    rules = [
-        (r"^stem\.conv\.", "stages.0.embed."),
-        (r"\.downsample\.conv\.", ".embed."),
-        (r"\.norm1\.", ".mixer.norm."),
-        (r"\.norm2\.", ".mlp.norm."),
-        (r"\.layer_scale1\.", ".mixer.scale."),
-        (r"\.layer_scale2\.", ".mlp.scale."),
-        (r"\.mlp\.fc", ".mlp.part.fc"),
-    ]
-    ours = {}
-    for theirs, tensor in state.items():
-        name = reduce(lambda text, rule: re.sub(*rule, text), rules, theirs)
-        ours[name] = tensor.flatten(1) if ".part.fc" in name and tensor.ndim == 4 else tensor
-    return ours
-
-
-def pair_with_timm(name: str, *, dtype: torch.dtype) -> tuple[MetaFormer, nn.Module]:
-    """Our model and timm's on the same random weights."""
-    with torch.device("meta"):
-        ours, theirs = build(zoo.get(name)), timm.create_model(name)
-    state = random_like(theirs.state_dict(), dtype=dtype)
-    theirs.load_state_dict(state, assign=True)
-    ours.load_state_dict(from_timm(state), assign=True)
-    return ours.eval(), theirs.eval()
 
 
 def image(side: int, *, batch: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -103,14 +60,18 @@ def test_poolformer_logits_are_features_of_timm_under_the_official_head() -> Non
 def small(name: str) -> Architecture:
     """A zoo model of the same pattern: one block of each stage, an eighth of the widths, 64 pixels."""
     raw = zoo.get(name).model_dump()
-    raw["resolution"] = 64
-    raw["head"]["num_classes"] = 5
+    raw["resolution"] = min(64, raw["resolution"])
+    raw["head"] |= {"num_classes": 5, "zero_init": False, "dropout": 0.0}
+    raw["drop_path"] = 0.0
+    if raw["stem"]["kind"] == "tokens_to_token":
+        raw["stem"]["token_width"] = 8
     for stage in raw["stages"]:
         stage["depth"] = 1
         stage["width"] //= 8
-        if stage["mixer"]["kind"] == "attention":
-            stage["mixer"]["head_size"] = 8
-        stage["layer_scale"] = 0.5
+        if "head_size" in stage["mixer"]:
+            stage["mixer"]["head_size"] //= 8
+        if stage["layer_scale"] is not None:
+            stage["layer_scale"] = 0.5
     return Architecture.model_validate(raw)
 
 
@@ -118,7 +79,7 @@ def small(name: str) -> Architecture:
 def test_every_parameter_of_every_zoo_pattern_gets_a_gradient(name: str) -> None:
     torch.manual_seed(0)
     model = build(small(name))
-    logits = model(image(64, batch=3))
+    logits = model(image(model.arch.resolution, batch=3))
     assert logits.shape == (3, 5)
     F.cross_entropy(logits, torch.tensor([0, 1, 4])).backward()
     for path, parameter in model.named_parameters():
@@ -144,7 +105,7 @@ def test_any_architecture_runs_forward_and_backward(arch: Architecture) -> None:
 def test_features_have_the_widths_and_sides_that_the_architecture_states(arch: Architecture) -> None:
     with torch.device("meta"):
         maps = build(arch).eval().features(torch.zeros(1, arch.stem.in_channels, arch.resolution, arch.resolution))
-    expected = [(1, stage.width, side, side) for stage, side in zip(arch.stages, arch.sides(), strict=True)]
+    expected = [(1, stage.width, *tokens.shape) for stage, tokens in zip(arch.stages, arch.token_maps(), strict=True)]
     assert [tuple(map_BCHW.shape) for map_BCHW in maps] == expected
 
 
@@ -153,7 +114,7 @@ def test_features_have_the_widths_and_sides_that_the_architecture_states(arch: A
 def test_the_memory_format_of_the_image_does_not_change_the_logits(name: str) -> None:
     torch.manual_seed(0)
     model = build(small(name)).eval()
-    x_BCHW = image(64)
+    x_BCHW = image(model.arch.resolution)
     channels_last = x_BCHW.contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(model(x_BCHW), model(channels_last), rtol=0, atol=0)
 

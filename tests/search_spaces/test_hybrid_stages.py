@@ -25,7 +25,7 @@ SMALL = SpaceSettings(
 )
 IMAGENET_SPACE = search_spaces.get("hybrid_stages")
 SMALL_SPACE = search_spaces.get("hybrid_stages", SMALL)
-NOT_EXPRESSIBLE = {
+NOT_EXPRESSIBLE = {  # of the paper whose models the space is made from
     "metaformer_random_s12_224",
     "poolformer_s12_no_norm",
     "poolformer_s12_relu",
@@ -53,10 +53,11 @@ def test_a_hand_designed_model_is_a_point_of_the_space_exactly(name: str) -> Non
 
 def test_references_are_all_models_of_the_zoo_that_the_genes_can_express() -> None:
     assert {name for name in zoo.names() if IMAGENET_SPACE.contains(zoo.get(name))} == set(REFERENCES)
-    assert set(zoo.names()) - set(REFERENCES) == NOT_EXPRESSIBLE
+    of_the_paper = {name for name in zoo.names() if name.startswith(("poolformer_", "metaformer_"))}
+    assert of_the_paper == set(REFERENCES) | NOT_EXPRESSIBLE
 
 
-@pytest.mark.parametrize("name", sorted(NOT_EXPRESSIBLE))
+@pytest.mark.parametrize("name", sorted(set(zoo.names()) - set(REFERENCES)))
 def test_a_model_that_the_genes_cannot_express_is_refused_with_a_reason(name: str) -> None:
     with pytest.raises(SpaceError, match="must"):
         IMAGENET_SPACE.encode(zoo.get(name))

@@ -1,15 +1,6 @@
-"""The papers' models as values: PoolFormer, its hybrids, and its ablation table (arXiv:2111.11418, Tables 1 and 5).
-
-`published.csv` beside this file holds what the papers measured, with the source of each figure.
-"""
-
-import csv
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
+"""PoolFormer, its hybrids, and its ablation table (arXiv:2111.11418, Tables 1 and 5)."""
 
 from metaformer.architecture import Architecture
-from metaformer.errors import ArchitectureError, unknown_name
 from metaformer.specs import (
     Activation,
     AttentionSpec,
@@ -58,7 +49,7 @@ def four_stages(
             width=width,
             mixer=mixer,
             downsample=Downsample() if index else None,
-            position_embedding=index == first_attention,
+            position_embedding="learned" if index == first_attention else None,
             norm=norm,
             mlp=Mlp(activation=activation) if mlp else None,
             layer_scale=layer_scale,
@@ -69,7 +60,7 @@ def four_stages(
     return Architecture(stages=stages, head=Head(norm=norm), drop_path=drop_path)
 
 
-_ZOO: dict[str, Architecture] = {
+MODELS: dict[str, Architecture] = {
     "poolformer_s12": four_stages(),
     "poolformer_s24": four_stages(depths=(4, 4, 12, 4)),
     "poolformer_s36": four_stages(depths=(6, 6, 18, 6), layer_scale=1e-6, drop_path=0.2),
@@ -93,57 +84,3 @@ _ZOO: dict[str, Architecture] = {
     "poolformer_s12_no_residual": four_stages(residual=False),
     "poolformer_s12_no_channel_mlp": four_stages(mlp=False),
 }
-
-
-def names() -> list[str]:
-    """Names of all models, by family and size."""
-    return list(_ZOO)
-
-
-def get(name: str) -> Architecture:
-    """The architecture published as `name`.
-
-    Raises:
-        ArchitectureError: No model has this name.
-    """
-    if name not in _ZOO:
-        raise ArchitectureError(unknown_name("model", name, _ZOO))
-    return _ZOO[name]
-
-
-@dataclass(frozen=True)
-class Published:
-    """One row of `published.csv`: what a paper reports of a model on ImageNet-1k; None where it reports nothing."""
-
-    model: str  # as the paper calls it
-    top1: float | None  # validation accuracy, percent
-    params_M: float | None  # millions, as printed
-    macs_G: float | None  # billions at `resolution`, as printed
-    params_exact: str  # counted from the official code; a text, since some rows name alternatives
-    resolution: int
-    source: str
-    evidence: str
-
-
-@cache
-def published() -> dict[str, Published]:
-    """What the papers measured, for the models of this zoo."""
-    text = files("metaformer").joinpath("published.csv").read_text(encoding="utf-8")
-    return {row["name"]: _published(row) for row in csv.DictReader(text.splitlines()) if row["name"]}
-
-
-def _published(row: dict[str, str]) -> Published:
-    return Published(
-        model=row["model"],
-        top1=_number(row["top1"]),
-        params_M=_number(row["params_M"]),
-        macs_G=_number(row["macs_G"]),
-        params_exact=row["params_exact"],
-        resolution=int(row["resolution"]),
-        source=row["source"],
-        evidence=row["evidence"],
-    )
-
-
-def _number(text: str) -> float | None:
-    return float(text) if text else None

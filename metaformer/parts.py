@@ -1,0 +1,232 @@
+"""What stands around a mixer, as values: norms, activations, channel MLPs, stems, downsampling; and what each costs.
+
+Nothing here needs torch. `side` is the side of a square map in tokens (pixels for a stem), `width` its number of
+channels C. Multiply-accumulates (MACs) are those of convolutions, linear layers and matrix products for one image.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+from metaformer.errors import unknown_name
+
+
+def _odd(size: int) -> int:
+    if size % 2 == 0:
+        raise ValueError("must be odd, so that the window has a centre")
+    return size
+
+
+def _even(size: int) -> int:
+    if size % 2:
+        raise ValueError("must be even, since there are half as many random features")
+    return size
+
+
+OddSize = Annotated[PositiveInt, AfterValidator(_odd)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+NormKind = Literal["mln", "layer_norm", "batch_norm", "affine", "none"]
+Activation = Literal["gelu", "relu", "silu", "star_relu", "squared_relu"]
+
+
+@dataclass(frozen=True, slots=True)
+class PartCost:
+    """Trainable parameters, frozen parameters and MACs of one part."""
+
+    params: int = 0
+    frozen_params: int = 0
+    macs: int = 0
+
+    def __add__(self, other: "PartCost") -> "PartCost":
+        return PartCost(self.params + other.params, self.frozen_params + other.frozen_params, self.macs + other.macs)
+
+    def __mul__(self, times: int) -> "PartCost":
+        return PartCost(self.params * times, self.frozen_params * times, self.macs * times)
+
+
+class TokenMap(NamedTuple):
+    """The tokens of a stage: `side` by `side`, and perhaps a class token in front."""
+
+    side: int
+    class_token: bool = False
+
+    @property
+    def num_tokens(self) -> int:
+        return self.side**2 + self.class_token
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the map; with a class token it is one column."""
+        return (self.num_tokens, 1) if self.class_token else (self.side, self.side)
+
+
+class Spec(BaseModel):
+    """A value that is written down: frozen, and no field is ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Norm(Spec):
+    """A normalisation with affine weight and, by choice, bias per channel.
+
+    `mln` takes its statistics over channels and positions of an image (GroupNorm with one group: PoolFormer's modified
+    layer norm), `layer_norm` over the channels of each position, `batch_norm` over the batch; `affine` takes none, it
+    is weight and bias alone (ResMLP, arXiv:2105.03404, eq. 1); `none` changes nothing.
+    """
+
+    kind: NormKind = "mln"
+    eps: PositiveFloat = 1e-5
+    bias: bool = True
+
+    def cost(self, width: int) -> PartCost:
+        return PartCost() if self.kind == "none" else PartCost(params=width * (1 + self.bias))
+
+
+def activation_cost(activation: Activation | None) -> PartCost:
+    """StarReLU learns one scale and one bias (arXiv:2210.13452, eq. 7); the others learn nothing."""
+    return PartCost(params=2) if activation == "star_relu" else PartCost()
+
+
+class Conv(Spec):
+    """A norm, a dense convolution with bias, an activation, a norm: in this order, each but the convolution optional.
+
+    `padding` is added on each side.
+    """
+
+    kernel: PositiveInt
+    stride: PositiveInt
+    padding: NonNegativeInt
+    pre_norm: Norm | None = None
+    activation: Activation | None = None
+    post_norm: Norm | None = None
+
+    def out_side(self, side: int) -> int:
+        """Side of the output map in tokens; below 1 where the kernel does not fit."""
+        return (side + 2 * self.padding - self.kernel) // self.stride + 1
+
+    def cost(self, in_width: int, width: int, in_side: int) -> PartCost:
+        weights = in_width * width * self.kernel**2
+        total = PartCost(params=weights + width, macs=weights * self.out_side(in_side) ** 2)
+        if self.pre_norm:
+            total += self.pre_norm.cost(in_width)
+        if self.post_norm:
+            total += self.post_norm.cost(width)
+        return total + activation_cost(self.activation)
+
+
+class Stem(Conv):
+    """The convolution that turns the image into the first stage's tokens."""
+
+    kind: Literal["conv"] = "conv"
+    kernel: PositiveInt = 7
+    stride: PositiveInt = 4
+    padding: NonNegativeInt = 2
+    in_channels: PositiveInt = 3
+
+
+class Downsample(Conv):
+    """The convolution between two stages; it also changes the width."""
+
+    kernel: PositiveInt = 3
+    stride: PositiveInt = 2
+    padding: NonNegativeInt = 1
+
+
+class SoftSplit(NamedTuple):
+    """Overlapping windows of a map, each unfolded into one token."""
+
+    kernel: int
+    stride: int
+    padding: int
+
+    def out_side(self, side: int) -> int:
+        return (side + 2 * self.padding - self.kernel) // self.stride + 1
+
+
+SOFT_SPLITS = (SoftSplit(7, 4, 2), SoftSplit(3, 2, 1), SoftSplit(3, 2, 1))
+
+
+class TokensToToken(Spec):
+    """T2T-ViT's stem (arXiv:2101.11986, section 3.1): three soft splits, after each of the first two a token layer.
+
+    A token layer is one attention to `token_width` channels and a channel MLP of ratio 1; a linear layer leads to the
+    width of the first stage. The attention is a `performer` with frozen random features (arXiv:2009.14794) or a
+    `transformer` with one head.
+    """
+
+    kind: Literal["tokens_to_token"] = "tokens_to_token"
+    attention: Literal["performer", "transformer"] = "performer"
+    token_width: Annotated[PositiveInt, AfterValidator(_even)] = 64
+    dropout: Dropout = 0.0  # behind the attention and behind the MLP
+    in_channels: PositiveInt = 3
+
+    @property
+    def num_features(self) -> int:
+        """Random features of a performer."""
+        return self.token_width // 2
+
+    def out_side(self, side: int) -> int:
+        for split in SOFT_SPLITS:
+            side = split.out_side(side)
+        return side
+
+    def cost(self, in_width: int, width: int, in_side: int) -> PartCost:
+        total, channels, side = PartCost(), in_width, in_side
+        for split in SOFT_SPLITS[:-1]:
+            side = split.out_side(side)
+            total += self._layer_cost(channels * split.kernel**2, side**2)
+            channels = self.token_width
+        weights = channels * SOFT_SPLITS[-1].kernel ** 2 * width
+        return total + PartCost(params=weights + width, macs=weights * self.out_side(in_side) ** 2)
+
+    def _layer_cost(self, in_width: int, num_tokens: int) -> PartCost:
+        width, features = self.token_width, self.num_features
+        weights = 3 * in_width * width + 3 * width**2  # query, key and value; projection and the two layers of the MLP
+        params = weights + 2 * in_width + 2 * width + 3 * width  # with the two norms and three biases
+        if self.attention == "transformer":
+            return PartCost(params=params, macs=weights * num_tokens + 2 * num_tokens**2 * width)
+        products = 4 * width * features + features  # features of q and k, the two products with v, the denominator
+        return PartCost(
+            params=params + 3 * width, frozen_params=width * features, macs=(weights + products) * num_tokens
+        )
+
+
+_STEMS: dict[str, type[Stem | TokensToToken]] = {"conv": Stem, "tokens_to_token": TokensToToken}
+
+
+def _stem(value: object) -> object:
+    """Find the class of a stem that comes as a mapping, by its `kind`; a convolution where it has none."""
+    if isinstance(value, Stem | TokensToToken):
+        return value
+    if not isinstance(value, dict):
+        return Stem.model_validate(value)
+    kind = str(value.get("kind", "conv"))
+    if kind not in _STEMS:
+        raise ValueError(unknown_name("kind", kind, _STEMS))
+    return _STEMS[kind].model_validate(value)
+
+
+AnyStem = Annotated[Stem | TokensToToken, BeforeValidator(_stem)]
+
+
+class Mlp(Spec):
+    """Channel MLP: linear to `ratio` times the width, activation, linear back; both with bias or both without."""
+
+    ratio: PositiveInt = 4
+    activation: Activation = "gelu"
+    bias: bool = True
+
+    def cost(self, width: int, num_tokens: int) -> PartCost:
+        weights = 2 * self.ratio * width**2
+        biases = (self.ratio + 1) * width if self.bias else 0
+        return PartCost(params=weights + biases, macs=weights * num_tokens) + activation_cost(self.activation)

@@ -1,0 +1,79 @@
+"""The papers' models as values, one file per family.
+
+`published.csv` in the folder above holds what the papers measured, with the source of each figure.
+"""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from metaformer.architecture import Architecture
+from metaformer.errors import ArchitectureError, unknown_name
+from metaformer.zoo import baselines, convmixer, isotropic, poolformer, pvt, t2t_vit
+from metaformer.zoo.poolformer import four_stages
+
+__all__ = ["Published", "four_stages", "get", "names", "published"]
+
+_ZOO: dict[str, Architecture] = {
+    **poolformer.MODELS,
+    **baselines.MODELS,
+    **isotropic.MODELS,
+    **pvt.MODELS,
+    **convmixer.MODELS,
+    **t2t_vit.MODELS,
+}
+
+
+def names() -> list[str]:
+    """Names of all models, by family and size."""
+    return list(_ZOO)
+
+
+def get(name: str) -> Architecture:
+    """The architecture published as `name`.
+
+    Raises:
+        ArchitectureError: No model has this name.
+    """
+    if name not in _ZOO:
+        raise ArchitectureError(unknown_name("model", name, _ZOO))
+    return _ZOO[name]
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of `published.csv`: what a paper reports of a model on ImageNet-1k; None where it reports nothing."""
+
+    model: str  # as the paper calls it
+    top1: float | None  # validation accuracy, percent
+    params_M: float | None  # millions, as printed, without frozen ones
+    macs_G: float | None  # billions at `resolution`, as printed
+    params_exact: str  # counted from the official code; a text, since some rows name alternatives
+    resolution: int
+    source: str
+    evidence: str
+
+
+@cache
+def published() -> dict[str, Published]:
+    """What the papers measured, for the models of this zoo."""
+    text = files("metaformer").joinpath("published.csv").read_text(encoding="utf-8")
+    return {row["name"]: _published(row) for row in csv.DictReader(text.splitlines()) if row["name"]}
+
+
+def _published(row: dict[str, str]) -> Published:
+    return Published(
+        model=row["model"],
+        top1=_number(row["top1"]),
+        params_M=_number(row["params_M"].partition("+")[0]),  # "11.9+0.2 frozen"
+        macs_G=_number(row["macs_G"]),
+        params_exact=row["params_exact"],
+        resolution=int(row["resolution"]),
+        source=row["source"],
+        evidence=row["evidence"],
+    )
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
