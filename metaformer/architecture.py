@@ -184,7 +184,9 @@ def _without_defaults(value: BaseModel) -> dict[str, object]:
             continue
         if name == "position_embedding" and part == "learned":
             part = True  # as it was written before there was a second kind
-        kept[name] = _plain(part)
+        plain = _plain(part)
+        if not isinstance(field.default, BaseModel) or plain != _without_defaults(field.default):
+            kept[name] = plain
     return kept
 
 

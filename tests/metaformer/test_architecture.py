@@ -238,6 +238,7 @@ def test_positions_and_matrices_over_tokens_fix_the_resolution(fields: dict[str,
 
 
 STAGE = "{depth: 1, width: 32, mixer: {kind: pool}}"
+ATTENTION = "{depth: 1, width: 32, mixer: {kind: attention}}"
 BAD_TEXTS = {
     # the file as a whole
     "stages: [": r"^architecture: must be YAML: .*line 1",
@@ -283,6 +284,37 @@ BAD_TEXTS = {
     f"stages: [{STAGE}, {{depth: 1, width: 64, mixer: {{kind: pool}}}}]": (
         r"^stages.1.width: must stay 32 where there is no downsampling, got 64$"
     ),
+    "stages: [{depth: 1, width: 8, mixer: {kind: pool}, class_token: true}]": (
+        r"^stages.0: class_token: must be false, since pool needs a square map, got true$"
+    ),
+    f"stages: [{ATTENTION[:-1]}, class_token: true}}, {ATTENTION}]": (
+        r"^stages.0.class_token: must be false but in the last stage, got true$"
+    ),
+    f"{{head: {{pool: class_token}}, stages: [{ATTENTION}]}}": (
+        r"^head.pool: must be mean where the last stage has no class token, got class_token$"
+    ),
+    f"stages: [{ATTENTION[:-1]}, residual: false, res_scale: 1.0}}]": (
+        r"^stages.0: res_scale: must be null without a residual, got 1.0$"
+    ),
+    f"stages: [{STAGE[:-1]}, post_activation: gelu}}]": (
+        r"^stages.0: mlp: must be null in blocks with post_activation, got .*ratio=4"
+    ),
+    f"stages: [{STAGE[:-1]}, post_activation: gelu, mlp: null}}]": (
+        r"^stages.0: layer_scale: must be null in blocks with post_activation, got 1e-05$"
+    ),
+    "{resolution: 16, stages: [{depth: 1, width: 64, mixer: {kind: reduced_attention, reduction: 8}}]}": (
+        r"^resolution: must leave stage 0 a map of side 8 for its reduced_attention, got 4 at 16 pixels$"
+    ),
+    "stages: [{depth: 1, width: 64, mixer: {kind: reduced_attention, reduction: 1}}]": (
+        r"^stages.0.mixer.reduction: input should be greater than or equal to 2, got 1$"
+    ),
+    f"{{stem: {{kind: token_to_token}}, stages: [{STAGE}]}}": (
+        r"^stem: kind: unknown name 'token_to_token'; .*first: tokens_to_token, conv$"
+    ),
+    f"{{stem: {{kind: tokens_to_token, token_width: 7}}, stages: [{STAGE}]}}": (
+        r"^stem.token_width: must be even, since .*, got 7$"
+    ),
+    f"{{stem: 7, stages: [{STAGE}]}}": r"^stem: input should be .*, got 7$",
     f"{{resolution: 2, stages: [{STAGE}]}}": r"^resolution: stage 0 would have no token left at 2 pixels; take more",
     f"{{resolution: 16, stages: [{STAGE}, {STAGE[:-1]}, downsample: {{kernel: 7, padding: 0}}}}]}}": (
         r"^resolution: stage 1 would have no token left at 16 pixels; take more pixels$"
@@ -395,6 +427,20 @@ def test_fields_that_do_nothing_do_not_enter_the_digest(changes: dict[str, objec
     assert make(changes).digest == make(changes | idle).digest
     rest = {field: value for field, value in changes.items() if field in idle}  # what made the field idle is gone
     assert make(rest).digest != make(rest | idle).digest
+
+
+def test_parts_that_do_nothing_do_not_enter_the_digest() -> None:
+    """A norm of kind none beside a convolution, and the order of a layer norm and taking the class token."""
+    plain, bare = ({"stem": stem, "stages": [yaml.safe_load(STAGE)]} for stem in ({}, {"post_norm": {"kind": "none"}}))
+    assert Architecture.model_validate(plain).digest == Architecture.model_validate(bare).digest
+    stages = [yaml.safe_load(ATTENTION) | {"class_token": True}]
+    digests = {}
+    for pool in ("mean", "class_token"):
+        for order in ("norm_then_pool", "pool_then_norm"):
+            head = {"pool": pool, "order": order, "norm": {"kind": "layer_norm"}}
+            digests[pool, order] = Architecture.model_validate({"stages": stages, "head": head}).digest
+    assert digests["class_token", "norm_then_pool"] == digests["class_token", "pool_then_norm"]
+    assert len(set(digests.values())) == 3
 
 
 def test_a_key_given_twice_is_refused() -> None:

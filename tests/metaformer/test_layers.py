@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metaformer.layers import ChannelMlp, LayerScale, PositionEmbedding, make_activation, make_conv, make_norm
+from metaformer.layers import (
+    ChannelMlp,
+    ClassToken,
+    LayerScale,
+    PositionEmbedding,
+    make_activation,
+    make_conv,
+    make_norm,
+)
 from metaformer.specs import Activation, Downsample, Mlp, Norm, Stem
 
 
@@ -47,13 +55,71 @@ def test_no_norm_changes_nothing() -> None:
     assert torch.equal(make_norm(Norm(kind="none"), 8)(a_map()), a_map())
 
 
+@pytest.mark.parametrize("kind", ["mln", "layer_norm", "batch_norm", "affine"])
+def test_a_norm_without_bias_is_the_norm_with_a_bias_of_zero(kind: str) -> None:
+    bare = make_norm(Norm.model_validate({"kind": kind, "bias": False}), 8).double()
+    full = make_norm(Norm.model_validate({"kind": kind}), 8).double()
+    nn.init.normal_(bare.weight)
+    with torch.no_grad():
+        full.weight.copy_(bare.weight)
+    assert [name for name, _ in bare.named_parameters()] == ["weight"]
+    torch.testing.assert_close(bare(a_map()), full(a_map()))
+
+
+def test_an_affine_norm_takes_no_statistics() -> None:
+    norm = make_norm(Norm(kind="affine"), 8).double()
+    assert torch.equal(norm(a_map()), a_map())
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    expected = torch.einsum("c,bchw->bchw", norm.weight, a_map()) + norm.bias[:, None, None]
+    torch.testing.assert_close(norm(a_map()), expected)
+
+
+def test_star_relu_has_a_learned_scale_and_bias() -> None:
+    star = make_activation("star_relu").double()
+    scale, bias = star.parameters()
+    assert (scale.shape, float(scale.detach()), float(bias.detach())) == ((1,), 1.0, 0.0)
+    nn.init.constant_(scale, 0.8944)
+    nn.init.constant_(bias, -0.4472)
+    x = torch.linspace(-4, 4, 33, dtype=torch.float64)
+    expected = [0.8944 * max(value, 0.0) ** 2 - 0.4472 for value in x.tolist()]
+    torch.testing.assert_close(star(x), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_norms_and_activation_stand_around_a_convolution_in_the_order_stated() -> None:
+    spec = Downsample(
+        pre_norm=Norm(kind="layer_norm", bias=False), activation="relu", post_norm=Norm(kind="affine", bias=False)
+    )
+    conv = make_conv(spec, 8, 4).double()
+    nn.init.normal_(conv.pre_norm.weight)
+    nn.init.normal_(conv.post_norm.weight)
+    normed = standardise(a_map(), (1,), eps=1e-5) * conv.pre_norm.weight[:, None, None]
+    windows = nn.functional.conv2d(normed, conv.conv.weight, conv.conv.bias, stride=2, padding=1)
+    torch.testing.assert_close(conv(a_map()), windows.clamp(min=0) * conv.post_norm.weight[:, None, None])
+
+
+def test_a_class_token_joins_in_front_of_the_row_major_tokens() -> None:
+    token = ClassToken(8).double()
+    y_BCN1 = token(a_map())
+    assert y_BCN1.shape == (3, 8, 26, 1)
+    assert y_BCN1.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y_BCN1[:, :, 0, 0], token.cls_token[0].expand(3, 8))
+    torch.testing.assert_close(y_BCN1[:, :, 1:, 0].unflatten(2, (5, 5)), a_map())
+
+
 def gelu(x: float) -> float:
     return x * 0.5 * (1 + math.erf(x / math.sqrt(2)))
 
 
 @pytest.mark.parametrize(
     ("name", "formula"),
-    [("gelu", gelu), ("relu", lambda x: max(x, 0.0)), ("silu", lambda x: x / (1 + math.exp(-x)))],
+    [
+        ("gelu", gelu),
+        ("relu", lambda x: max(x, 0.0)),
+        ("silu", lambda x: x / (1 + math.exp(-x))),
+        ("squared_relu", lambda x: max(x, 0.0) ** 2),
+        ("star_relu", lambda x: max(x, 0.0) ** 2),
+    ],
 )
 def test_an_activation_is_its_formula(name: Activation, formula: Callable[[float], float]) -> None:
     x = torch.linspace(-4, 4, 33, dtype=torch.float64)

@@ -168,6 +168,46 @@ def test_a_block_without_channel_mlp_is_its_mixer_half() -> None:
     torch.testing.assert_close(stage(x_BCHW), 1.5 * stage.embed(x_BCHW))
 
 
+def test_a_residual_scale_stands_on_the_skip_and_not_on_the_branch() -> None:
+    x_BCHW, normalised_BCHW = map_and_norm()
+    branch = half_block(one_stage(layer_scale=None, res_scale=0.5))
+    torch.testing.assert_close(branch(x_BCHW), 0.5 * x_BCHW + normalised_BCHW)
+    assert branch.res_scale.scale.shape == (8,)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_a_convmixer_block_activates_and_normalises_behind_each_part(residual: bool) -> None:
+    """x + norm(act(mixer(x))), then norm(act(linear(x))) without a skip; the norm here is a layer norm."""
+    fields = {"mlp": None, "layer_scale": None, "post_activation": "relu", "norm": {"kind": "layer_norm"}}
+    arch = Architecture(resolution=16, stages=(one_stage(**fields, residual=residual),))
+    stage = build(arch).stages[0]
+    x_BHWC = stage.embed(image(16)).permute(0, 2, 3, 1)
+    half_BHWC = F.layer_norm(x_BHWC.relu(), (8,)) + (x_BHWC if residual else 0)
+    linear = stage.blocks[0].mlp.part.fc
+    expected = F.layer_norm((half_BHWC @ linear.weight.T + linear.bias).relu(), (8,))
+    torch.testing.assert_close(stage(image(16)), expected.permute(0, 3, 1, 2))
+
+
+def test_the_head_may_have_a_hidden_layer_of_squared_relu_and_layer_norm() -> None:
+    head = Head(order="pool_then_norm", norm=Norm(kind="none"), hidden_ratio=3, dropout=0.5, num_classes=4)
+    model = build(Architecture(resolution=16, head=head, stages=(one_stage(),))).eval()
+    pooled = model.features(image(16))[-1].mean((2, 3))
+    hidden = (pooled @ model.head.hidden.fc.weight.T + model.head.hidden.fc.bias).relu() ** 2
+    expected = F.layer_norm(hidden, (24,), eps=1e-5) @ model.head.fc.weight.T + model.head.fc.bias
+    torch.testing.assert_close(model(image(16)), expected)
+    assert not torch.equal(model.train()(image(16)), model(image(16)))  # dropout
+
+
+@pytest.mark.parametrize("pool", ["mean", "class_token"])
+def test_the_head_pools_all_tokens_or_takes_the_class_token(pool: str) -> None:
+    head = Head.model_validate({"pool": pool, "norm": {"kind": "none"}, "num_classes": 3})
+    model = build(Architecture(resolution=16, head=head, stages=(one_stage(class_token=True),)))
+    map_BCN1 = model.features(image(16))[-1]
+    assert map_BCN1.shape == (2, 8, 17, 1)
+    pooled = map_BCN1[:, :, 0, 0] if pool == "class_token" else map_BCN1.mean((2, 3))
+    torch.testing.assert_close(model(image(16)), pooled @ model.head.fc.weight.T + model.head.fc.bias)
+
+
 @pytest.mark.parametrize("order", ["norm_then_pool", "pool_then_norm"])
 def test_the_head_norms_and_pools_in_the_order_stated(order: str) -> None:
     head = Head.model_validate({"order": order, "norm": {"kind": "layer_norm"}, "num_classes": 3})
