@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from metaformer import zoo
 from metaformer.architecture import Architecture, Init
-from metaformer.errors import ArchitectureError, unknown_name
 from metaformer.layers import (
     ChannelLayerNorm,
     ChannelLinear,
@@ -220,19 +219,4 @@ def build(source: Architecture | str | Path) -> MetaFormer:
     Raises:
         ArchitectureError: The name is not known, or the file is missing or not an architecture.
     """
-    return MetaFormer(resolve(source)).to(memory_format=torch.channels_last)
-
-
-def resolve(source: Architecture | str | Path) -> Architecture:
-    """The architecture behind a value, a zoo name or the path of a YAML file.
-
-    Raises:
-        ArchitectureError: As `build`.
-    """
-    if isinstance(source, Architecture):
-        return source
-    if str(source) in zoo.names():
-        return zoo.get(str(source))
-    if isinstance(source, Path) or Path(source).suffix in {".yaml", ".yml"} or Path(source).exists():
-        return Architecture.from_file(source)
-    raise ArchitectureError(unknown_name("model", source, zoo.names()))
+    return MetaFormer(zoo.resolve(source)).to(memory_format=torch.channels_last)

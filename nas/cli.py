@@ -1,38 +1,15 @@
-"""What all `python -m nas.NAME` programs share: the command line, errors as one line, names of runs.
+"""What all `python -m nas.NAME` programs share: how they run, and names of runs.
 
 It is loaded before the arguments are read, so it imports neither torch, ray nor optuna.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import typer
+from metaformer.cli import one_line_errors, run
 
-from metaformer.errors import UserError
+__all__ = ["RUNS", "one_line_errors", "run", "run_path"]
 
 RUNS = Path("runs")
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn what a person can put right into one line on stderr and exit code 2, without a traceback."""
-    try:
-        yield
-    except UserError as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        raise SystemExit(2) from None
-
-
-def run(command: Callable[..., None]) -> None:
-    """Run a program's one command: its parameters are the arguments, its docstring the help.
-
-    A paragraph of the docstring that begins with a line of `\\b` keeps its line breaks.
-    """
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(context_settings={"help_option_names": ["-h", "--help"]})(command)
-    with one_line_errors():
-        app()
 
 
 def run_path(run_name: str) -> Path:

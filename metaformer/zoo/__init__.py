@@ -7,22 +7,24 @@ import csv
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 from metaformer.architecture import Architecture
 from metaformer.errors import ArchitectureError, unknown_name
 from metaformer.zoo import baselines, convmixer, isotropic, poolformer, pvt, t2t_vit
 from metaformer.zoo.poolformer import four_stages
 
-__all__ = ["Published", "four_stages", "get", "names", "published"]
+__all__ = ["FAMILIES", "Published", "four_stages", "get", "names", "published", "resolve"]
 
-_ZOO: dict[str, Architecture] = {
-    **poolformer.MODELS,
-    **baselines.MODELS,
-    **isotropic.MODELS,
-    **pvt.MODELS,
-    **convmixer.MODELS,
-    **t2t_vit.MODELS,
+FAMILIES: dict[str, dict[str, Architecture]] = {
+    "PoolFormer, its hybrids and ablations": poolformer.MODELS,
+    "MetaFormer Baselines": baselines.MODELS,
+    "DeiT, MLP-Mixer, ResMLP": isotropic.MODELS,
+    "PVT": pvt.MODELS,
+    "ConvMixer": convmixer.MODELS,
+    "T2T-ViT": t2t_vit.MODELS,
 }
+_ZOO: dict[str, Architecture] = {name: arch for family in FAMILIES.values() for name, arch in family.items()}
 
 
 def names() -> list[str]:
@@ -39,6 +41,21 @@ def get(name: str) -> Architecture:
     if name not in _ZOO:
         raise ArchitectureError(unknown_name("model", name, _ZOO))
     return _ZOO[name]
+
+
+def resolve(source: Architecture | str | Path) -> Architecture:
+    """The architecture behind a value, a zoo name or the path of a YAML file.
+
+    Raises:
+        ArchitectureError: The name is not known, or the file is missing or not an architecture.
+    """
+    if isinstance(source, Architecture):
+        return source
+    if str(source) in _ZOO:
+        return get(str(source))
+    if isinstance(source, Path) or Path(source).suffix in {".yaml", ".yml"} or Path(source).exists():
+        return Architecture.from_file(source)
+    raise ArchitectureError(unknown_name("model", source, _ZOO))
 
 
 @dataclass(frozen=True)

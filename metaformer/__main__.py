@@ -1,0 +1,185 @@
+"""python -m metaformer: the models, what they are made of and what they cost."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from metaformer import zoo
+from metaformer.architecture import Architecture
+from metaformer.cli import run
+from metaformer.cost import Cost, count_cost
+
+_Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name that `list` shows, or a YAML file.")]
+_Resolution = Annotated[
+    int | None, typer.Option(help="Side of the image in pixels.", show_default="the architecture's own")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def list_models(as_json: _Json = False) -> None:
+    """List the models of the papers with their cost and published accuracy.
+
+    \b
+    Example:
+      python -m metaformer list --json
+    """
+    published = zoo.published()
+    rows = [
+        {
+            "name": name,
+            "family": family,
+            **_totals(count_cost(arch)),
+            "published_top1": published[name].top1 if name in published else None,
+        }
+        for family, models in zoo.FAMILIES.items()
+        for name, arch in models.items()
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = _table("model", "family", "parameters", "frozen", "MACs", "published top-1")
+    for row in rows:
+        top1 = row["published_top1"]
+        table.add_row(
+            str(row["name"]),
+            str(row["family"]),
+            f"{row['params']:,}",
+            f"{row['frozen_params']:,}" if row["frozen_params"] else "",
+            f"{row['macs']:,}",
+            "" if top1 is None else f"{top1} %",
+        )
+    _console().print(table)
+
+
+def show(model: _Model, as_json: _Json = False) -> None:
+    """Show the stages of a model, their cost, and the architecture as YAML.
+
+    \b
+    Examples:
+      python -m metaformer show metaformer_ppaa_s12_224
+      python -m metaformer show arch.yaml
+    """
+    arch = zoo.resolve(model)
+    if as_json:
+        typer.echo(json.dumps(arch.model_dump(mode="json"), indent=2))
+        return
+    console = _console()
+    console.print(_cost_table(arch))
+    console.print(f"digest {arch.digest}, {arch.resolution} pixels{', fixed' if arch.fixes_resolution else ''}\n")
+    console.print(arch.to_yaml(), markup=False, highlight=False)
+
+
+def cost(model: _Model, resolution: _Resolution = None, as_json: _Json = False) -> None:
+    """Count parameters and multiply-accumulates of a model, by stage and part, in closed form.
+
+    \b
+    Examples:
+      python -m metaformer cost poolformer_s12 --resolution 384
+      python -m metaformer cost arch.yaml --json
+    """
+    arch = zoo.resolve(model)
+    if not as_json:
+        _console().print(_cost_table(arch, resolution))
+        return
+    counted = count_cost(arch, resolution=resolution)
+    stages = [
+        {part: _counts(getattr(stage, part)) for part in ("embedding", "mixer", "mlp")} for stage in counted.stages
+    ]
+    typer.echo(json.dumps({**_totals(counted), "stages": stages, "head": _counts(counted.head)}, indent=2))
+
+
+def compare(first: _Model, second: _Model, as_json: _Json = False) -> None:
+    """Say in which fields two models differ, and by how much in cost.
+
+    \b
+    Example:
+      python -m metaformer compare poolformer_s12 metaformer_ppaa_s12_224
+    """
+    archs = [zoo.resolve(name) for name in (first, second)]
+    fields = [_flat(arch.model_dump(mode="json")) for arch in archs]
+    costs = [_totals(count_cost(arch)) for arch in archs]
+    paths = dict.fromkeys((*fields[0], *fields[1]))
+    differing = {
+        path: [each.get(path) for each in fields] for path in paths if fields[0].get(path) != fields[1].get(path)
+    }
+    differing |= {name: [each[name] for each in costs] for name in costs[0] if costs[0][name] != costs[1][name]}
+    if as_json:
+        typer.echo(json.dumps(differing, indent=2))
+        return
+    table = _table("field", first, second)
+    for path, (one, other) in differing.items():
+        table.add_row(path, _text(one), _text(other))
+    _console().print(table if differing else "They are the same.")
+
+
+def _counts(part: object) -> dict[str, int]:
+    """Counts of a part by name."""
+    return {name: getattr(part, name) for name in ("params", "frozen_params", "macs")}
+
+
+def _totals(counted: Cost) -> dict[str, int]:
+    return _counts(counted.total)
+
+
+def _cost_table(arch: Architecture, resolution: int | None = None) -> Table:
+    counted = count_cost(arch, resolution=resolution)
+    table = _table("part", "blocks", "width", "tokens", "parameters", "frozen", "MACs")
+    for i, (stage, parts, tokens) in enumerate(
+        zip(arch.stages, counted.stages, arch.token_maps(), strict=True), start=1
+    ):
+        rows = (("embedding", parts.embedding), (stage.mixer.kind, parts.mixer), ("channel MLP", parts.mlp))
+        for part, amount in rows:
+            shape = (
+                (str(stage.depth), str(stage.width), f"{tokens.num_tokens:,}")
+                if part == stage.mixer.kind
+                else ("",) * 3
+            )
+            table.add_row(f"stage {i} {part}", *shape, *_amounts(amount))
+    table.add_row("head", "", "", "", *_amounts(counted.head))
+    table.add_row("all", str(arch.depth), "", "", *_amounts(counted.total), style="bold")
+    return table
+
+
+def _amounts(part: object) -> tuple[str, str, str]:
+    params, frozen, macs = _counts(part).values()
+    return f"{params:,}", f"{frozen:,}" if frozen else "", f"{macs:,}"
+
+
+def _table(*columns: str) -> Table:
+    table = Table()
+    for column in columns:
+        is_number = column in {"blocks", "width", "tokens", "parameters", "frozen", "MACs", "published top-1"}
+        table.add_column(column, justify="right" if is_number else "left", no_wrap=True)
+    return table
+
+
+def _console() -> Console:
+    """Stdout; tables in a file are as wide as they need."""
+    console = Console(soft_wrap=True)
+    return console if console.is_terminal else Console(soft_wrap=True, width=160)
+
+
+def _flat(value: object, path: str = "") -> dict[str, object]:
+    """The leaves of nested mappings and lists, by their dotted paths."""
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = dict(enumerate(value)).items()
+    else:
+        return {path: value}
+    return {
+        leaf: found
+        for key, inner in items
+        for leaf, found in _flat(inner, f"{path}.{key}" if path else str(key)).items()
+    }
+
+
+def _text(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+if __name__ == "__main__":
+    run(list_models, show, cost, compare)
