@@ -213,6 +213,9 @@ def _stem(value: object) -> object:
     kind = str(value.get("kind", "conv"))
     if kind not in _STEMS:
         raise ValueError(unknown_name("kind", kind, _STEMS))
+    for key in value:
+        if kind != "conv" and key not in _STEMS[kind].model_fields:  # `explain` knows the fields of the usual stem
+            raise ValueError(unknown_name(f"field of {kind}", str(key), _STEMS[kind].model_fields))
     return _STEMS[kind].model_validate(value)
 
 

@@ -311,6 +311,9 @@ BAD_TEXTS = {
     f"{{stem: {{kind: token_to_token}}, stages: [{STAGE}]}}": (
         r"^stem: kind: unknown name 'token_to_token'; .*first: tokens_to_token, conv$"
     ),
+    f"{{stem: {{kind: tokens_to_token, kernel: 7}}, stages: [{STAGE}]}}": (
+        r"^stem: field of tokens_to_token: unknown name 'kernel'; known, nearest first: "
+    ),
     f"{{stem: {{kind: tokens_to_token, token_width: 7}}, stages: [{STAGE}]}}": (
         r"^stem.token_width: must be even, since .*, got 7$"
     ),
