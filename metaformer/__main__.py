@@ -102,10 +102,9 @@ def compare(first: _Model, second: _Model, as_json: _Json = False) -> None:
     fields = [_flat(arch.model_dump(mode="json")) for arch in archs]
     costs = [_totals(count_cost(arch)) for arch in archs]
     paths = dict.fromkeys((*fields[0], *fields[1]))
-    differing = {
-        path: [each.get(path) for each in fields] for path in paths if fields[0].get(path) != fields[1].get(path)
-    }
-    differing |= {name: [each[name] for each in costs] for name in costs[0] if costs[0][name] != costs[1][name]}
+    sides = {path: [each.get(path) for each in fields] for path in paths}
+    sides |= {name: [each[name] for each in costs] for name in costs[0]}
+    differing = {path: values for path, values in sides.items() if values[0] != values[1]}
     if as_json:
         typer.echo(json.dumps(differing, indent=2))
         return
@@ -127,17 +126,12 @@ def _totals(counted: Cost) -> dict[str, int]:
 def _cost_table(arch: Architecture, resolution: int | None = None) -> Table:
     counted = count_cost(arch, resolution=resolution)
     table = _table("part", "blocks", "width", "tokens", "parameters", "frozen", "MACs")
-    for i, (stage, parts, tokens) in enumerate(
-        zip(arch.stages, counted.stages, arch.token_maps(), strict=True), start=1
-    ):
-        rows = (("embedding", parts.embedding), (stage.mixer.kind, parts.mixer), ("channel MLP", parts.mlp))
-        for part, amount in rows:
-            shape = (
-                (str(stage.depth), str(stage.width), f"{tokens.num_tokens:,}")
-                if part == stage.mixer.kind
-                else ("",) * 3
-            )
-            table.add_row(f"stage {i} {part}", *shape, *_amounts(amount))
+    stages = zip(arch.stages, counted.stages, arch.token_maps(resolution), strict=True)
+    for i, (stage, parts, tokens) in enumerate(stages, start=1):
+        shape = (str(stage.depth), str(stage.width), f"{tokens.num_tokens:,}")
+        table.add_row(f"stage {i} embedding", "", "", "", *_amounts(parts.embedding))
+        table.add_row(f"stage {i} {stage.mixer.kind}", *shape, *_amounts(parts.mixer))
+        table.add_row(f"stage {i} channel MLP", "", "", "", *_amounts(parts.mlp))
     table.add_row("head", "", "", "", *_amounts(counted.head))
     table.add_row("all", str(arch.depth), "", "", *_amounts(counted.total), style="bold")
     return table

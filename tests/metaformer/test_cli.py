@@ -53,7 +53,7 @@ def test_compare_names_the_fields_that_differ() -> None:
     [
         (("show", "poolformer_s13"), "model: unknown name 'poolformer_s13'; known, nearest first: poolformer"),
         (("cost", "metaformer_ppaa_s12_224", "--resolution", "192"), "resolution: must be 224"),
-        (("cost", "poolformer_s12", "--resolution", "2"), "resolution: must leave stage"),
+        (("cost", "poolformer_s12", "--resolution", "2"), "resolution: stage 0 would have no token left"),
         (("show", "missing.yaml"), "architecture: must be a readable YAML file, got 'missing.yaml'"),
     ],
 )

@@ -13,7 +13,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from metaformer import Architecture, ArchitectureError, build, zoo
-from metaformer.model import Branch, resolve
+from metaformer.model import Branch
 from metaformer.specs import Head, IdentitySpec, Norm, PoolSpec, Stage, Stem
 from tests.metaformer.timm_weights import pair_with_timm
 from tests.strategies import architectures
@@ -293,9 +293,9 @@ def test_a_model_is_built_from_a_value_a_name_or_a_file(tmp_path: Path) -> None:
     path.write_text(arch.to_yaml(), encoding="utf-8")
     bare = tmp_path / "bare"
     bare.write_text(arch.to_yaml(), encoding="utf-8")
-    assert resolve(arch) is arch
-    assert resolve("poolformer_s24") == zoo.get("poolformer_s24")
-    assert resolve(path) == resolve(str(path)) == resolve(str(bare)) == arch
+    assert zoo.resolve(arch) is arch
+    assert zoo.resolve("poolformer_s24") == zoo.get("poolformer_s24")
+    assert zoo.resolve(path) == zoo.resolve(str(path)) == zoo.resolve(str(bare)) == arch
     assert build(path).arch == arch
 
 
