@@ -4,6 +4,7 @@ B batch, C channels, H height, W width, N tokens of a map, D channels of its unf
 layer, m random features.
 """
 
+from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -30,9 +31,9 @@ class TokenLayer(nn.Module):
         for linear in (self.qkv, self.proj, self.fc1, self.fc2):
             init_linear(linear)
 
+    @abstractmethod
     def attend(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
         """The mixed values and the values themselves, both BNd."""
-        raise NotImplementedError
 
     def forward(self, x_BND: Tensor) -> Tensor:
         y_BNd, v_BNd = self.attend(self.norm1(x_BND))
