@@ -2,7 +2,7 @@
 
 Command:   python benchmarks/cost.py
 Hardware:  one CPU core; torch runs on one thread
-Time:      about 2 minutes
+Time:      about 5 minutes
 Expected:  at most 100 µs per architecture, thousands of times faster than fvcore, and the same count. Where a model has
            attention, fvcore without a handler of one's own counts less: it gives the fused kernel nothing.
 
