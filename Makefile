@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help install search test lint format lock clean
+.PHONY: help install search test test-slow lint format lock clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
 install: $(INSTALLED)  ## set up .venv
 
@@ -25,6 +25,9 @@ search: $(INSTALLED)  ## look for architectures on scikit-learn's digits, on CPU
 
 test: lint  ## lint, types, import contracts and every test that is not marked slow
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not slow"
+
+test-slow: $(INSTALLED)  ## the tests that take longer: every size of every model family beside timm
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m slow
 
 lint: $(INSTALLED)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
