@@ -107,7 +107,3 @@ class Ledger:
     def close(self, name: str) -> None:
         """End a lease; what it used stays spent, the rest of its reservation is free."""
         self._closed += self._open.pop(name)[0]
-
-    def spend(self, seconds: float) -> None:
-        """Charge work outside leases: measuring before the search, evaluation after it."""
-        self._closed += seconds

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from nas.budget import Budget, Ledger
 from nas.data import DataInfo, open_dataset
+from nas.export import replace_text
 from nas.lease import Speed
 from nas.plan import Request, data_and_resolution, fit_speed, make_plan, make_study, representative
 from nas.progress import Progress, make_console, print_plan, print_summary
@@ -53,12 +54,12 @@ def launch(
     scratch = folder.path.resolve() / ".ray"
     backend = RayBackend(info, wanted=wanted, address=ray_address, scratch=scratch)
     console.print("starting workers …", style="dim")
-    shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed
     with backend:
         measured = None if folder.study_file.exists() else _measure(study, backend, console)
         _make_folder(folder.path)
         with folder.lock():
-            _write_study(study, folder)
+            shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed; under the lock, so of no live one
+            replace_text(folder.study_file, study.to_yaml())
             search = _Search(study, folder, backend, budget, info, console, measured)
             try:
                 search.run()
@@ -158,9 +159,3 @@ def _default_name(study: Study) -> str:
     """The space and the data, so that the same command finds its run again."""
     kind, _, path = study.data.partition(":")
     return f"{study.space}-{Path(path).name or kind}"
-
-
-def _write_study(study: Study, folder: RunFolder) -> None:
-    part = folder.study_file.with_suffix(".part")
-    part.write_text(study.to_yaml(), encoding="utf-8")
-    part.replace(folder.study_file)
