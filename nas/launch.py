@@ -11,6 +11,7 @@ from rich.console import Console
 from nas.budget import Budget, Ledger
 from nas.data import DataInfo, open_dataset
 from nas.export import replace_text
+from nas.halving import make_stopper
 from nas.lease import Speed
 from nas.plan import Request, data_and_resolution, fit_speed, make_plan, make_study, representative
 from nas.progress import Progress, make_console, print_plan, print_summary
@@ -102,6 +103,7 @@ class _Search:
             num_workers=backend.num_workers,
             checkpoints=folder.checkpoints.resolve(),
             on_drop=folder.drop_checkpoints,
+            stopper=make_stopper(study, space),
         )
 
     def run(self) -> None:

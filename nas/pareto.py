@@ -3,12 +3,14 @@
 n points; an objective is a triple (accuracy, params, macs), of which the first is to be large and the others small.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import moocore
 import numpy as np
+from numpy.typing import NDArray
 
 from metaformer.cost import count_cost
 from search_spaces.space import SearchSpace
@@ -23,6 +25,13 @@ def front(points: Sequence[Objectives]) -> list[int]:
         return []
     kept = moocore.is_nondominated(np.asarray(points, dtype=float), maximise=_MAXIMISE, keep_weakly=True)
     return [int(i) for i in np.flatnonzero(kept)]
+
+
+def ranks(points: Sequence[Objectives]) -> NDArray[np.int64]:
+    """The rank of each of n > 0 points: 0 for those no other dominates, 1 for those only these dominate, and so on."""
+    matrix = np.asarray(points, dtype=float) * [-1, 1, 1]
+    found: NDArray[np.int64] = moocore.pareto_rank(matrix)
+    return found
 
 
 def dominates(first: Objectives, second: Objectives) -> bool:
@@ -50,10 +59,15 @@ class HypervolumeScale:
         """Part of the cube that the points dominate, in [0, 1]; points at or beyond an upper bound add nothing."""
         if not points:
             return 0.0
-        error = [1 - accuracy for accuracy, _, _ in points]
-        params = [_log_position(params, self.params) for _, params, _ in points]
-        macs = [_log_position(macs, self.macs) for _, _, macs in points]
-        return float(moocore.hypervolume(np.column_stack([error, params, macs]), ref=[1, 1, 1]))
+        return float(moocore.hypervolume(np.array([self._in_cube(point) for point in points]), ref=[1, 1, 1]))
+
+    def gain(self, points: Sequence[Objectives], point: Objectives) -> float:
+        """How much larger the dominated part gets by one more point."""
+        return self.hypervolume([*points, point]) - self.hypervolume(points)
+
+    def _in_cube(self, point: Objectives) -> tuple[float, float, float]:
+        accuracy, params, macs = point
+        return 1 - accuracy, _log_position(params, self.params), _log_position(macs, self.macs)
 
 
 def knee(points: Sequence[Objectives]) -> int:
@@ -74,7 +88,6 @@ def knee(points: Sequence[Objectives]) -> int:
 
 
 def _log_position(value: int, bounds: tuple[int, int]) -> float:
-    low, high = np.log(bounds[0]), np.log(bounds[1])
     if value <= bounds[0]:
         return 0.0  # also where the bounds are one
-    return float(np.clip((np.log(value) - low) / (high - low), 0, 1))
+    return min(math.log(value / bounds[0]) / math.log(bounds[1] / bounds[0]), 1.0)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from pydantic import NonNegativeFloat, PositiveInt, ValidationError
 from sqlalchemy import create_engine, inspect
@@ -31,6 +31,7 @@ from nas.study import StudyError
 from search_spaces.space import SearchSpace, SpaceError
 
 STUDY_NAME = "search"
+IN_MEMORY = "memory:"  # storage URL of a record that ends with its process, as simulations need
 _SQLITE = "sqlite:///"
 _JOURNAL = "journal:"
 METRICS = ["val_accuracy", "params", "macs"]
@@ -152,6 +153,8 @@ class Record:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)  # the dashboard shows these names
                 self._study.set_metric_names(METRICS)
+        self._study_id = self._storage.get_study_id_from_name(name)
+        self._trial_ids: dict[int, int] = {}  # of Optuna's own, by trial number
         self.trials: list[TrialRecord] = []
         notes = self._study.user_attrs
         for frozen in self._study.get_trials(deepcopy=False):
@@ -247,12 +250,11 @@ class Record:
         """The value noted under `key`, or None."""
         return self._study.user_attrs.get(key)
 
-    @property
-    def _study_id(self) -> int:
-        return self._storage.get_study_id_from_name(self.name)
-
     def _trial_id(self, trial: TrialRecord) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+        if trial.number not in self._trial_ids:
+            number = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+            self._trial_ids[trial.number] = number
+        return self._trial_ids[trial.number]
 
     def _discard(self, number: int) -> None:
         """End a trial that a killed driver had not finished writing down; nothing was spent on it."""
@@ -314,6 +316,8 @@ def open_storage(url: str) -> BaseStorage:
     """The Optuna storage at a URL, or in a journal file; ask Optuna for errors."""
     if url.startswith(_JOURNAL):
         return JournalStorage(JournalFileBackend(url.removeprefix(_JOURNAL)))
+    if url == IN_MEMORY:
+        return InMemoryStorage()
     return RDBStorage(url)
 
 

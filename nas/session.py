@@ -5,7 +5,7 @@ Pure: it knows no ray, no torch and no clock. A backend asks `next()` for a leas
 the device-seconds the lease has used so far. The same seed and the same order of answers give the same decisions.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from nas.budget import Ledger
+from nas.halving import Stopper
 from nas.lease import WEIGHTS, Lease, Report, Speed, Task
 from nas.pareto import HypervolumeScale
 from nas.record import LeaseCharge, Record, TrialEnd, TrialRecord, TrialState, front_of
@@ -41,6 +42,7 @@ class _Open:
     trial: TrialRecord
     is_warm: bool  # its worker has started, as far as can be told
     end: str | None = None
+    reason: str | None = None
 
 
 class Session:
@@ -58,6 +60,8 @@ class Session:
         num_workers: int,
         checkpoints: Path,
         on_drop: Callable[[int], None],
+        stopper: Stopper,
+        first: Sequence[Architecture] = (),
     ) -> None:
         """Take up the record where it stands; leases that a dead driver left open are closed and queued again.
 
@@ -67,6 +71,8 @@ class Session:
             num_workers: Trials that run at a time.
             checkpoints: Folder with one folder for each trial.
             on_drop: Told the home of each trial whose checkpoints nobody needs any more.
+            stopper: Says which trials go no further than a rung.
+            first: Architectures to try before the sampler is asked; those beyond the limits are left out.
         """
         self.study = study
         self.record = record
@@ -80,6 +86,7 @@ class Session:
         self._num_images = num_images
         self._checkpoints = checkpoints
         self._on_drop = on_drop
+        self._stopper = stopper
         self._open: dict[str, _Open] = {}
         self._stopping = False
         self._waiting = False  # nothing affordable until an open lease answers
@@ -92,18 +99,28 @@ class Session:
         smallest = (space.smallest("params"), space.smallest("macs"))
         self._smallest = [count_cost(architecture) for architecture in smallest]
         by_cost = {(cost.params, cost.macs): arch for cost, arch in zip(self._smallest, smallest, strict=True)}
-        self._cheapest = [  # the ends of any front, and they cost next to nothing
-            architecture for architecture in by_cost.values() if study.settings.limits.allow(count_cost(architecture))
+        self._queue = [  # the cheapest are the ends of any front, and they cost next to nothing
+            architecture
+            for architecture in (*by_cost.values(), *first)
+            if architecture.digest not in self._seen and study.settings.limits.allow(count_cost(architecture))
         ]
         self._exhausted = False
         self._resumable: list[TrialRecord] = []
+        self._stopped: list[TrialRecord] = []  # by the budget
+        self._num_suggested = sum(trial.reference is None and trial.home == trial.number for trial in record)
+        self._tested_anyway: list[TrialRecord] = []  # completed references
+        self._checkpointed: set[int] = set()  # homes whose checkpoints may be there
+        self.front: list[TrialRecord] = []
+        for trial in record:
+            stopper.observe(trial)
+        self._update_front(record.complete)
         for trial in record:
             if trial.state is TrialState.RUNNING:
                 self._take_over(trial)
         self._stopped = self._unfinished()
         self.references = self._missing_references()
-        self._checkpointed = {trial.home for trial in record}  # homes whose checkpoints may be there
-        self._update_front()
+        self._checkpointed = {trial.home for trial in record}
+        self._drop_checkpoints()
 
     # ------------------------------------------------------------------ what a backend calls
 
@@ -137,8 +154,11 @@ class Session:
         progress = out.trial.progress
         out.trial.progress = progress.model_copy(update={"curve": (*progress.curve, report)})
         self.record.save(out.trial)
+        self._stopper.observe(out.trial)
         if report.epoch >= out.lease.epochs:
             out.end = "complete"
+        elif reason := self._stopper.reason_to_stop(out.trial, self.front):
+            out.end, out.reason = "halted", reason
         elif self.ledger.left <= 0:
             out.end = "stopped"
         elif self._stopping:
@@ -156,6 +176,9 @@ class Session:
         elif end == "complete":
             self._num_failures = 0
             self._end(out.trial, "complete")
+        elif end == "halted":
+            self._num_failures = 0
+            self._end(out.trial, "stopped", reason=out.reason)
         else:
             self._stopped.append(out.trial)
             self._end(out.trial, "stopped", reason=BUDGET_GONE)
@@ -194,7 +217,8 @@ class Session:
     @property
     def to_test(self) -> list[TrialRecord]:
         """Members of the front and completed references that have no accuracy on the test split yet."""
-        return [trial for trial in self._to_test.values() if trial.test_accuracy is None]
+        both = {trial.number: trial for trial in (*self.front, *self._tested_anyway)}
+        return [trial for trial in both.values() if trial.test_accuracy is None]
 
     @property
     def running(self) -> list[TrialRecord]:
@@ -231,8 +255,10 @@ class Session:
                 return self.record.start(architecture, reference=name)
         if self._exhausted or (self.study.max_trials is not None and self._num_suggested >= self.study.max_trials):
             return None
-        for architecture in self._cheapest:
-            if architecture.digest not in self._seen and self._affordable(architecture, 0):
+        self._queue = [architecture for architecture in self._queue if architecture.digest not in self._seen]
+        for architecture in self._queue:
+            if self._affordable(architecture, 0):
+                self._num_suggested += 1
                 return self.record.start(architecture)
         return self._suggest()
 
@@ -257,6 +283,7 @@ class Session:
             self._exhausted = True
             self.record.end(trial, "stopped", reason="every architecture that is allowed has been tried")
             return None
+        self._num_suggested += 1
         return trial
 
     def _test_lease(self, trial: TrialRecord) -> Lease:
@@ -294,10 +321,6 @@ class Session:
         self.ledger.open(lease.name, expected=expected)
         self._open[lease.name] = _Open(lease, trial, is_warm=self._num_leases >= self.num_workers)
         self._num_leases += 1
-
-    @property
-    def _num_suggested(self) -> int:
-        return sum(trial.reference is None and trial.home == trial.number for trial in self.record)
 
     # ------------------------------------------------------------------ money
 
@@ -347,10 +370,11 @@ class Session:
         }
 
     def _take_over(self, trial: TrialRecord) -> None:
-        """Close the lease that a dead driver left open; a trial that had reported its last epoch is complete."""
+        """Close the lease that a dead driver left open; a trial whose last report had ended it gets its end."""
         if trial.num_epochs >= self.study.recipe.epochs:
-            self._set_lease_end(trial, "complete")
-            self.record.end(trial, "complete")
+            self._end(trial, "complete")
+        elif reason := self._stopper.reason_to_stop(trial, self.front):
+            self._end(trial, "stopped", reason=reason)
         else:
             self._set_lease_end(trial, "interrupted")
             self.record.save(trial)
@@ -396,15 +420,19 @@ class Session:
     def _end(self, trial: TrialRecord, how: TrialEnd, *, reason: str | None = None) -> None:
         self._set_lease_end(trial, how)
         self.record.end(trial, how, reason=reason)
-        self._update_front()
+        if trial.state is TrialState.COMPLETE:
+            self._update_front([trial])
+        self._drop_checkpoints()
 
-    def _update_front(self) -> None:
-        """Take up the front as it is now, and drop the checkpoints that nobody will need."""
-        complete = self.record.complete
-        self.front = front_of(complete)
+    def _update_front(self, completed: Sequence[TrialRecord]) -> None:
+        """Take up trials that have been trained to the end."""
+        self._tested_anyway += [trial for trial in completed if trial.reference]
+        self.front = front_of([*self.front, *completed])
         self.hypervolume = self._scale.hypervolume([trial.objectives for trial in self.front])
-        self._to_test = {trial.number: trial for trial in (*self.front, *(t for t in complete if t.reference))}
-        wanted = (*self._resumable, *self._stopped, *self.running, *self._to_test.values())
+
+    def _drop_checkpoints(self) -> None:
+        """Drop the checkpoints that nobody will need."""
+        wanted = (*self._resumable, *self._stopped, *self.running, *self.front, *self._tested_anyway)
         needed = {trial.home for trial in wanted}
         for home in self._checkpointed - needed:
             self._on_drop(home)

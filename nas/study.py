@@ -32,6 +32,7 @@ class Study(Spec):
     references: tuple[str, ...]
     sampler: str
     seed: int
+    stopper: str = "hypervolume"
     budget: str
     max_trials: PositiveInt | None = None
     workers: PositiveInt | None = None  # trials at a time; None: as many as the devices allow

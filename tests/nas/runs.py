@@ -8,6 +8,7 @@ from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from metaformer.specs import Stem
 from nas.budget import Budget, Ledger
+from nas.halving import make_stopper
 from nas.lease import Report, Speed
 from nas.recipe import Recipe
 from nas.run import Run, RunFolder, open_record
@@ -37,6 +38,7 @@ def make_study(**changes: object) -> Study:
         references=("poolformer_s12", "metaformer_ppaa_s12_224", "metaformer_id_s12", "poolformer_m48"),
         sampler="random",
         seed=0,
+        stopper="none",
         budget="6cpu-minutes",
         max_trials=20,
     )
@@ -69,6 +71,7 @@ def open_folder(path: Path, study: Study) -> tuple[Run, Session]:
         num_workers=1,
         checkpoints=folder.checkpoints,
         on_drop=folder.drop_checkpoints,
+        stopper=make_stopper(study, space),
     )
     return Run(folder, study, space, record), session
 
@@ -89,12 +92,13 @@ def fill(session: Session, *, fail_every: int = 7, seed: int = 0) -> None:
         if num_leases % fail_every == 0:
             session.fail(lease.name, FAILURE, device_seconds=seconds / 10)
             continue
+        share = 0.0
         for epoch in range(1, lease.epochs + 1):
             share = epoch / lease.epochs
             report = Report(epoch=epoch, val_accuracy=final * share, train_loss=1.0, checkpoint=f"{epoch}.pt")
             if session.report(lease.name, report, device_seconds=seconds * share) is Decision.STOP:
                 break
-        session.finish(lease.name, device_seconds=seconds)
+        session.finish(lease.name, device_seconds=seconds * share)
 
 
 def make_run(path: Path, *, fail_every: int = 7, **changes: object) -> Run:

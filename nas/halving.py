@@ -1,0 +1,166 @@
+"""When to stop a trial early: asynchronous successive halving (arXiv:1810.05934) for three objectives.
+
+Parameters and MACs are known before the first epoch, so the only question is whether a trial's accuracy can still add
+something at its cost. It is asked at rungs, epochs a constant factor apart. What trials had reached there stands in
+their curves, so a stopper keeps nothing that the study does not hold: one made anew from it decides alike.
+
+n points; an objective is a triple (accuracy, params, macs).
+"""
+
+import heapq
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from metaformer.errors import unknown_name
+from nas.pareto import HypervolumeScale, Objectives, ranks
+from nas.record import TrialRecord
+from nas.study import Study, StudyError
+from search_spaces.space import SearchSpace
+
+FACTOR = 2  # epochs from rung to rung, and trials at a rung to those that go on
+_FEWEST = 4  # trials at a rung, or trained to the end, below which none is stopped there
+_MOST = 256  # trials at a rung that one is compared with, the newest
+_NEAREST = 12  # trials trained to the end, of like accuracy at the rung, that foretell a trial's end
+_QUANTILE = 0.1  # of the part of the error that is left at the end: how well it may go yet
+
+
+def rungs(epochs: int, *, first: int, factor: int = FACTOR) -> tuple[int, ...]:
+    """Epochs at which trials are judged: `epochs` divided by `factor` again and again, down to `first`."""
+    steps = []
+    epoch = epochs // factor
+    while epoch >= max(first, 1):
+        steps.append(epoch)
+        epoch //= factor
+    return tuple(reversed(steps))
+
+
+class Stopper(ABC):
+    """Says of a trial that has come to a rung whether it goes on."""
+
+    def __init__(self, *, epochs: int, first_rung: int, scale: HypervolumeScale) -> None:
+        """Nothing has been observed yet.
+
+        Args:
+            epochs: Of a trial that is not stopped.
+            first_rung: Epochs before which no trial is stopped.
+            scale: What hypervolumes are measured on.
+        """
+        self.epochs = epochs
+        self.rungs = rungs(epochs, first=first_rung)
+        self._scale = scale
+        self._at: dict[int, dict[int, Objectives]] = {rung: {} for rung in (*self.rungs, epochs)}
+
+    def observe(self, trial: TrialRecord) -> None:
+        """Take note of the rungs that a trial has reached by now."""
+        for report in reversed(trial.progress.curve):
+            at_rung = self._at.get(report.epoch)
+            if at_rung is not None:
+                if trial.home in at_rung:
+                    return  # and so it is in the rungs below
+                at_rung[trial.home] = (report.val_accuracy, trial.params, trial.macs)
+
+    def reason_to_stop(self, trial: TrialRecord, front: Sequence[TrialRecord]) -> str | None:
+        """Why a trial that has been observed goes no further, or None; `front` is that of the trials trained fully."""
+        rung = trial.num_epochs
+        if rung not in self.rungs or trial.reference or len(self._at[rung]) < _FEWEST:
+            return None
+        return self._judge(trial, rung, front)
+
+    @abstractmethod
+    def _judge(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> str | None: ...
+
+    def _others(self, trial: TrialRecord, rung: int) -> list[int]:
+        """The newest other trials at a rung, by their homes."""
+        newest = heapq.nlargest(_MOST + 1, self._at[rung])
+        return [home for home in newest if home != trial.home][:_MOST]
+
+
+class NeverStop(Stopper):
+    """Every trial is trained to its end."""
+
+    def __init__(self, *, epochs: int, first_rung: int, scale: HypervolumeScale) -> None:
+        super().__init__(epochs=epochs, first_rung=epochs, scale=scale)
+
+    def _judge(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> str | None:
+        return None
+
+
+class RankStopper(Stopper):
+    """The better half at each rung goes on, by non-dominated rank (arXiv:2106.12639)."""
+
+    def _judge(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> str | None:
+        points = [self._at[rung][home] for home in (trial.home, *self._others(trial, rung))]
+        rank = ranks(points)
+        num_better = int((rank < rank[0]).sum())
+        if num_better < len(points) / FACTOR:
+            return None
+        return f"at epoch {rung} {num_better} of {len(points) - 1} others were of better non-dominated rank"
+
+
+class HypervolumeStopper(Stopper):
+    """The half at each rung goes on that may still add most to the hypervolume of the front.
+
+    What a trial may add is that of its costs with the accuracy that it may reach: trials trained to the end that were
+    alike at the rung say which part of the error was left, and a low quantile of it is taken.
+    """
+
+    def _judge(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> str | None:
+        foretell = self._foretelling(trial, rung)
+        if foretell is None:
+            return None
+        members = {member.home: member.objectives for member in front}
+
+        def gain(home: int) -> float:
+            """What a trial may add to the front of the others."""
+            accuracy, params, macs = self._at[rung][home]
+            others = [objectives for other, objectives in members.items() if other != home]
+            return self._scale.gain(others, (foretell(accuracy), params, macs))
+
+        own = gain(trial.home)
+        if own <= 0:
+            accuracy = foretell(self._at[rung][trial.home][0])
+            return f"at epoch {rung} even an accuracy of {accuracy:.2%} would add nothing to the front"
+        others = self._others(trial, rung)
+        num_better = sum(gain(home) > own for home in others)
+        if num_better < (len(others) + 1) / FACTOR:
+            return None
+        return f"at epoch {rung} {num_better} of {len(others)} others could add more hypervolume to the front"
+
+    def _foretelling(self, trial: TrialRecord, rung: int) -> Callable[[float], float] | None:
+        """From the accuracy at a rung to one that may be reached at the end; None while too little is known."""
+        ends, at_rung = self._at[self.epochs], self._at[rung]
+        known = [home for home in ends if home in at_rung]
+        if len(known) < _FEWEST:
+            return None
+        then = np.array([1 - at_rung[home][0] for home in known])
+        left = np.array([1 - ends[home][0] for home in known]) / np.maximum(then, 1e-9)
+
+        def foretell(accuracy: float) -> float:
+            nearest = np.argsort(np.abs(then - (1 - accuracy)), kind="stable")[:_NEAREST]
+            return float(1 - (1 - accuracy) * np.quantile(left[nearest], _QUANTILE))
+
+        return foretell
+
+
+_STOPPERS: dict[str, type[Stopper]] = {"hypervolume": HypervolumeStopper, "rank": RankStopper, "none": NeverStop}
+
+
+def names() -> list[str]:
+    """Names of all stoppers."""
+    return list(_STOPPERS)
+
+
+def make_stopper(study: Study, space: SearchSpace) -> Stopper:
+    """The stopper that a study names; the first rung is where its warm-up ends.
+
+    Raises:
+        StudyError: There is none of that name.
+    """
+    if study.stopper not in _STOPPERS:
+        raise StudyError(unknown_name("stopper", study.stopper, _STOPPERS))
+    recipe = study.recipe
+    return _STOPPERS[study.stopper](
+        epochs=recipe.epochs, first_rung=recipe.warmup_epochs, scale=HypervolumeScale.of(space)
+    )
