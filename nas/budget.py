@@ -43,12 +43,36 @@ class Budget(NamedTuple):
     def __str__(self) -> str:
         return format_device_time(self.seconds, self.device)
 
+    def extended(self, more: "Budget") -> str:
+        """This budget and `more` together, written so that nothing is rounded away.
+
+        Raises:
+            BudgetError: They are of different devices.
+        """
+        if more.device != self.device:
+            raise BudgetError(f"extend: must be {self.device.upper()} time, as the budget is, got {str(more)!r}")
+        total = Budget(self.device, self.seconds + more.seconds)
+        is_exact = total.seconds >= 0.01 and Budget.parse(str(total)) == total
+        return str(total) if is_exact else f"{total.seconds:f}{self.device}-seconds"
+
 
 def format_device_time(seconds: float, device: DeviceKind) -> str:
     """Device time in the largest unit that gives at least 1, such as `5.9cpu-minutes`; `parse` reads it."""
     sizes = sorted(_SECONDS.items(), key=lambda item: -item[1])
     unit, size = next(((unit, size) for unit, size in sizes if seconds >= size), ("seconds", 1))
     return f"{round(seconds / size, 2):g}{device}-{unit}"
+
+
+def parse_duration(field: str, text: str) -> float:
+    """Seconds of wall time written as `text`, such as `12h`, `90m`, `2d` or `30s`.
+
+    Raises:
+        BudgetError: The text has another form, or the amount is not above 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if not match or not 0 < float(match[1]) < _MOST:
+        raise BudgetError(f"{field}: must be a number above 0 and a unit such as 12h, 90m or 2d, got {text!r}")
+    return float(match[1]) * {unit[0]: size for unit, size in _SECONDS.items() if unit.endswith("s")}[match[2]]
 
 
 def _nearest(text: str) -> str:

@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from metaformer.errors import unknown_name
 from nas.pareto import HypervolumeScale, Objectives, ranks
 from nas.record import TrialRecord
-from nas.study import Study, StudyError
+from nas.study import Study
 from search_spaces.space import SearchSpace
 
 FACTOR = 2  # epochs from rung to rung, and trials at a rung to those that go on
@@ -153,14 +152,7 @@ def names() -> list[str]:
 
 
 def make_stopper(study: Study, space: SearchSpace) -> Stopper:
-    """The stopper that a study names; the first rung is where its warm-up ends.
-
-    Raises:
-        StudyError: There is none of that name.
-    """
-    if study.stopper not in _STOPPERS:
-        raise StudyError(unknown_name("stopper", study.stopper, _STOPPERS))
+    """The stopper that a study names; the first rung is where its warm-up ends."""
     recipe = study.recipe
-    return _STOPPERS[study.stopper](
-        epochs=recipe.epochs, first_rung=recipe.warmup_epochs, scale=HypervolumeScale.of(space)
-    )
+    scale = HypervolumeScale.of(space)
+    return _STOPPERS[study.stopper](epochs=recipe.epochs, first_rung=recipe.warmup_epochs, scale=scale)

@@ -3,22 +3,27 @@
 import json
 import shutil
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from uuid import uuid4
 
 from rich.console import Console
 
-from nas.budget import Budget, Ledger
+from nas.budget import Budget, Ledger, parse_duration
 from nas.data import DataInfo, open_dataset
 from nas.export import replace_text
+from nas.forecast import fit_speed, forecast, representative
 from nas.halving import make_stopper
 from nas.lease import Speed
-from nas.plan import Request, data_and_resolution, fit_speed, make_plan, make_study, representative
+from nas.plan import Request, data_and_resolution, make_study
 from nas.progress import Progress, make_console, print_plan, print_summary
 from nas.ray_backend import RayBackend, Wanted
-from nas.record import check_storage
+from nas.record import IN_MEMORY, check_storage
 from nas.report import summarise, write_report
-from nas.run import Run, RunFolder, open_record
+from nas.run import Run, RunFolder, open_record, open_run
 from nas.session import Session
 from nas.study import Study, StudyError, read_mapping
 
@@ -26,28 +31,33 @@ _SPEED = "speed"  # noted in the study
 
 
 def launch(
-    request: Request, *, name: str | None, runs: Path, loaders: int | None, ray_address: str | None, as_json: bool
+    request: Request,
+    *,
+    name: str | None,
+    runs: Path,
+    loaders: int | None,
+    ray_address: str | None,
+    deadline: str | None,
+    plan_only: bool,
+    as_json: bool,
 ) -> None:
     """Begin the study that was asked for, or go on with it, until its budget is spent or somebody stops it.
 
-    Nothing is written before everything that can be checked has been.
+    Nothing is written before everything that can be checked has been, nor where only the plan is asked for.
 
     Raises:
         UserError: Something asked for cannot be done.
     """
     console = make_console(as_json=as_json)
+    seconds = parse_duration("deadline", deadline) if deadline else None
+    if request.extend:
+        request = _extended(request, RunFolder(runs / (name or _default_name(request.space, request.data))))
     fields = read_mapping(request.study) if request.study else {}
     data_name, resolution = data_and_resolution(request, fields)
     info = open_dataset(data_name, resolution=resolution).info
     study = make_study(request, fields, info)
-    folder = RunFolder(runs / (name or _default_name(study)))
-    if folder.study_file.exists():
-        earlier = Study.from_file(folder.study_file)
-        study.check_continues(earlier, folder.path)
-        study = study.model_copy(update={"storage_name": earlier.storage_name})
-    else:
-        shared_name = f"{folder.path.name}-{uuid4().hex[:8]}" if study.storage else None
-        study = study.model_copy(update={"storage_name": shared_name})
+    folder = RunFolder(runs / (name or _default_name(study.space, study.data)))
+    study = _named_in_storage(study, folder)
     if study.storage is not None:
         check_storage(study.storage)
     budget = Budget.parse(study.budget)
@@ -57,13 +67,17 @@ def launch(
     console.print("starting workers …", style="dim")
     with backend:
         measured = None if folder.study_file.exists() else _measure(study, backend, console)
+        if plan_only:
+            search = _preview(study, folder, backend, budget, info, console, measured)
+            search.show_plan(as_json)
+            return
         _make_folder(folder.path)
         with folder.lock():
             shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed; under the lock, so of no live one
             replace_text(folder.study_file, study.to_yaml())
             search = _Search(study, folder, backend, budget, info, console, measured)
             try:
-                search.run()
+                search.run(seconds)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     search.report(as_json)
@@ -81,6 +95,8 @@ class _Search:
         info: DataInfo,
         console: Console,
         measured: tuple[Speed, float] | None,
+        *,
+        spent: float = 0.0,
     ) -> None:
         self._folder = folder
         self._backend = backend
@@ -96,7 +112,7 @@ class _Search:
         self._session = Session(
             study,
             self._record,
-            Ledger(budget.seconds, spent=self._record.spent_seconds),
+            Ledger(budget.seconds, spent=spent + self._record.spent_seconds),
             space=space,
             speed=speed,
             num_images=num_images,
@@ -106,18 +122,23 @@ class _Search:
             stopper=make_stopper(study, space),
         )
 
-    def run(self) -> None:
-        """Carry out leases until the session has no more."""
+    def run(self, deadline_seconds: float | None) -> None:
+        """Carry out leases until the session has no more, or the deadline has come."""
         session, console = self._session, self._console
-        plan = make_plan(session)
-        print_plan(
-            console, session, plan, budget=self._budget, info=self._info, devices_per_trial=self._backend.devices.count
-        )
+        self.show_plan()
         progress = Progress(session, self._budget, console)
-        with progress.live():
+        with progress.live(), _deadline(session, deadline_seconds):
             self._backend.run(session, on_event=progress.on_event)
         for note in session.notes:
             console.print(f"[yellow]{note}[/]")
+
+    def show_plan(self, as_json: bool = False) -> None:
+        """Say what is about to happen."""
+        plan = forecast(self._session)
+        count = self._backend.devices.count
+        print_plan(self._console, self._session, plan, budget=self._budget, info=self._info, devices_per_trial=count)
+        if as_json:
+            sys.stdout.write(json.dumps(asdict(plan), indent=2) + "\n")
 
     def report(self, as_json: bool) -> None:
         """Write the report and say what came out."""
@@ -148,6 +169,75 @@ def _measure(study: Study, backend: RayBackend, console: Console) -> tuple[Speed
     return fit_speed(archs, seconds), spent
 
 
+def _preview(
+    study: Study,
+    folder: RunFolder,
+    backend: RayBackend,
+    budget: Budget,
+    info: DataInfo,
+    console: Console,
+    measured: tuple[Speed, float] | None,
+) -> _Search:
+    """The search as it would go on from where the run stands, on a record that ends with this process."""
+    spent = 0.0
+    references = study.references
+    if folder.study_file.exists():
+        earlier = open_run(folder.path)
+        spent = earlier.record.spent_seconds
+        tried = {trial.architecture.digest for trial in earlier.record}
+        known = earlier.space.references()
+        references = tuple(name for name in references if known[name].digest not in tried)
+        noted = earlier.record.noted(_SPEED)
+        measured = (Speed.model_validate(noted), 0.0) if noted else measured
+    copy = study.model_copy(update={"storage": IN_MEMORY, "references": references})
+    return _Search(copy, folder, backend, budget, info, console, measured, spent=spent)
+
+
+@contextmanager
+def _deadline(session: Session, seconds: float | None) -> Iterator[None]:
+    """Stop the session when so many seconds have passed, unless the block ends before."""
+
+    def come() -> None:
+        session.notes.append("the deadline has come; the same command goes on")
+        session.stop()
+
+    timer = threading.Timer(seconds or 0.0, come)
+    timer.daemon = True
+    if seconds is not None:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _extended(request: Request, folder: RunFolder) -> Request:
+    """What was asked for, on the study of a run and with a budget that is larger by what `--extend` says.
+
+    Raises:
+        StudyError: There is no such run, or a whole budget was given too.
+    """
+    if request.budget is not None:
+        raise StudyError(f"extend: must not be given beside --budget, got {request.extend!r}")
+    earlier = open_run(folder.path).study
+    budget = Budget.parse(earlier.budget).extended(Budget.parse(str(request.extend)))
+    return replace(request, study=request.study or folder.study_file, budget=budget)
+
+
+def _named_in_storage(study: Study, folder: RunFolder) -> Study:
+    """The study with the name that it has, or will have, in its storage.
+
+    Raises:
+        StudyError: The folder holds another study.
+    """
+    if folder.study_file.exists():
+        earlier = Study.from_file(folder.study_file)
+        study.check_continues(earlier, folder.path)
+        return study.model_copy(update={"storage_name": earlier.storage_name})
+    shared_name = f"{folder.path.name}-{uuid4().hex[:8]}" if study.storage else None
+    return study.model_copy(update={"storage_name": shared_name})
+
+
 def _make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -157,7 +247,7 @@ def _make_folder(path: Path) -> None:
         ) from None
 
 
-def _default_name(study: Study) -> str:
+def _default_name(space: str | None, data: str | None) -> str:
     """The space and the data, so that the same command finds its run again."""
-    kind, _, path = study.data.partition(":")
-    return f"{study.space}-{Path(path).name or kind}"
+    kind, _, path = (data or "digits").partition(":")
+    return f"{space or 'hybrid_stages'}-{Path(path).name or kind}"

@@ -1,27 +1,20 @@
-"""From flags, a study file and the data's defaults to a study; and what its budget buys."""
+"""From flags, a study file and the data's defaults to a study."""
 
-import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
-from metaformer.architecture import Architecture
-from metaformer.cost import count_cost
 from metaformer.errors import explain, unknown_name
 from metaformer.specs import Stem
-from nas import samplers
+from nas import halving, samplers
 from nas.budget import Budget
 from nas.data import DataInfo, check_recipe, default_recipe, default_resolution
-from nas.lease import Speed
-from nas.session import Session
 from nas.study import Study, StudyError
 from search_spaces.space import Limits, SearchSpace, SpaceSettings, get
 
-_NUM_SAMPLES = 64  # architectures that stand for the space in the plan
 _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _MOST_DIGITS = 20
 _FITTED: dict[str, dict[str, object]] = {  # by dataset, what differs from the rule for its image size
@@ -36,6 +29,7 @@ class Request:
 
     space: str | None = None
     budget: str | None = None
+    extend: str | None = None
     data: str | None = None
     references: str | None = None
     max_params: str | None = None
@@ -45,6 +39,7 @@ class Request:
     epochs: int | None = None
     batch_size: int | None = None
     sampler: str | None = None
+    stopper: str | None = None
     seed: int | None = None
     max_trials: int | None = None
     workers: int | None = None
@@ -124,42 +119,6 @@ def parse_count(field: str, text: str) -> int:
     return count
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What the budget buys, as far as it can be foretold."""
-
-    seconds_per_trial: float  # device-seconds of a mean architecture of the space
-    reference_seconds: float  # device-seconds of the references that are to be trained
-    num_trials: int  # trials beside the references
-
-
-def make_plan(session: Session) -> Plan:
-    """What is left of the session's budget, in trials of mean cost."""
-    rng = random.Random(0)
-    epochs = session.study.recipe.epochs
-    sampled = [session.space.sample(rng) for _ in range(_NUM_SAMPLES)]
-    mean = sum(session.expected_seconds(arch, epochs=epochs) for arch in sampled) / len(sampled)
-    waiting = sum(session.expected_seconds(arch, epochs=epochs) for arch in session.references.values())
-    return Plan(mean, waiting, int(max(0.0, session.ledger.left - waiting) / mean))
-
-
-def fit_speed(archs: list[Architecture], seconds_per_image: list[float]) -> Speed:
-    """A line through measured device-seconds per image against MACs, by least squares, neither part below zero."""
-    macs = np.array([count_cost(arch).macs for arch in archs], dtype=float)
-    seconds = np.array(seconds_per_image)
-    slope = float(np.polyfit(macs, seconds, 1)[0]) if len(set(macs)) > 1 else 0.0
-    slope = min(max(slope, 0.0), float(seconds.mean() / macs.mean()))
-    base = max(float(seconds.mean() - slope * macs.mean()), 0.0)  # rounding can put it below
-    return Speed(base=base, per_gmac=slope * 1e9)
-
-
-def representative(space: SearchSpace) -> list[Architecture]:
-    """A few architectures that span the costs of a space, for measuring: the cheapest, and some random ones."""
-    rng = random.Random(0)
-    sampled = sorted((space.sample(rng) for _ in range(_NUM_SAMPLES)), key=lambda arch: count_cost(arch).macs)
-    return [space.smallest("macs"), sampled[_NUM_SAMPLES // 4], sampled[_NUM_SAMPLES // 2], sampled[-1]]
-
-
 def _flags(request: Request) -> dict[str, Any]:
     """The fields of a study that the command line sets."""
     settings: dict[str, Any] = {"resolution": request.resolution, "width_scale": request.width_scale}
@@ -171,7 +130,17 @@ def _flags(request: Request) -> dict[str, Any]:
     recipe: dict[str, Any] = {"epochs": request.epochs, "batch_size": request.batch_size}
     plain = {
         field: getattr(request, field)
-        for field in ("space", "budget", "sampler", "seed", "max_trials", "workers", "cpus_per_trial", "storage")
+        for field in (
+            "space",
+            "budget",
+            "sampler",
+            "stopper",
+            "seed",
+            "max_trials",
+            "workers",
+            "cpus_per_trial",
+            "storage",
+        )
     }
     return _given({**plain, "settings": {**_given(settings), "limits": limits}, "recipe": _given(recipe)})
 
@@ -224,6 +193,8 @@ def _check(study: Study, info: DataInfo) -> None:
     """What the fields of a study must be to each other and to the data."""
     if study.sampler not in samplers.names():
         raise StudyError(unknown_name("sampler", study.sampler, samplers.names()))
+    if study.stopper not in halving.names():
+        raise StudyError(unknown_name("stopper", study.stopper, halving.names()))
     if study.data_fingerprint != info.fingerprint:
         raise StudyError(
             f"data: must hold what the study was made with (fingerprint {study.data_fingerprint}), "

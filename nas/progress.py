@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,7 +15,7 @@ from rich.text import Text
 from metaformer.cost import count_cost
 from nas.budget import Budget, format_device_time
 from nas.data import DataInfo
-from nas.plan import Plan
+from nas.forecast import Forecast
 from nas.record import TrialRecord, TrialState
 from nas.run import RunFolder
 from nas.session import Session
@@ -22,6 +23,7 @@ from nas.tables import mixer_text
 from search_spaces.space import SearchSpace
 
 _PLAIN_SECONDS = 15  # between lines where there is no terminal
+_FEW_TRIALS = 50  # below which a search can hardly learn, and is told what would buy more
 _PLAIN_WIDTH = 132  # characters of a line there
 
 
@@ -61,7 +63,8 @@ class Progress:
         counts = _counts(session)
         best = best_accuracy(session.front)
         return (
-            f"spent {self._time(session.ledger.spent)} of {self._time(session.ledger.total)} | {counts} | "
+            f"spent {self._time(session.ledger.spent)}, reserved {self._time(session.ledger.reserved)}, "
+            f"left {self._time(max(session.ledger.left, 0.0))} | {counts} | "
             f"best {'-' if best is None else f'{best:.2%}'} | front {len(session.front)} | "
             f"hypervolume {session.hypervolume:.4f}"
         )
@@ -71,8 +74,8 @@ class Progress:
         left = max(ledger.left, 0.0)
         table = Table.grid(padding=(0, 2))
         table.add_row("budget", ProgressBar(total=ledger.total, completed=min(ledger.spent, ledger.total), width=40))
-        reserved = f", {self._time(ledger.reserved)} of it reserved" if ledger.reserved else ""
-        table.add_row("", f"{self._time(ledger.spent)} spent, {self._time(left)} left{reserved}")
+        reserved = f"{self._time(ledger.reserved)} of it reserved"
+        table.add_row("", f"{self._time(ledger.spent)} spent, {self._time(left)} left, {reserved}")
         table.add_row("trials", _counts(session))
         best = best_accuracy(session.front)
         table.add_row("best", "-" if best is None else f"{best:.2%} validation accuracy")
@@ -87,13 +90,17 @@ class Progress:
 
 
 def print_plan(
-    console: Console, session: Session, plan: Plan, *, budget: Budget, info: DataInfo, devices_per_trial: int
+    console: Console, session: Session, plan: Forecast, *, budget: Budget, info: DataInfo, devices_per_trial: float
 ) -> None:
     """Say what is about to happen: space, data, budget, and what it buys."""
     study, space = session.study, session.space
     images = ", ".join(f"{number:,} {split}" for split, number in info.num_images.items())
     left = max(session.ledger.left, 0.0)
     wall = left / (session.num_workers * devices_per_trial)
+
+    def spelled(seconds: float) -> str:
+        return format_device_time(seconds, budget.device)
+
     console.print(
         f"[bold]{study.space}[/] on [bold]{info.name}[/]: {images} images, {info.num_classes} classes, "
         f"{info.resolution}x{info.resolution} pixels, {study.recipe.epochs} epochs a trial"
@@ -102,26 +109,57 @@ def print_plan(
         f"space    {space.size:.2g} architectures{_limits(space)}, sampler {study.sampler}, seed {study.seed}"
     )
     console.print(
-        f"budget   {budget}, {format_device_time(left, budget.device)} left; "
-        f"{_plural(session.num_workers, 'trial')} at a time, about {_duration(wall)}"
+        f"budget   {budget}, {spelled(left)} left; {_plural(session.num_workers, 'trial')} at a time, "
+        f"about {_duration(wall)}, until {datetime.now() + timedelta(seconds=wall):%a %H:%M}"
+    )
+    console.print(
+        f"largest  {plan.most_params:,} parameters, {plan.most_macs:,} MACs, {spelled(plan.most_seconds)} to the end; "
+        f"a mean one {spelled(plan.seconds_to_the_end)}"
     )
     if session.references:
-        console.print(
-            f"first    {_plural(len(session.references), 'hand-designed model')}, about "
-            f"{format_device_time(plan.reference_seconds, budget.device)}"
-        )
+        models = _plural(len(session.references), "hand-designed model")
+        console.print(f"first    {models}, about {spelled(plan.reference_seconds)}")
     left_out = _left_out(session)
     if left_out:
         console.print(f"         beyond the limits: {', '.join(left_out)}")
-    console.print(
-        f"then     about {plan.num_trials} trials of {format_device_time(plan.seconds_per_trial, budget.device)} each"
-    )
+    console.print(f"then     about {plan.num_trials} trials of {spelled(plan.seconds_per_trial)} each{_by_rung(plan)}")
+    if left > 0:
+        for line in advice(plan, left):
+            console.print(f"[yellow]         {line}[/]")
+
+
+def advice(plan: Forecast, left: float) -> list[str]:
+    """What to change where a budget buys little; `left` of it is left, in device-seconds."""
+    lines = []
+    if plan.cheapest_seconds > left:
+        lines.append("too little for a single full trial, even of the cheapest architecture; --epochs takes fewer")
+    elif plan.seconds_to_the_end > left - plan.reference_seconds:
+        lines.append("too little for a single full trial of mean size beside the hand-designed models")
     if plan.reference_seconds > left / 2:
-        console.print("[yellow]         the hand-designed models take more than half; --references takes fewer[/]")
-    if plan.num_trials < 1 and left > 0:
-        console.print(
-            "[yellow]         too little for a trial of mean size; --max-macs or --epochs make trials cheaper[/]"
+        lines.append("the hand-designed models take more than half; --references takes fewer")
+    if plan.num_trials < _FEW_TRIALS:
+        lines.append(
+            f"--max-macs {_rounded(plan.median_macs)}, the median, would buy {plan.times_as_many:.1f} times as many "
+            "trials; half the --epochs twice as many"
         )
+    return lines
+
+
+def _by_rung(plan: Forecast) -> str:
+    """How many of the trials are trained for how long, where some are stopped early."""
+    if len(plan.rungs) == 1 or not plan.num_trials:
+        return ""
+    *early, last = plan.rungs
+    parts = [f"{rung.num_trials} to epoch {rung.epochs}" for rung in early]
+    return f": {', '.join(parts)}, {last.num_trials} to the end"
+
+
+def _rounded(count: int) -> str:
+    """A count as `--max-macs` takes it, to two or three digits."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return str(count)
 
 
 def print_summary(console: Console, session: Session, folder: RunFolder, budget: Budget) -> None:
@@ -151,9 +189,9 @@ def print_summary(console: Console, session: Session, folder: RunFolder, budget:
     console.print(f"next     python -m nas.export {run} --pick knee --out arch.yaml", soft_wrap=True)
     console.print(f"         python -m nas.dashboard {run}", soft_wrap=True)
     if session.stopping or session.ledger.left > 0:
-        console.print("         the same command goes on with what is left of the budget; a larger --budget extends it")
+        console.print("         the same command goes on with what is left of the budget; --extend adds to it")
     else:
-        console.print("         the same command with a larger --budget goes on")
+        console.print("         --extend, or a larger --budget, goes on")
 
 
 def best_accuracy(front: list[TrialRecord]) -> float | None:

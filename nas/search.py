@@ -14,6 +14,13 @@ def search(
         str | None,
         typer.Option(help="Device time for the study in all: 64gpu-days, 36gpu-hours, 90cpu-minutes (of one core)."),
     ] = None,
+    extend: Annotated[
+        str | None, typer.Option(help="Device time on top of what the study in the run's folder has.")
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option(help="Wall time, such as 12h, after which running trials end at their next report.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what the budget buys, and end.")] = False,
     data: Annotated[
         str | None, typer.Option(help="digits, or folder:PATH with train/ and val/.", show_default="digits")
     ] = None,
@@ -39,6 +46,10 @@ def search(
     epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.", show_default="by the data")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="by the data")] = None,
     sampler: Annotated[str | None, typer.Option(help="tpe, nsga2 or random.", show_default="tpe")] = None,
+    stopper: Annotated[
+        str | None,
+        typer.Option(help="Early stopping: hypervolume, rank or none.", show_default="hypervolume"),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search and of each training.", show_default="0")] = None,
     max_trials: Annotated[int | None, typer.Option(help="Most trials beside the references.")] = None,
     workers: Annotated[int | None, typer.Option(help="Trials at a time.", show_default="as devices allow")] = None,
@@ -59,13 +70,15 @@ def search(
 ) -> None:
     """Find architectures of a space that are best in accuracy, parameters and MACs together.
 
-    The same command again goes on with the budget that is left; a larger --budget extends the study. Ctrl-C once lets
-    running trials report, saves everything and ends.
+    The same command again goes on with the budget that is left; --extend adds to it. Ctrl-C once lets running trials
+    report, saves everything and ends.
 
     \b
     Examples:
       python -m nas.search --space hybrid_stages --budget 6cpu-minutes
       python -m nas.search --space hybrid_stages --budget 64gpu-days --data folder:/data/imagenet --max-macs 1.9G
+      python -m nas.search --space hybrid_stages --budget 64gpu-days --data folder:/data/imagenet --plan
+      python -m nas.search --name hybrid_stages-imagenet --extend 8gpu-days --deadline 12h
       python -m nas.search --study runs/mine/study.yaml --name again --seed 1
     """
     from nas.launch import launch
@@ -83,6 +96,8 @@ def search(
         epochs=epochs,
         batch_size=batch_size,
         sampler=sampler,
+        stopper=stopper,
+        extend=extend,
         seed=seed,
         max_trials=max_trials,
         workers=workers,
@@ -90,7 +105,16 @@ def search(
         storage=storage,
         study=study,
     )
-    launch(request, name=name, runs=runs, loaders=loaders, ray_address=ray_address, as_json=json)
+    launch(
+        request,
+        name=name,
+        runs=runs,
+        loaders=loaders,
+        ray_address=ray_address,
+        deadline=deadline,
+        plan_only=plan,
+        as_json=json,
+    )
 
 
 if __name__ == "__main__":

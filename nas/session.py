@@ -86,7 +86,7 @@ class Session:
         self._num_images = num_images
         self._checkpoints = checkpoints
         self._on_drop = on_drop
-        self._stopper = stopper
+        self.stopper = stopper
         self._open: dict[str, _Open] = {}
         self._stopping = False
         self._waiting = False  # nothing affordable until an open lease answers
@@ -154,10 +154,10 @@ class Session:
         progress = out.trial.progress
         out.trial.progress = progress.model_copy(update={"curve": (*progress.curve, report)})
         self.record.save(out.trial)
-        self._stopper.observe(out.trial)
+        self.stopper.observe(out.trial)
         if report.epoch >= out.lease.epochs:
             out.end = "complete"
-        elif reason := self._stopper.reason_to_stop(out.trial, self.front):
+        elif reason := self.stopper.reason_to_stop(out.trial, self.front):
             out.end, out.reason = "halted", reason
         elif self.ledger.left <= 0:
             out.end = "stopped"
@@ -231,7 +231,11 @@ class Session:
 
     def expected_seconds(self, architecture: Architecture, *, epochs: int) -> float:
         """Device-seconds that training an architecture for `epochs` should take, corrected by what has been seen."""
-        return self._seconds(count_cost(architecture).macs, epochs)
+        return self.seconds_for(count_cost(architecture).macs, epochs=epochs)
+
+    def seconds_for(self, macs: int, *, epochs: int) -> float:
+        """The same for an architecture of so many MACs."""
+        return self._speed.seconds_per_image(macs) * self._images_per_epoch * epochs * self._correction
 
     def expected_test_seconds(self, trial: TrialRecord) -> float:
         """Device-seconds that evaluating a trial on the test split should take."""
@@ -300,7 +304,7 @@ class Session:
         self._seen.add(trial.architecture.digest)
         checkpoint = trial.progress.curve[-1].checkpoint if trial.progress.curve else None
         lease = self._make_lease(trial, task="train", attempt=attempt, checkpoint=checkpoint)
-        self._open_lease(lease, trial, self._seconds(trial.macs, lease.epochs - trial.num_epochs))
+        self._open_lease(lease, trial, self.seconds_for(trial.macs, epochs=lease.epochs - trial.num_epochs))
         self._checkpointed.add(trial.home)
         return lease
 
@@ -338,9 +342,6 @@ class Session:
         """Device-seconds kept for evaluating the front and the references on test."""
         return sum(self.expected_test_seconds(trial) for trial in self.to_test)
 
-    def _seconds(self, macs: int, epochs: int) -> float:
-        return self._speed.seconds_per_image(macs) * self._images_per_epoch * epochs * self._correction
-
     def _affordable(self, architecture: Architecture, num_done: int) -> bool:
         seconds = self.expected_seconds(architecture, epochs=self.study.recipe.epochs - num_done)
         return seconds <= self.ledger.free - self._held_back
@@ -373,7 +374,7 @@ class Session:
         """Close the lease that a dead driver left open; a trial whose last report had ended it gets its end."""
         if trial.num_epochs >= self.study.recipe.epochs:
             self._end(trial, "complete")
-        elif reason := self._stopper.reason_to_stop(trial, self.front):
+        elif reason := self.stopper.reason_to_stop(trial, self.front):
             self._end(trial, "stopped", reason=reason)
         else:
             self._set_lease_end(trial, "interrupted")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.budget import Budget, BudgetError, Ledger, format_device_time
+from nas.budget import Budget, BudgetError, Ledger, format_device_time, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,25 @@ def test_a_formatted_device_time_reads_back_to_a_hundredth(seconds: float, devic
     if budget is not None:
         assert budget.device == device
         assert budget.seconds == pytest.approx(seconds, rel=0.006, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("12h", 43_200), ("90m", 5400), ("2d", 172_800), ("30s", 30), (" 0.5h ", 1800)]
+)
+def test_a_duration_is_a_number_and_a_unit(text: str, seconds: float) -> None:
+    assert parse_duration("deadline", text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "12", "h", "-1h", "0h", "1 hour", "1w"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(BudgetError, match=r"^deadline: must be a number above 0 and a unit such as 12h, 90m or 2d, "):
+        parse_duration("deadline", text)
+
+
+@given(st.integers(1, 10**9), st.integers(1, 10**9))
+def test_an_extended_budget_reads_back_as_the_sum(milliseconds: int, more: int) -> None:
+    text = Budget("gpu", milliseconds / 1000).extended(Budget("gpu", more / 1000))
+    assert Budget.parse(text).seconds == pytest.approx((milliseconds + more) / 1000, abs=1e-6)
 
 
 def test_what_a_lease_used_is_charged_once_and_stays_spent() -> None:

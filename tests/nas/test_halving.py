@@ -7,12 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaformer import zoo
-from nas.halving import HypervolumeStopper, NeverStop, RankStopper, Stopper, make_stopper, rungs
+from nas.halving import HypervolumeStopper, NeverStop, RankStopper, Stopper, rungs
 from nas.lease import Report
 from nas.pareto import HypervolumeScale, Objectives, dominates
 from nas.record import Progress, TrialRecord, TrialState
 from nas.session import Decision
-from nas.study import StudyError
 from tests.nas.runs import fill, make_study, open_folder
 
 SCALE = HypervolumeScale(params=(1_000, 1_000_000), macs=(1_000, 1_000_000))
@@ -170,9 +169,3 @@ def test_a_driver_that_dies_between_a_rung_and_the_stop_stops_the_trial_when_it_
     trial = again.record.trials[lease.trial]
     assert trial.state is TrialState.STOPPED
     assert (trial.reason or "").startswith("at epoch 1 ")
-
-
-def test_an_unknown_stopper_is_answered_with_the_known_ones() -> None:
-    study = make_study(stopper="hypervolumen")
-    with pytest.raises(StudyError, match="stopper: unknown name 'hypervolumen'; known, nearest first: hypervolume, "):
-        make_stopper(study, study.make_space())

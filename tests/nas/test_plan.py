@@ -12,26 +12,19 @@ from metaformer.cost import count_cost
 from metaformer.errors import UserError
 from metaformer.specs import Stem
 from nas.data import DataInfo, default_recipe, open_dataset
-from nas.lease import Speed
 from nas.plan import (
     Request,
     data_and_resolution,
     default_settings,
-    fit_speed,
-    make_plan,
     make_study,
     parse_count,
-    representative,
 )
 from nas.study import Study, StudyError
 from search_spaces import get
 from search_spaces.space import Limits, SpaceSettings
-from tests.nas.runs import make_study as make_small_study
-from tests.nas.runs import open_folder
 
 DIGITS = open_dataset("digits", resolution=32).info
 SPACE = get("hybrid_stages", SpaceSettings(resolution=32, num_classes=10))
-ARCHS = representative(SPACE)
 
 
 def study_of(fields: dict[str, object] | None = None, *, info: DataInfo = DIGITS, **asked: object) -> Study:
@@ -167,50 +160,6 @@ def test_a_count_is_a_number_with_or_without_a_unit(text: str, count: int) -> No
 def test_what_is_no_count_is_refused(text: str) -> None:
     with pytest.raises(StudyError, match=r"^max_macs: must be a number above 0, such as 12M or 1.8G, got '.*'$"):
         parse_count("max_macs", text)
-
-
-@given(base=st.floats(0, 1e-2), per_gmac=st.floats(0, 10))
-def test_fitting_recovers_a_line(base: float, per_gmac: float) -> None:
-    line = Speed(base=base, per_gmac=per_gmac)
-    fitted = fit_speed(ARCHS, [line.seconds_per_image(count_cost(arch).macs) for arch in ARCHS])
-    assert fitted.base == pytest.approx(base, rel=1e-6, abs=1e-9)
-    assert fitted.per_gmac == pytest.approx(per_gmac, rel=1e-6, abs=1e-6)
-
-
-@given(st.lists(st.floats(1e-6, 1e-1), min_size=4, max_size=4))
-def test_whatever_is_measured_fitted_times_are_right_in_the_mean_and_never_negative(seconds: list[float]) -> None:
-    speed = fit_speed(ARCHS, seconds)
-    fitted = [speed.seconds_per_image(count_cost(arch).macs) for arch in ARCHS]
-    assert min(speed.base, speed.per_gmac) >= 0
-    assert sum(fitted) == pytest.approx(sum(seconds))
-
-
-def test_one_architecture_alone_gives_a_speed() -> None:
-    arch = SPACE.smallest("macs")
-    assert fit_speed([arch, arch], [1e-3, 3e-3]).seconds_per_image(10**9) == pytest.approx(2e-3)
-
-
-def test_representatives_span_the_space_and_are_the_same_each_time() -> None:
-    macs = [count_cost(arch).macs for arch in ARCHS]
-    assert macs == sorted(macs)
-    assert macs[-1] > 2 * macs[0]
-    assert representative(SPACE) == ARCHS
-    assert all(SPACE.contains(arch) for arch in ARCHS)
-
-
-def test_a_plan_counts_the_trials_that_are_left_after_the_references(tmp_path: Path) -> None:
-    session = open_folder(tmp_path, make_small_study(budget="100cpu-seconds"))[1]
-    plan = make_plan(session)
-    epochs = session.study.recipe.epochs
-    references = sum(session.expected_seconds(arch, epochs=epochs) for arch in session.references.values())
-    assert plan.reference_seconds == pytest.approx(references)
-    used = plan.reference_seconds + plan.num_trials * plan.seconds_per_trial
-    assert used <= 100 < used + plan.seconds_per_trial
-
-
-def test_a_plan_without_time_has_no_trials(tmp_path: Path) -> None:
-    session = open_folder(tmp_path, make_small_study(budget="0.001cpu-seconds"))[1]
-    assert make_plan(session).num_trials == 0
 
 
 JUNK = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.none()))

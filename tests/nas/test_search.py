@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,9 @@ def check_refused(outcome: Outcome, message: str) -> None:
         (["--data", "folder:/no/such"], "dataset: PATH of folder:PATH must be a folder, got '/no/such'"),
         (["--data", "folder"], "dataset: must be given as folder:PATH, got 'folder'"),
         (["--sampler", "tpee"], "sampler: unknown name 'tpee'; known, nearest first: tpe, nsga2, random"),
+        (["--stopper", "nun"], "stopper: unknown name 'nun'; known, nearest first: none, hypervolume, rank"),
+        (["--deadline", "soon"], "deadline: must be a number above 0 and a unit such as 12h, 90m or 2d, got 'soon'"),
+        (["--extend", "1cpu-hour"], "extend: must not be given beside --budget, got '1cpu-hour'"),
         (
             ["--references", "poolformer_s12,poolformer_s13"],
             "references: unknown name 'poolformer_s13'; known, nearest first: poolformer_s36, poolformer_s12, .*",
@@ -267,6 +271,63 @@ def test_the_same_command_again_starts_nothing_new(good_run: GoodRun, search: Se
     assert again.results == good_run.study.results
     assert again.spent == good_run.study.spent
     assert json.loads(outcome.out) == json.loads(good_run.outcome.out)
+
+
+@starts_ray
+def test_a_plan_says_what_the_budget_buys_and_writes_nothing(search: Search, runs: Path) -> None:
+    outcome = search(*QUICK, "--stopper", "rank", "--budget", "2cpu-hours", "--plan", "--json")
+    assert outcome.code == 0, outcome.err
+    plan = json.loads(outcome.out)
+    assert [rung["epochs"] for rung in plan["rungs"]] == [1, 3, 6]
+    assert plan["most_macs"] == 800_000
+    spent = plan["reference_seconds"] + plan["rungs"][0]["num_trials"] * plan["seconds_per_trial"]
+    assert 7000 < spent <= 7200
+    assert f"about {plan['rungs'][0]['num_trials']} trials of " in outcome.err
+    assert not runs.exists()
+
+
+@starts_ray
+def test_a_plan_of_a_run_starts_from_where_it_stands(good_run: GoodRun, search: Search) -> None:
+    before = read_study(good_run.folder)
+    outcome = search(*good_run.arguments, "--plan")
+    assert json.loads(outcome.out)["reference_seconds"] == 0
+    assert "measuring" not in outcome.err
+    after = read_study(good_run.folder)
+    assert (after.results, after.spent) == (before.results, before.spent)
+
+
+@starts_ray
+def test_an_extension_adds_to_the_budget_of_the_run_and_needs_no_other_option(
+    good_run: GoodRun, search: Search, tmp_path: Path
+) -> None:
+    shutil.copytree(good_run.folder, tmp_path / "copy")
+    options = ("--runs", tmp_path, "--name", "copy", "--max-trials", 4)
+    outcome = search(*options, "--extend", "30cpu-seconds")
+    assert outcome.code == 0, outcome.err
+    assert Study.from_file(tmp_path / "copy" / "study.yaml").budget == "15.5cpu-minutes"
+    again = read_study(tmp_path / "copy")
+    assert again.results[:4] == good_run.study.results
+    assert len(again.results) == 5
+    check_refused(
+        search(*options, "--extend", "1gpu-hour"), "extend: must be CPU time, as the budget is, got '1gpu-.*'"
+    )
+
+
+def test_only_a_run_that_exists_can_be_extended(search: Search) -> None:
+    outcome = search("--name", "none", "--extend", "1cpu-hour")
+    check_refused(outcome, r"run: must be a folder with a study.yaml, got '.*/none'")
+
+
+@starts_ray
+def test_at_the_deadline_running_trials_report_and_can_go_on(search: Search, runs: Path) -> None:
+    outcome = search(*QUICK, "--budget", "1cpu-hour", "--epochs", 300, "--name", "late", "--deadline", "6s")
+    assert outcome.code == 0, outcome.err
+    study = read_study(runs / "late")
+    assert [trial.state.name for trial in study.trials] == ["RUNNING"]
+    [lease] = study.trials[0].user_attrs["progress"]["leases"]
+    assert lease["end"] == "interrupted"
+    assert 0 < len(study.trials[0].user_attrs["progress"]["curve"]) < 300
+    assert "the deadline has come" in " ".join(outcome.out.split())
 
 
 def test_two_searches_cannot_write_to_one_run(tmp_path: Path) -> None:
