@@ -6,6 +6,7 @@ import struct
 import urllib.request
 import warnings
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -97,11 +98,15 @@ def _read_torch(path: Path) -> object:
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> CheckpointError:
-    reason = " ".join(str(error).split())[:100]
     return CheckpointError(
         f"checkpoint: must be a whole {kind} file, got {str(path)!r}, which is truncated or of another kind "
-        f"({type(error).__name__}: {reason})"
+        f"({_first_sentence(error)})"
     )
+
+
+def _first_sentence(error: Exception) -> str:
+    """What went wrong, without the advice that torch gives, some of which is unsafe."""
+    return re.split(r"\.\s", " ".join(str(error).split()))[0][:100] or type(error).__name__
 
 
 def _weights_in(content: object, path: Path, *, use_ema: bool) -> dict[str, Tensor]:
@@ -133,11 +138,10 @@ def fetch_weights(name: str) -> Path:
             return _from_hub(config.hf_hub_id)
         if name in RELEASES:
             return _from_release(RELEASES[name])
-    except OSError as error:
-        reason = " ".join(str(error).split())[:100]
+    except (OSError, HTTPException) as error:
         raise CheckpointError(
-            f"checkpoint: the weights of {name} cannot be downloaded ({reason}); go online, or give a file with "
-            f"checkpoint="
+            f"checkpoint: the weights of {name} cannot be downloaded ({_first_sentence(error)}); "
+            f"go online, or give a file with checkpoint="
         ) from None
     raise CheckpointError(f"checkpoint: no place is known that has weights of {name}; give a file with checkpoint=")
 
