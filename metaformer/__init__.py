@@ -1,6 +1,6 @@
 """Models of the MetaFormer family from written-down architectures.
 
-`build`, `MetaFormer`, `register_mixer` need torch, which is loaded when one of them is first asked for.
+`build`, `load`, `MetaFormer`, `register_mixer` need torch, which is loaded when one of them is first asked for.
 """
 
 from importlib import import_module
@@ -9,15 +9,32 @@ from typing import TYPE_CHECKING
 from metaformer import zoo
 from metaformer.architecture import Architecture
 from metaformer.cost import Cost, count_cost
-from metaformer.errors import ArchitectureError
+from metaformer.errors import ArchitectureError, CheckpointError
 
 if TYPE_CHECKING:
+    from metaformer.checkpoints import load
     from metaformer.mixers import register_mixer
     from metaformer.model import MetaFormer, build
 
-__all__ = ["Architecture", "ArchitectureError", "Cost", "MetaFormer", "build", "count_cost", "register_mixer", "zoo"]
+__all__ = [
+    "Architecture",
+    "ArchitectureError",
+    "CheckpointError",
+    "Cost",
+    "MetaFormer",
+    "build",
+    "count_cost",
+    "load",
+    "register_mixer",
+    "zoo",
+]
 
-_NEEDS_TORCH = {"MetaFormer": "metaformer.model", "build": "metaformer.model", "register_mixer": "metaformer.mixers"}
+_NEEDS_TORCH = {
+    "MetaFormer": "metaformer.model",
+    "build": "metaformer.model",
+    "load": "metaformer.checkpoints",
+    "register_mixer": "metaformer.mixers",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -14,6 +14,10 @@ class ArchitectureError(UserError):
     """An architecture that cannot be read, built or run as asked; the message names field, rule and value."""
 
 
+class CheckpointError(UserError):
+    """Weights that cannot be had, read or fitted into an architecture."""
+
+
 def nearest_first(name: str, known: Iterable[str]) -> list[str]:
     """The known names, those most like `name` first, the rest in their own order."""
     names = list(known)

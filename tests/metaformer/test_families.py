@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metaformer import Architecture, build, zoo
+from metaformer.checkpoints import to_ours
 from metaformer.specs import Activation
 from metaformer.zoo.convmixer import convmixer
-from tests.metaformer.timm_weights import from_timm, pair_with_timm
+from tests.metaformer.timm_weights import pair_with_timm
 
 FAMILIES = ("poolformerv2_", "convformer_", "caformer_", "deit_", "mixer_", "resmlp_", "convmixer_")
 SMALLEST = {
@@ -70,7 +71,7 @@ def test_logits_are_those_of_timm_in_float64_too(name: str) -> None:
 def test_parameters_have_the_names_and_shapes_of_timm(name: str) -> None:
     with torch.device("meta"):
         ours, theirs = build(name).state_dict(), timm.create_model(name).state_dict()
-    assert {path: weight.shape for path, weight in from_timm(name, theirs, ours).items()} == {
+    assert {path: weight.shape for path, weight in to_ours(theirs, zoo.get(name)).items()} == {
         path: weight.shape for path, weight in ours.items()
     }
 

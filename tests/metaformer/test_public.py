@@ -22,10 +22,12 @@ def test_the_public_names_are_those_of_the_design() -> None:
     assert set(metaformer.__all__) == {
         "Architecture",
         "ArchitectureError",
+        "CheckpointError",
         "Cost",
         "MetaFormer",
         "build",
         "count_cost",
+        "load",
         "register_mixer",
         "zoo",
     }

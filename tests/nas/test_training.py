@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from metaformer import Architecture, build
+from metaformer import Architecture, build, load
 from metaformer.architecture import Architecture as ArchitectureType
 from metaformer.specs import AttentionSpec, Norm, PoolSpec, Stage, Stem
 from nas.data import Dataset, default_recipe, open_dataset
@@ -117,8 +117,7 @@ def test_the_weights_give_the_last_reported_accuracy_and_a_test_accuracy(digits:
     """The accuracy is counted again by hand, from the weights on disk."""
     lease = lease_in(tmp_path)
     last = list(train(lease, digits, device=CPU))[-1]
-    model = build(lease.architecture).eval()
-    model.load_state_dict(torch.load(tmp_path / WEIGHTS, weights_only=True)["model"])
+    model = load(lease.architecture, tmp_path / WEIGHTS).eval()
     expected = {}
     for split in ("val", "test"):
         with torch.inference_mode():
