@@ -134,12 +134,13 @@ class Session:
             return self._lease(trial)
         if not any(out.lease.task == "train" for out in self._open.values()):  # the front is final
             for trial in self.to_test:
-                if trial.number not in self._test_tried:
+                if trial.number not in self._test_tried and self.expected_test_seconds(trial) <= self.ledger.free:
                     return self._test_lease(trial)
         self._waiting = bool(self._open)
         self.finished = not self._open
         if self.finished:
             self._end_resumable()
+            self._note_untested()
         return None
 
     def report(self, name: str, report: Report, *, device_seconds: float) -> Decision:
@@ -159,7 +160,7 @@ class Session:
             out.end = "complete"
         elif reason := self.stopper.reason_to_stop(out.trial, self.front):
             out.end, out.reason = "halted", reason
-        elif self.ledger.left <= 0:
+        elif self.ledger.left <= self._held_back:
             out.end = "stopped"
         elif self._stopping:
             out.end = "interrupted"
@@ -239,7 +240,7 @@ class Session:
 
     def expected_test_seconds(self, trial: TrialRecord) -> float:
         """Device-seconds that evaluating a trial on the test split should take."""
-        return self._speed.seconds_per_image(trial.macs) * _EVAL_SHARE * self._num_images["test"] * self._correction
+        return self._test_seconds(trial.macs)
 
     # ------------------------------------------------------------------ choosing
 
@@ -339,18 +340,22 @@ class Session:
 
     @property
     def _held_back(self) -> float:
-        """Device-seconds kept for evaluating the front and the references on test."""
-        return sum(self.expected_test_seconds(trial) for trial in self.to_test)
+        """Device-seconds kept for evaluating on test: the front, the references, and what may come to be of them."""
+        training = [out.trial for out in self._open.values() if out.lease.task == "train"]
+        return sum(self.expected_test_seconds(trial) for trial in (*self.to_test, *training))
+
+    def _test_seconds(self, macs: int) -> float:
+        return self._speed.seconds_per_image(macs) * _EVAL_SHARE * self._num_images["test"] * self._correction
 
     def _affordable(self, architecture: Architecture, num_done: int) -> bool:
-        seconds = self.expected_seconds(architecture, epochs=self.study.recipe.epochs - num_done)
+        macs = count_cost(architecture).macs
+        seconds = self.seconds_for(macs, epochs=self.study.recipe.epochs - num_done) + self._test_seconds(macs)
         return seconds <= self.ledger.free - self._held_back
 
     def _affordable_macs(self) -> int:
         """The most MACs a model may have to be trained in full with what is free."""
-        per_image = (self.ledger.free - self._held_back) / (
-            self._images_per_epoch * self.study.recipe.epochs * self._correction
-        )
+        num_images = self._images_per_epoch * self.study.recipe.epochs + self._num_images["test"] * _EVAL_SHARE
+        per_image = (self.ledger.free - self._held_back) / (num_images * self._correction)
         if self._speed.per_gmac == 0:
             return 10**18 if per_image >= self._speed.base else 0
         return max(0, int((per_image - self._speed.base) / self._speed.per_gmac * 1e9))
@@ -392,6 +397,12 @@ class Session:
             self._stopped.append(trial)
             self.record.end(trial, "stopped", reason=BUDGET_GONE)
         self._resumable = []
+
+    def _note_untested(self) -> None:
+        """Say so where the budget did not suffice for the test split."""
+        untested = [trial for trial in self.to_test if trial.number not in self._test_tried]
+        if untested:
+            self.notes.append(f"{len(untested)} trials were not tested, since the budget is spent; --extend adds to it")
 
     def _charge(self, out: _Open, device_seconds: float) -> None:
         charged = self.ledger.charge(out.lease.name, device_seconds)
