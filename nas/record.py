@@ -139,7 +139,7 @@ class Record:
         try:
             if writes and url.startswith(_SQLITE):
                 _write_ahead(url)
-            self._storage = open_storage(url)
+            self._storage = optuna.storages.get_storage(open_storage(url))  # which keeps ended trials in memory
             self._study = optuna.create_study(
                 storage=self._storage,
                 study_name=name,
@@ -199,6 +199,9 @@ class Record:
 
     def ask(self, sampler: SpaceSampler) -> TrialRecord:
         """A new trial of the architecture that a sampler suggests."""
+        if not sampler.needs_trial:
+            study = optuna.study.Study(self.name, self._storage)  # anew: a study remembers its trials from ask to ask
+            return self.start(self._space.decode(sampler.suggest(study)))
         self._study.sampler = sampler
         trial = self._study.ask()
         architecture = self._space.suggest(trial)

@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from metaformer.cost import count_cost
 from search_spaces.space import Choice, Genes, Limits, SearchSpace
@@ -41,6 +41,16 @@ class SpaceSampler(BaseSampler):
         self._inner = _MAKERS[name](seed)
         self._rng = random.Random(seed)
         self.exhausted = False
+
+    @property
+    def needs_trial(self) -> bool:
+        """Whether the inner sampler keeps notes with the trial that it suggests for."""
+        return isinstance(self._inner, NSGAIISampler)
+
+    def suggest(self, study: optuna.Study) -> Genes:
+        """Genes for a trial that is not there yet."""
+        trial = optuna.trial.create_trial(state=TrialState.RUNNING)
+        return self.sample_relative(study, trial, self.infer_relative_search_space(study, trial))
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return {choice.name: distribution(choice) for choice in self._space.choices}

@@ -21,6 +21,8 @@ from nas.session import Decision, Session
 from nas.study import StudyError
 from search_spaces.space import SearchSpace
 
+_TEST_SHARE = 0.1  # of an epoch's time, for evaluating on the test split
+
 
 class Curve(NamedTuple):
     """How an architecture does when it is trained to full length."""
@@ -112,29 +114,37 @@ class Simulator:
         self._driver_takes_time = driver_takes_time
         self._now = 0.0
         self._order = itertools.count()
-        self._events: list[tuple[float, int, _Running]] = []
+        self._events: list[tuple[float, int, Running]] = []
         self._idle = list(range(num_devices))
+        self._fill()
 
     def run(self) -> Simulated:
         """Go on until the session has no more leases."""
-        self._fill()
-        while self._events:
-            self.step()
-        self.result.seconds = self._now
+        while self.step():
+            pass
         return self.result
 
-    def step(self) -> None:
-        """The next event: an epoch of one lease, or its test."""
+    @property
+    def running(self) -> "list[Running]":
+        """The leases that are out."""
+        return [running for _, _, running in self._events]
+
+    def step(self) -> bool:
+        """Pass to the next event, an epoch of one lease or its test, and give out leases; whether there was one."""
+        if not self._events:
+            return False
         at, _, running = heapq.heappop(self._events)
         self._now = max(self._now, at)
         self.result.num_events += 1
         if self._answer(running, at):
             self.result.busy_seconds += at - running.start
             self._idle.append(running.device)
-            self._fill()
+        self._fill()
+        self.result.seconds = self._now
         self.result.hypervolumes.append((self.session.ledger.spent, self.session.hypervolume))
+        return True
 
-    def _answer(self, running: "_Running", at: float) -> bool:
+    def _answer(self, running: "Running", at: float) -> bool:
         """Tell the session what a lease has come to; whether the lease ends."""
         session, lease = self.session, running.lease
         used = at - running.start
@@ -165,14 +175,15 @@ class Simulator:
                 return
             trial = self.session.record.trials[lease.trial]
             curve = self._curves.curve(lease.architecture)
-            running = _Running(lease, self._idle.pop(), self._now, curve, epoch=trial.num_epochs + 1)
+            device = self._idle.pop()
+            seconds = curve.epoch_seconds * self._slowness.get(device, 1.0)
+            if lease.task == "test":
+                seconds *= _TEST_SHARE
+            running = Running(lease, device, self._now, curve, seconds, epoch=trial.num_epochs + 1)
             self._schedule(running, self._now)
 
-    def _schedule(self, running: "_Running", since: float) -> None:
-        seconds = running.curve.epoch_seconds * self._slowness.get(running.device, 1.0)
-        if running.lease.task == "test":
-            seconds /= 10
-        heapq.heappush(self._events, (since + seconds, next(self._order), running))
+    def _schedule(self, running: "Running", since: float) -> None:
+        heapq.heappush(self._events, (since + running.step_seconds, next(self._order), running))
 
     def _driving(self) -> "_Stopwatch":
         return _Stopwatch(self)
@@ -184,13 +195,14 @@ class Simulator:
 
 
 @dataclass
-class _Running:
+class Running:
     """A lease on a device."""
 
     lease: Lease
     device: int
     start: float
     curve: Curve
+    step_seconds: float  # of an epoch, or of the test
     epoch: int  # the next that will be reported
 
 

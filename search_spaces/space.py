@@ -100,6 +100,7 @@ class SearchSpace(ABC):
 
     def __init__(self, settings: SpaceSettings) -> None:
         self.settings = settings
+        self._smallest: dict[CostName, Architecture] = {}
 
     @abstractmethod
     def decode(self, genes: Mapping[str, Gene]) -> Architecture:
@@ -167,6 +168,11 @@ class SearchSpace(ABC):
 
         Exact where the best value of a gene does not depend on other genes, as with widths, depths and mixers.
         """
+        if cost_name not in self._smallest:
+            self._smallest[cost_name] = self._find_smallest(cost_name)
+        return self._smallest[cost_name]
+
+    def _find_smallest(self, cost_name: CostName) -> Architecture:
         genes: Genes = {choice.name: choice.values[0] for choice in self.choices}
         best = self._cost(genes, cost_name)
         improved = True
