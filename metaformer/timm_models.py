@@ -12,7 +12,7 @@ from typing import Any
 import timm
 import torch
 from pydantic import ConfigDict, NonNegativeInt, PositiveInt, ValidationError
-from timm.models import adapt_input_conv, build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import PretrainedCfg, adapt_input_conv, build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from metaformer import zoo
@@ -24,6 +24,7 @@ from metaformer.timm_metaformer import GlobalPool, TimmMetaFormer
 
 PREFIX = "mf_"
 CLASSIFIER = "head.fc"
+_PLACES = ("file", "url", "hf_hub_id", "state_dict")  # where timm looks for weights
 
 
 class _Arguments(Spec):
@@ -56,12 +57,12 @@ def _checked(arguments: Mapping[str, object]) -> _Arguments:
 def _create(name: str, source: str | Architecture, arguments: _Arguments, *, pretrained_cfg: Any = None) -> nn.Module:
     """A model or, with `features_only`, timm's wrapper that gives a list of maps."""
     arch, given = zoo.resolve(source), arguments.model_dump(exclude_none=True)
-    checkpoint = (arguments.pretrained_cfg_overlay or {}).get("file")
+    weights = partial(_weights, source, _file(arguments)) if arguments.pretrained else None
     for ours in ("pretrained", "pretrained_cfg"):
         given.pop(ours, None)
     last = min(3, arch.depth) if len(arch.stages) == 1 else len(arch.stages)
     return build_model_with_cfg(
-        partial(_make, arch, weights=partial(_weights, source, checkpoint) if arguments.pretrained else None),
+        partial(_make, arch, weights=weights),
         name,
         pretrained=False,  # our own loader has read the weights by then
         pretrained_cfg=arguments.pretrained_cfg or pretrained_cfg,
@@ -114,6 +115,19 @@ def _adapt(
         return Architecture.model_validate(raw)
     except ValidationError as error:
         raise ArchitectureError(explain(error, Architecture)) from None
+
+
+def _file(arguments: _Arguments) -> str | None:
+    """The file that timm's configuration names as the place of the weights."""
+    found: dict[str, Any] = {}
+    for given in (arguments.pretrained_cfg, arguments.pretrained_cfg_overlay):
+        fields = vars(given) if isinstance(given, PretrainedCfg) else given
+        if isinstance(fields, dict):
+            found |= {key: fields[key] for key in _PLACES if fields.get(key)}
+    for place in found:
+        if place != "file":
+            raise ArchitectureError(f"pretrained_cfg: must name a file as the place of the weights, got {place}")
+    return found.get("file")
 
 
 def _weights(source: str | Architecture, checkpoint: str | Path | None) -> dict[str, Tensor]:

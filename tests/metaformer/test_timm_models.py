@@ -17,10 +17,9 @@ from timm.layers import DropPath
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-import metaformer.timm_models  # noqa: F401  # registers them
-from metaformer import Architecture, ArchitectureError, build, zoo
+from metaformer import Architecture, ArchitectureError, build, timm_models, zoo
 from metaformer.checkpoints import to_ours
-from metaformer.errors import CheckpointError
+from metaformer.errors import CheckpointError, UserError
 from metaformer.specs import AttentionSpec, Head, PoolSpec, Stage, Stem
 from metaformer.timm_metaformer import TimmMetaFormer
 from tests.metaformer.timm_weights import pair_with_timm
@@ -80,6 +79,16 @@ def twin(name: str) -> tuple[TimmMetaFormer, Any]:
 def test_every_zoo_name_is_listed_and_no_name_of_timms_own_changes_its_meaning() -> None:
     done = subprocess.run([sys.executable, "-c", REGISTRY], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == {f"mf_{name}" for name in zoo.names()} | {"mf_from_file"}
+
+
+def test_a_name_that_timm_has_is_not_taken_from_it() -> None:
+    def resnet18() -> nn.Module:
+        raise NotImplementedError
+
+    before = timm.model_entrypoint("resnet18")
+    with pytest.raises(UserError, match="^timm: must have no model of its own called resnet18"):
+        timm_models._register(resnet18)
+    assert timm.model_entrypoint("resnet18") is before
 
 
 @pytest.mark.parametrize("name", zoo.names())
@@ -473,3 +482,9 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
 def test_an_architecture_of_your_own_has_no_published_weights() -> None:
     with pytest.raises(CheckpointError, match="^checkpoint: must be given for an architecture that is not one of"):
         create(pretrained=True)
+
+
+@pytest.mark.parametrize("place", ["url", "hf_hub_id"])
+def test_weights_from_elsewhere_are_refused_and_not_replaced_by_the_published(place: str) -> None:
+    with pytest.raises(ArchitectureError, match=f"^pretrained_cfg: must name a file .* got {place}$"):
+        create(pretrained=True, pretrained_cfg={place: "there"})
