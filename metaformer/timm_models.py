@@ -181,12 +181,14 @@ def _configuration(arch: Architecture, preprocessing: zoo.Preprocessing) -> dict
     }
 
 
-def mf_from_file(*, architecture: str | Path | Architecture, **arguments: object) -> nn.Module:
+def mf_from_file(*, architecture: str | Path | Architecture | None = None, **arguments: object) -> nn.Module:
     """A model of an architecture, of a YAML file or of a zoo name, with the arguments of the others.
 
     Raises:
         ArchitectureError: The file is missing or no architecture, or an argument is unknown or breaks a rule.
     """
+    if architecture is None:
+        raise ArchitectureError("architecture: must be given, as a file, a value or a name, got none")
     arch = zoo.resolve(architecture)
     configuration = _configuration(arch, zoo.preprocessing(architecture))
     return _create("mf_from_file", arch, _checked(arguments), pretrained_cfg=configuration)
@@ -215,5 +217,6 @@ default_cfgs = generate_default_cfgs(  # where timm looks for them
     {PREFIX + name: _configuration(zoo.get(name), zoo.preprocessing(name)) for name in zoo.names()}
 )
 for _name in zoo.names():
-    _register(_entry(_name))
+    globals()[PREFIX + _name] = _entry(_name)  # since timm puts it into __all__
+    _register(globals()[PREFIX + _name])
 _register(mf_from_file)

@@ -91,6 +91,11 @@ def test_a_name_that_timm_has_is_not_taken_from_it() -> None:
     assert timm.model_entrypoint("resnet18") is before
 
 
+def test_the_names_that_timm_makes_public_are_there() -> None:
+    assert {f"mf_{name}" for name in zoo.names()} <= set(timm_models.__all__)
+    assert all(hasattr(timm_models, name) for name in timm_models.__all__)
+
+
 @pytest.mark.parametrize("name", zoo.names())
 def test_a_zoo_model_has_the_parameters_that_build_gives_it(name: str) -> None:
     with torch.device("meta"):
@@ -103,21 +108,27 @@ def test_a_zoo_model_has_the_parameters_that_build_gives_it(name: str) -> None:
     assert config["first_conv"] is None or model.get_submodule(config["first_conv"]).in_channels == 3
 
 
-@pytest.mark.parametrize("family", list(zoo.FAMILIES))
-def test_features_have_the_widths_and_strides_that_feature_info_states(family: str) -> None:
-    for name, arch in zoo.FAMILIES[family].items():
-        side = arch.resolution
-        with torch.device("meta"):
-            model = timm.create_model(f"mf_{name}", features_only=True).eval()
-            maps = model(torch.zeros(1, 3, side, side))
-        info = model.feature_info
-        expected = [
-            (1, width, side // stride, side // stride)
-            for width, stride in zip(info.channels(), info.reduction(), strict=True)
-        ]
-        assert [tuple(map_BCHW.shape) for map_BCHW in maps] == expected, name
-        assert len(maps) == (3 if len(arch.stages) == 1 else 4)
-        assert all(path.startswith("model.stages.") for path, _ in model.named_parameters()), name
+def smallest_of_each_kind() -> list[str]:
+    """The first name of each stem with each row of mixers."""
+    kinds: dict[object, str] = {}
+    for name in zoo.names():
+        arch = zoo.get(name)
+        kinds.setdefault((arch.stem, *(stage.mixer.kind for stage in arch.stages)), name)
+    return list(kinds.values())
+
+
+@pytest.mark.parametrize("name", smallest_of_each_kind())
+def test_features_have_the_widths_and_strides_that_feature_info_states(name: str) -> None:
+    arch = zoo.get(name)
+    with torch.device("meta"):
+        model = timm.create_model(f"mf_{name}", features_only=True).eval()
+        maps = model(torch.zeros(1, 3, arch.resolution, arch.resolution))
+    info = model.feature_info
+    sides = [arch.resolution // stride for stride in info.reduction()]
+    expected = [(1, width, side, side) for width, side in zip(info.channels(), sides, strict=True)]
+    assert [tuple(map_BCHW.shape) for map_BCHW in maps] == expected
+    assert len(maps) == (3 if len(arch.stages) == 1 else 4)
+    assert all(path.startswith("model.stages.") for path, _ in model.named_parameters())
 
 
 @pytest.mark.parametrize(
@@ -488,3 +499,10 @@ def test_an_architecture_of_your_own_has_no_published_weights() -> None:
 def test_weights_from_elsewhere_are_refused_and_not_replaced_by_the_published(place: str) -> None:
     with pytest.raises(ArchitectureError, match=f"^pretrained_cfg: must name a file .* got {place}$"):
         create(pretrained=True, pretrained_cfg={place: "there"})
+
+
+def test_a_model_from_a_file_needs_the_file() -> None:
+    with pytest.raises(
+        ArchitectureError, match="^architecture: must be given, as a file, a value or a name, got none$"
+    ):
+        timm.create_model("mf_from_file")
