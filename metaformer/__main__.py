@@ -1,16 +1,23 @@
-"""python -m metaformer: the models, what they are made of and what they cost."""
+"""python -m metaformer: the models, what they are made of, what they cost and how accurate they are."""
 
 import json
-from typing import Annotated
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from metaformer import zoo
 from metaformer.architecture import Architecture
 from metaformer.cli import run
 from metaformer.cost import Cost, count_cost
+
+if TYPE_CHECKING:
+    from metaformer.validation import Accuracy
 
 _Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name that `list` shows, or a YAML file.")]
 _Resolution = Annotated[
@@ -114,6 +121,95 @@ def compare(first: _Model, second: _Model, as_json: _Json = False) -> None:
     _console().print(table if differing else "They are the same.")
 
 
+def validate(
+    model: _Model,
+    *,
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Images, a folder per class, here or in FOLDER/val.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights.", show_default="the published ones, downloaded")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Which folder in FOLDER.", show_default="val, or FOLDER itself")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that read images.", show_default="one per CPU, at most 8")
+    ] = None,
+    resolution: Annotated[int | None, typer.Option(help="In pixels.", show_default="the published one")] = None,
+    crop_pct: Annotated[
+        float | None, typer.Option(help="Part of the side that is seen.", show_default="the published one")
+    ] = None,
+    device: Annotated[str | None, typer.Option(show_default="a GPU where there is one")] = None,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    as_json: _Json = False,
+) -> None:
+    """Measure the accuracy of a model on a folder of images, as its paper does, beside what the paper says.
+
+    \b
+    Examples:
+      python -m metaformer validate poolformer_s12 --data /data/imagenet
+      python -m metaformer validate arch.yaml --checkpoint weights.pth --data photos --split test
+    """
+    arch = zoo.resolve(model)
+
+    from metaformer import validation
+    from metaformer.checkpoints import load
+
+    preprocessing = validation.adapt(zoo.preprocessing(model), resolution=resolution, crop_pct=crop_pct)
+    validation.check_fit(arch, preprocessing)
+    on = validation.find_device(device)
+    images = validation.open_folder(data, split, preprocessing, num_classes=arch.head.num_classes)
+    weights = load(model, checkpoint)
+    with _progress() as bar:
+        task = bar.add_task("images", total=len(images))
+        accuracy = validation.measure_accuracy(
+            weights,
+            images,
+            batch_size=batch_size,
+            num_workers=min(8, os.cpu_count() or 1) if workers is None else workers,
+            device=on,
+            precision=precision,
+            on_batch=lambda num_images: bar.advance(task, num_images),
+        )
+    if not as_json:
+        typer.echo(f"{model} on {images.root}, {preprocessing.resolution} pixels, crop {preprocessing.crop_pct}")
+        typer.echo(_accuracy_text(model, accuracy, device=f"{on}, {precision}"))
+        return
+    published = zoo.published().get(model)
+    result = {
+        "model": model,
+        "data": str(images.root),
+        **asdict(accuracy),
+        "images_per_second": accuracy.images_per_second,
+        "published_top1": published.top1 if published else None,
+        "published_source": published.source if published else None,
+        "preprocessing": preprocessing.model_dump(),
+        "device": str(on),
+        "precision": precision,
+    }
+    typer.echo(json.dumps(result, indent=2))
+
+
+def _progress() -> Progress:
+    """A bar on stderr, where a person sees it."""
+    console = Console(stderr=True)
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _accuracy_text(model: str, accuracy: "Accuracy", *, device: str) -> str:
+    published = zoo.published().get(model)
+    lines = [
+        f"images  {accuracy.num_images:,} of {accuracy.num_classes:,} classes, "
+        f"{accuracy.images_per_second:.1f} a second on {device}",
+        f"top-1   {accuracy.top1:.2f} %",
+        f"top-5   {accuracy.top5:.2f} %",
+    ]
+    if published and published.top1 is not None:
+        lines[1] += f", published {published.top1} % ({published.source})"
+    return "\n".join(lines)
+
+
 def _counts(part: object) -> dict[str, int]:
     """Counts of a part by name."""
     return {name: getattr(part, name) for name in ("params", "frozen_params", "macs")}
@@ -176,4 +272,4 @@ def _text(value: object) -> str:
 
 
 if __name__ == "__main__":
-    run(list_models, show, cost, compare)
+    run(list_models, show, cost, compare, validate)

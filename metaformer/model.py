@@ -3,11 +3,13 @@
 B batch, C channels, H height, W width.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from metaformer import zoo
 from metaformer.architecture import Architecture, Init
@@ -110,9 +112,26 @@ class MetaFormerStage(nn.Module):
         self.class_token = ClassToken(stage.width) if stage.class_token else nn.Identity()
         self.position = _make_positions(stage, tokens)
         self.blocks = nn.Sequential(*(Block(stage, side=tokens.side, drop_path=rate) for rate in drop_paths))
+        self.grad_checkpointing = False
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.blocks(self.position(self.class_token(self.embed(x_BCHW))))
+        return self.mix(self.position(self.class_token(self.embed(x_BCHW))))
+
+    def mix(self, x_BCHW: Tensor) -> Tensor:
+        """The map after the last block; with `grad_checkpointing` each block is computed again in the backward pass."""
+        if not self.grad_checkpointing:
+            return self.blocks(x_BCHW)
+        *_, last_BCHW = self.after_each_block(x_BCHW)
+        return last_BCHW
+
+    def after_each_block(self, x_BCHW: Tensor) -> Iterator[Tensor]:
+        """The map after each block, from the map before the first."""
+        for block in self.blocks:
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                x_BCHW = checkpoint(block, x_BCHW, use_reentrant=False)
+            else:
+                x_BCHW = block(x_BCHW)
+            yield x_BCHW
 
 
 def _make_embedding(spec: Conv | TokensToToken | None, in_width: int, width: int) -> nn.Module:
@@ -146,7 +165,14 @@ class ClassifierHead(nn.Module):
         init_linear(self.fc)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        x_BC11 = self.pool(self.norm(x_BCHW)) if self.norm_first else self.norm(self.pool(x_BCHW))
+        return self.classify(self.normed_and_pooled(x_BCHW))
+
+    def normed_and_pooled(self, x_BCHW: Tensor) -> Tensor:
+        """What the classifier sees; BC11."""
+        return self.pool(self.norm(x_BCHW)) if self.norm_first else self.norm(self.pool(x_BCHW))
+
+    def classify(self, x_BC11: Tensor) -> Tensor:
+        """Logits of what `normed_and_pooled` gives."""
         return self.fc(self.dropout(self.hidden(x_BC11).flatten(1)))
 
     def pool(self, x_BCHW: Tensor) -> Tensor:
@@ -185,7 +211,7 @@ class MetaFormer(nn.Module):
             )
             in_width = stage.width
         self.head = ClassifierHead(in_width, arch.head)
-        _initialise(self, arch.init)
+        initialise(self, arch.init)
         if arch.head.zero_init:
             nn.init.zeros_(self.head.fc.weight)
 
@@ -202,7 +228,7 @@ class MetaFormer(nn.Module):
         return self.head(self.features(x_BCHW)[-1])
 
 
-def _initialise(model: nn.Module, init: Init) -> None:
+def initialise(model: nn.Module, init: Init) -> None:
     """Draw again what this way of initialisation draws otherwise than the parts do by themselves."""
     for module in model.modules():
         if init == "pytorch" and isinstance(module, nn.Linear | nn.Conv2d):

@@ -1,4 +1,4 @@
-"""Datasets by name; the only file that imports timm.data.
+"""Datasets by name; with metaformer/validation.py the only file that imports timm.data.
 
 What a dataset yields depends on its images, the recipe, the epoch and the seed, on nothing else: not on earlier epochs,
 the global random generators or the number of worker processes. A run that goes on from a checkpoint sees what an

@@ -11,10 +11,21 @@ from pathlib import Path
 
 from metaformer.architecture import Architecture
 from metaformer.errors import ArchitectureError, unknown_name
-from metaformer.zoo import baselines, convmixer, isotropic, poolformer, pvt, t2t_vit
+from metaformer.zoo import baselines, convmixer, images, isotropic, poolformer, pvt, t2t_vit
+from metaformer.zoo.images import Preprocessing
 from metaformer.zoo.poolformer import four_stages
 
-__all__ = ["FAMILIES", "Published", "four_stages", "get", "names", "published", "resolve"]
+__all__ = [
+    "FAMILIES",
+    "Preprocessing",
+    "Published",
+    "four_stages",
+    "get",
+    "names",
+    "preprocessing",
+    "published",
+    "resolve",
+]
 
 FAMILIES: dict[str, dict[str, Architecture]] = {
     "PoolFormer, its hybrids and ablations": poolformer.MODELS,
@@ -56,6 +67,17 @@ def resolve(source: Architecture | str | Path) -> Architecture:
     if isinstance(source, Path) or Path(source).suffix in {".yaml", ".yml"} or Path(source).exists():
         return Architecture.from_file(source)
     raise ArchitectureError(unknown_name("model", source, _ZOO))
+
+
+def preprocessing(source: Architecture | str | Path) -> Preprocessing:
+    """How images become input: of a zoo name as published, of another architecture the defaults at its resolution.
+
+    Raises:
+        ArchitectureError: As `resolve`.
+    """
+    arch = resolve(source)
+    known = None if isinstance(source, Architecture) else images.PUBLISHED.get(str(source))
+    return known or Preprocessing(resolution=arch.resolution)
 
 
 @dataclass(frozen=True)

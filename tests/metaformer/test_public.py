@@ -43,5 +43,9 @@ def test_counting_a_cost_loads_no_heavy_package() -> None:
     assert loaded_by("import metaformer; metaformer.count_cost(metaformer.zoo.get('poolformer_s12'))") == set()
 
 
+def test_the_program_loads_no_heavy_package_before_it_is_needed() -> None:
+    assert loaded_by("import metaformer.__main__") == set()
+
+
 def test_building_a_model_loads_torch_and_timm_alone() -> None:
     assert loaded_by("import metaformer; metaformer.build") == {"torch", "timm"}
