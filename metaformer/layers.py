@@ -5,10 +5,12 @@ BHWC or as B(HW)C tokens costs nothing.
 """
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from metaformer.parts import Activation, Conv, Mlp, Norm
 
@@ -59,6 +61,26 @@ def make_norm(spec: Norm, width: int) -> nn.Module:
     return norm
 
 
+class _StarReLUFunction(torch.autograd.Function):
+    """StarReLU in the dtype of x. Keeps x alone for the backward pass; makes one new map forward and one backward.
+
+    `scale` and `bias` have no dimension, so that they do not raise a bfloat16 map to float32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, scale)
+        return F.relu(x).square_().mul_(scale).add_(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, scale = ctx.saved_tensors
+        grad_x = torch.ops.aten.threshold_backward(grad_y, x, 0).mul_(x)  # grad_y * relu(x), so far
+        grad_scale = torch.linalg.vecdot(grad_x.flatten(), x.flatten())
+        return grad_x.mul_(2 * scale), grad_scale.to(scale.dtype), grad_y.sum().to(scale.dtype)
+
+
 class StarReLU(nn.Module):
     """s * relu(x)^2 + b with one learned s, 1 at the start, and one b, 0 at the start (arXiv:2210.13452, eq. 7)."""
 
@@ -68,7 +90,7 @@ class StarReLU(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.scale * F.relu(x).square() + self.bias
+        return _StarReLUFunction.apply(x, self.scale.squeeze(), self.bias.squeeze())
 
 
 class SquaredReLU(nn.Module):
@@ -138,9 +160,13 @@ class ChannelMlp(nn.Module):
         init_linear(self.fc1)
         init_linear(self.fc2)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        x_BHWC = x_BCHW.permute(0, 2, 3, 1)
-        return self.fc2(self.act(self.fc1(x_BHWC))).permute(0, 3, 1, 2)
+    def forward(self, x_BCHW: Tensor, scale_C: Tensor | None = None) -> Tensor:
+        """The map, times `scale_C` where given; that is multiplied into the last layer's weights, not into a map."""
+        hidden_BHWD = self.act(self.fc1(x_BCHW.permute(0, 2, 3, 1)))
+        if scale_C is None:
+            return self.fc2(hidden_BHWD).permute(0, 3, 1, 2)
+        bias_C = None if self.fc2.bias is None else self.fc2.bias * scale_C
+        return F.linear(hidden_BHWD, self.fc2.weight * scale_C[:, None], bias_C).permute(0, 3, 1, 2)
 
 
 class ChannelLinear(nn.Module):

@@ -82,6 +82,30 @@ class OnTokens(nn.Module):
         return self.mixer(x_BNC).transpose(1, 2).unflatten(2, x_BCHW.shape[2:])
 
 
+def _has_slow_backward(x: Tensor) -> bool:
+    """Whether gradients would take longer in bfloat16 than in float32.
+
+    On CPU those of oneDNN's depthwise convolution do (torch 2.15: four times), and those of torch's fused attention.
+    """
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
+
+
+def convolve(conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
+    """A depthwise convolution, computed in the faster precision."""
+    if _has_slow_backward(x_BCHW):
+        with torch.autocast("cpu", enabled=False):
+            return conv(x_BCHW.float()).to(torch.get_autocast_dtype("cpu"))
+    return conv(x_BCHW)
+
+
+def attend(q_BhNd: Tensor, k_BhMd: Tensor, v_BhMd: Tensor) -> Tensor:
+    """Softmax attention, q's shape, in the faster precision."""
+    if _has_slow_backward(q_BhNd):
+        with torch.autocast("cpu", enabled=False):
+            return F.scaled_dot_product_attention(q_BhNd.float(), k_BhMd.float(), v_BhMd.float())
+    return F.scaled_dot_product_attention(q_BhNd, k_BhMd, v_BhMd)
+
+
 @register_mixer("pool", layout="BCHW")
 class PoolMixer(nn.Module):
     """Mean of the neighbours that exist, minus the input (PoolFormer, arXiv:2111.11418, eq. 4)."""
@@ -92,7 +116,7 @@ class PoolMixer(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         mean_BCHW = F.avg_pool2d(x_BCHW, self.size, 1, self.size // 2, count_include_pad=False)
-        return mean_BCHW - x_BCHW
+        return mean_BCHW.sub_(x_BCHW)
 
 
 @register_mixer("attention", layout="BNC")
@@ -109,7 +133,7 @@ class AttentionMixer(nn.Module):
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         qkv_3BhNd = self.qkv(x_BNC).unflatten(2, (3, -1, self.head_size)).permute(2, 0, 3, 1, 4)
-        y_BhNd = F.scaled_dot_product_attention(*qkv_3BhNd.unbind(0))
+        y_BhNd = attend(*qkv_3BhNd.unbind(0))
         return self.proj(y_BhNd.transpose(1, 2).flatten(2))
 
 
@@ -133,7 +157,7 @@ class ReducedAttentionMixer(nn.Module):
         reduced_BMC = self.norm(self.reduce(x_BCHW)).flatten(2).transpose(1, 2)
         q_BhNd = self.q(x_BNC).unflatten(2, (-1, self.head_size)).transpose(1, 2)
         k_BhMd, v_BhMd = self.kv(reduced_BMC).unflatten(2, (2, -1, self.head_size)).permute(2, 0, 3, 1, 4).unbind(0)
-        y_BhNd = F.scaled_dot_product_attention(q_BhNd, k_BhMd, v_BhMd)
+        y_BhNd = attend(q_BhNd, k_BhMd, v_BhMd)
         y_BNC = self.proj(y_BhNd.transpose(1, 2).flatten(2))
         return y_BNC.transpose(1, 2).unflatten(2, x_BCHW.shape[2:])
 
@@ -182,7 +206,7 @@ class DepthwiseConvMixer(nn.Module):
         self.conv = nn.Conv2d(width, width, spec.size, padding=spec.size // 2, groups=width)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.conv(x_BCHW)
+        return convolve(self.conv, x_BCHW)
 
 
 @register_mixer("sep_conv", layout="BCHW")
@@ -201,7 +225,7 @@ class SepConvMixer(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         hidden_BHWC = self.act1(self.pwconv1(x_BCHW.permute(0, 2, 3, 1)))
-        mixed_BCHW = self.dwconv(hidden_BHWC.permute(0, 3, 1, 2))
+        mixed_BCHW = convolve(self.dwconv, hidden_BHWC.permute(0, 3, 1, 2))
         return self.pwconv2(mixed_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 

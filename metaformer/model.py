@@ -32,6 +32,28 @@ from metaformer.specs import Head, Stage
 from metaformer.tokens_to_token import TokensToTokenStem
 
 
+def _factor(scale: nn.Module) -> Tensor | None:
+    """The factors of a LayerScale, C11; None where there is none."""
+    return scale.scale[:, None, None] if isinstance(scale, LayerScale) else None
+
+
+def _drop_factor(drop_path: nn.Module, x_BCHW: Tensor) -> Tensor | None:
+    """What drop path multiplies each image's branch by, drawn anew, B111; None where nothing can be dropped."""
+    drops = drop_path.training and isinstance(drop_path, DropPath)
+    return drop_path(x_BCHW.new_ones(len(x_BCHW), 1, 1, 1)) if drops else None
+
+
+def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return a if b is None else b if a is None else a * b
+
+
+def _weighted_sum(x: Tensor, x_factor: Tensor | None, y: Tensor, y_factor: Tensor | None) -> Tensor:
+    """`x_factor * x + y_factor * y`, None standing for 1, with as few new maps as can be."""
+    if x_factor is not None:
+        return torch.addcmul(y if y_factor is None else y * y_factor, x, x_factor)
+    return x + y if y_factor is None else torch.addcmul(x, y, y_factor)
+
+
 class Branch(nn.Module):
     """One half of a block: res_scale(x) + drop_path(scale(part(norm(x)))); without residual the branch alone."""
 
@@ -45,8 +67,16 @@ class Branch(nn.Module):
         self.res_scale = nn.Identity() if stage.res_scale is None else LayerScale(stage.width, init=stage.res_scale)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        y_BCHW = self.drop_path(self.scale(self.part(self.norm(x_BCHW))))
-        return self.res_scale(x_BCHW) + y_BCHW if self.residual else y_BCHW
+        normed_BCHW = self.norm(x_BCHW)
+        if not self.residual:
+            return self.scale(self.part(normed_BCHW))
+        keep_B111 = _drop_factor(self.drop_path, x_BCHW)
+        if isinstance(self.part, ChannelMlp):
+            scale_C = self.scale.scale if isinstance(self.scale, LayerScale) else None
+            y_BCHW, factor = self.part(normed_BCHW, scale_C), keep_B111
+        else:
+            y_BCHW, factor = self.part(normed_BCHW), _product(_factor(self.scale), keep_B111)
+        return _weighted_sum(x_BCHW, _factor(self.res_scale), y_BCHW, factor)
 
 
 class PostActivationBranch(nn.Module):

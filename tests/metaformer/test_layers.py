@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from metaformer.layers import (
     ChannelMlp,
@@ -86,6 +87,39 @@ def test_star_relu_has_a_learned_scale_and_bias() -> None:
     torch.testing.assert_close(star(x), torch.tensor(expected, dtype=torch.float64))
 
 
+def star_relu(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    return functional_call(make_activation("star_relu"), {"scale": scale, "bias": bias}, x)
+
+
+def test_gradients_of_star_relu_are_those_of_finite_differences() -> None:
+    """In either memory order, also where the scale is zero."""
+    x_BCHW = a_map().requires_grad_()
+    bias = torch.tensor([-0.4], dtype=torch.float64, requires_grad=True)
+    for value in (0.9, 0.0):
+        scale = torch.tensor([value], dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(star_relu, (x_BCHW, scale, bias))
+        assert torch.autograd.gradcheck(star_relu, (x_BCHW.permute(0, 2, 3, 1), scale, bias))
+
+
+def test_star_relu_keeps_bfloat16_and_gives_its_float32_parameters_float32_gradients() -> None:
+    star = make_activation("star_relu")
+    nn.init.constant_(star.scale, 0.9)
+    nn.init.constant_(star.bias, -0.4)
+    x_BCHW = a_map().bfloat16().requires_grad_()
+    y_BCHW = star(x_BCHW)
+    assert y_BCHW.dtype == torch.bfloat16
+    exact_BCHW = 0.9 * x_BCHW.detach().double().relu() ** 2 - 0.4
+    torch.testing.assert_close(y_BCHW.double(), exact_BCHW, rtol=2**-6, atol=1e-2)
+    y_BCHW.sum().backward()
+    assert (x_BCHW.grad.dtype, star.scale.grad.dtype, star.bias.grad.dtype) == (
+        torch.bfloat16,
+        torch.float32,
+        torch.float32,
+    )
+    expected = x_BCHW.detach().double().relu().square().sum()
+    assert float(star.scale.grad) == pytest.approx(float(expected), rel=2**-7)
+
+
 def test_norms_and_activation_stand_around_a_convolution_in_the_order_stated() -> None:
     spec = Downsample(
         pre_norm=Norm(kind="layer_norm", bias=False), activation="relu", post_norm=Norm(kind="affine", bias=False)
@@ -135,6 +169,20 @@ def test_the_channel_mlp_mixes_the_channels_of_each_position_alone() -> None:
     expected = torch.einsum("cd,bdhw->bchw", mlp.fc2.weight, hidden.clamp(min=0)) + mlp.fc2.bias[:, None, None]
     assert mlp.fc1.weight.shape == (24, 8)
     torch.testing.assert_close(mlp(a_map()), expected)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_channel_mlp_may_multiply_a_scale_into_its_output(bias: bool) -> None:
+    """With the gradient of the scale, too."""
+    mlp = ChannelMlp(8, Mlp(ratio=2, bias=bias)).double()
+    if bias:
+        nn.init.normal_(mlp.fc2.bias)
+    scale_C = torch.linspace(-1, 1, 8, dtype=torch.float64).requires_grad_()
+    scaled_BCHW, expected_BCHW = mlp(a_map(), scale_C), mlp(a_map()) * scale_C[:, None, None]
+    torch.testing.assert_close(scaled_BCHW, expected_BCHW)
+    inputs = [scale_C, *mlp.parameters()]
+    gradients = [torch.autograd.grad(y_BCHW.square().sum(), inputs) for y_BCHW in (scaled_BCHW, expected_BCHW)]
+    torch.testing.assert_close(gradients[0], gradients[1])
 
 
 def test_layer_scale_multiplies_each_channel_by_its_own_factor() -> None:

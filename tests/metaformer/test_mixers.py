@@ -250,6 +250,27 @@ def test_a_mixer_gives_the_same_for_either_memory_format(spec: MixerSpec) -> Non
     torch.testing.assert_close(mixer(x_BCHW), mixer(x_BCHW.contiguous(memory_format=torch.channels_last)))
 
 
+@pytest.mark.parametrize(
+    "spec", [SepConvSpec(), DepthwiseConvSpec(), AttentionSpec(head_size=4)], ids=lambda spec: spec.kind
+)
+def test_gradients_under_autocast_are_those_of_float32_to_bfloat16_rounding(spec: MixerSpec) -> None:
+    torch.manual_seed(0)
+    x_BCHW = a_map().float().requires_grad_()
+    mixer = make_mixer(spec, 8, side=6)
+    inputs = [x_BCHW, *mixer.parameters()]
+    for parameter in mixer.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded_BCHW = mixer(x_BCHW)
+        with torch.no_grad():
+            assert mixer(x_BCHW).dtype == rounded_BCHW.dtype == torch.bfloat16
+    rounded = torch.autograd.grad(rounded_BCHW.float().square().mean(), inputs)
+    exact = torch.autograd.grad(mixer(x_BCHW).square().mean(), inputs)
+    for ours, expected in zip(rounded, exact, strict=True):
+        assert ours.dtype == torch.float32
+        assert float((ours - expected).norm()) <= 0.02 * float(expected.norm())
+
+
 def test_every_known_spec_has_a_module() -> None:
     assert {spec.kind for spec in ALL_SPECS} == set(MixerSpec.known)
 

@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from metaformer import Architecture, ArchitectureError, build, zoo
+from metaformer.layers import ChannelMlp
 from metaformer.model import Branch
-from metaformer.specs import Head, IdentitySpec, Norm, PoolSpec, Stage, Stem
+from metaformer.specs import Head, IdentitySpec, Mlp, Norm, PoolSpec, Stage, Stem
 from tests.metaformer.timm_weights import pair_with_timm
 from tests.strategies import architectures
 
@@ -237,6 +239,36 @@ def test_drop_path_rises_linearly_from_nothing_to_the_full_rate(name: str) -> No
 
 def test_a_single_block_is_never_dropped() -> None:
     assert rates_of(Architecture(stages=(one_stage(),), drop_path=0.5)) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("part", ["identity", "mlp"])
+@pytest.mark.parametrize("layer_scale", [0.25, None])
+@pytest.mark.parametrize("res_scale", [0.75, None])
+def test_drop_path_takes_a_branch_from_some_images_and_divides_it_by_the_rest(
+    part: str, layer_scale: float | None, res_scale: float | None
+) -> None:
+    """Each image is r x or r x + s part(norm(x)) / (1 - rate), and both come up."""
+    torch.manual_seed(0)
+    stage = one_stage(layer_scale=layer_scale, res_scale=res_scale, norm=Norm(kind="none"))
+    module = nn.Identity() if part == "identity" else ChannelMlp(8, Mlp(ratio=2))
+    branch = Branch(module, stage, drop_path=0.5).double()
+    x_BCHW = image(6, batch=8, dtype=torch.float64).repeat(1, 3, 1, 1)[:, :8]
+    skip_BCHW = x_BCHW * (res_scale or 1.0)
+    whole_BCHW = skip_BCHW + 2 * (layer_scale or 1.0) * module(x_BCHW)
+    y_BCHW = branch(x_BCHW)
+    kept = [torch.allclose(y_CHW, whole_CHW) for y_CHW, whole_CHW in zip(y_BCHW, whole_BCHW, strict=True)]
+    assert 0 < sum(kept) < len(kept)
+    for y_CHW, whole_CHW, skip_CHW, is_kept in zip(y_BCHW, whole_BCHW, skip_BCHW, kept, strict=True):
+        torch.testing.assert_close(y_CHW, whole_CHW if is_kept else skip_CHW)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    model = build(small("caformer_s18")).train()
+    stage, x_BCHW = model.stages[0], image(32)
+    plain = torch.autograd.grad(stage(x_BCHW).square().sum(), list(stage.parameters()))
+    again = torch.autograd.grad(checkpoint(stage, x_BCHW, use_reentrant=False).square().sum(), list(stage.parameters()))
+    torch.testing.assert_close(again, plain, rtol=0, atol=0)
 
 
 def test_drop_path_acts_in_training_only() -> None:
