@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 from timm.data import create_transform
+from timm.utils import natural_key
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
@@ -45,6 +46,14 @@ class Accuracy:
         return self.num_images / self.seconds
 
 
+class _Images(ImageFolder):  # type: ignore[misc]  # torchvision has no types
+    """Classes in natural order (class2 before class10), as timm and the search on a folder number them."""
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        classes = sorted((entry.name for entry in os.scandir(directory) if entry.is_dir()), key=natural_key)
+        return classes, {name: index for index, name in enumerate(classes)}
+
+
 def adapt(preprocessing: Preprocessing, *, resolution: int | None, crop_pct: float | None) -> Preprocessing:
     """The preprocessing with another resolution or crop, where they are given.
 
@@ -72,7 +81,7 @@ def check_fit(arch: Architecture, preprocessing: Preprocessing) -> None:
 
 
 def open_folder(folder: Path, split: str | None, preprocessing: Preprocessing, *, num_classes: int) -> ImageFolder:
-    """The images of `folder/split`, or of `folder` itself, which has a folder per class, in the order of the names.
+    """The images of `folder/split`, or of `folder` itself, which has a folder per class.
 
     Args:
         split: None for val where there is one, otherwise `folder` itself.
@@ -93,7 +102,7 @@ def open_folder(folder: Path, split: str | None, preprocessing: Preprocessing, *
         mean=preprocessing.mean,
         std=preprocessing.std,
     )
-    images = ImageFolder(root, transform, loader=_read_image, allow_empty=True)
+    images = _Images(root, transform, loader=_read_image, allow_empty=True)
     if not images.samples:
         raise ImageFolderError(f"data: {str(root)!r} must hold images in the folders of its classes, found none")
     return images

@@ -28,7 +28,7 @@ from metaformer.validation import (
 )
 from metaformer.zoo import Preprocessing
 
-CLASSES = [f"class{i}" for i in (0, 1, 10, 11, 2, 3, 4)]  # as text is sorted
+CLASSES = [f"class{i}" for i in (0, 1, 2, 3, 4, 10, 11)]  # in natural order, not in that of text
 CPU = torch.device("cpu")
 ARCH = Architecture(
     resolution=32,
@@ -79,7 +79,7 @@ def trained(root: Path) -> Any:
 
 def pictures(folder: Path, seen: Preprocessing) -> Iterator[tuple[Tensor, int]]:
     """Each image and its class, prepared by hand."""
-    for label, name in enumerate(CLASSES):
+    for label, name in sorted(enumerate(CLASSES), key=lambda pair: pair[1]):
         for path in sorted((folder / name).iterdir()):
             image = Image.open(path).convert("RGB")
             short = int(seen.resolution / seen.crop_pct)
