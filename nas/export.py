@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,13 +89,7 @@ def export(
     _check_free(target, "out", force)
     if weights:
         _check_free(weights, "weights", force)
-        source = opened.folder.weights(trial)
-        if not source.exists():
-            raise UserError(
-                f"weights: must have been kept, as those of the front and of hand-designed models are; trial "
-                f"{trial.number} ({trial.state}) has no {source}"
-            )
-        shutil.copyfile(source, _part(weights)).replace(weights)
+        _copy_weights(opened, trial, weights)
     replace_text(target, architecture_text(opened.name, trial, file=str(target)))
     if trial.state != "complete":
         typer.echo(f"trial {trial.number} is not complete but {trial.state}", err=True)
@@ -128,6 +121,23 @@ def _check_free(path: Path, option: str, force: bool) -> None:
         raise UserError(f"{option}: must be a file in a folder that exists, got {str(path)!r}")
     if path.exists() and not force:
         raise UserError(f"{option}: must be a new file, or take --force to replace it, got {str(path)!r}")
+
+
+def _copy_weights(run: "Run", trial: "TrialRecord", target: Path) -> None:
+    from nas.checkpoint_files import CheckpointError, StorageError
+    from nas.lease import WEIGHTS
+
+    try:
+        checkpoints = run.folder.checkpoints_of(trial)
+        if not checkpoints.has(WEIGHTS):
+            raise UserError(
+                f"weights: must have been kept, as those of the front and of hand-designed models are; trial "
+                f"{trial.number} ({trial.state}) has no {checkpoints.where(WEIGHTS)}"
+            )
+        checkpoints.copy(WEIGHTS, _part(target))
+    except (CheckpointError, StorageError) as error:
+        raise UserError(f"weights: must be readable, got those of trial {trial.number} ({error})") from None
+    _part(target).replace(target)
 
 
 def _as_plain(trial: "TrialRecord", target: Path, weights: Path | None) -> dict[str, object]:

@@ -56,12 +56,18 @@ def launch(
     data_name, resolution = data_and_resolution(request, fields)
     info = open_dataset(data_name, resolution=resolution).info
     study = make_study(request, fields, info)
-    folder = RunFolder(runs / (name or _default_name(study.space, study.data)))
+    folder = RunFolder(runs / (name or _default_name(study.space, study.data)), study.checkpoints)
     study = _named_in_storage(study, folder)
     if study.storage is not None:
         check_storage(study.storage)
     budget = Budget.parse(study.budget)
-    wanted = Wanted(kind=budget.device, cpus=study.cpus_per_trial, workers=study.workers, loaders=loaders)
+    wanted = Wanted(
+        kind=budget.device,
+        cpus=study.cpus_per_trial,
+        workers=study.workers,
+        loaders=loaders,
+        bad_images=study.bad_images,
+    )
     scratch = folder.path.resolve() / ".ray"
     backend = RayBackend(info, wanted=wanted, address=ray_address, scratch=scratch)
     console.print("starting workers …", style="dim")
@@ -117,7 +123,7 @@ class _Search:
             speed=speed,
             num_images=num_images,
             num_workers=backend.num_workers,
-            checkpoints=folder.checkpoints.resolve(),
+            checkpoints=folder.checkpoints,
             on_drop=folder.drop_checkpoints,
             stopper=make_stopper(study, space),
         )
@@ -148,7 +154,7 @@ class _Search:
         if as_json:
             sys.stdout.write(json.dumps(summarise(self._run), indent=2) + "\n")
         if self._session.problem:
-            raise StudyError(f"search: must have trials that work; {self._session.problem}")
+            raise StudyError(self._session.problem)
 
     def _speed(self, measured: tuple[Speed, float] | None) -> Speed:
         """Seconds per image on these devices, measured once a study, and what that took, charged."""

@@ -230,7 +230,8 @@ def test_a_session_in_which_everything_fails_stops_and_says_why(tmp_path: Path) 
     fill(session, fail_every=1)
     assert len(session.record.trials) == MAX_FAILURES
     assert session.problem is not None
-    assert session.problem.startswith(f"{MAX_FAILURES} trials failed one after another, the last with: loss")
+    rule = "search: must have trials that work"
+    assert session.problem.startswith(f"{rule}; {MAX_FAILURES} trials failed one after another, the last with: loss")
 
 
 def test_nothing_is_begun_that_the_budget_cannot_finish(tmp_path: Path) -> None:
