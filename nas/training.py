@@ -206,6 +206,8 @@ def _memory_named() -> Iterator[None]:
     """Turn a lack of memory that no smaller parts cure into a TrainingError."""
     try:
         yield
+    except TrainingError:
+        raise
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
