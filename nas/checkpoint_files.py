@@ -17,7 +17,8 @@ from fsspec.core import url_to_fs
 from metaformer.errors import UserError
 
 _EPOCH = re.compile(r"epoch-(\d{4,})\.pt")
-_WILL_STAY = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_WILL_STAY = {*NO_ROOM, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 _TRIAL_FILE = "can-be-written"
 _PROCESS_ONLY = {"memory"}  # filesystems that another process does not see
 

@@ -36,8 +36,12 @@ def architecture_text(run_name: str, trial: "TrialRecord", *, file: str) -> str:
 def replace_text(path: Path, text: str) -> None:
     """Write a file so that at any moment either the old one is there or the new one, whole."""
     part = _part(path)
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def pick_trial(run: "Run", pick: str) -> "TrialRecord":
@@ -135,9 +139,12 @@ def _copy_weights(run: "Run", trial: "TrialRecord", target: Path) -> None:
                 f"{trial.number} ({trial.state}) has no {checkpoints.where(WEIGHTS)}"
             )
         checkpoints.copy(WEIGHTS, _part(target))
+        _part(target).replace(target)
     except (CheckpointError, StorageError) as error:
         raise UserError(f"weights: must be readable, got those of trial {trial.number} ({error})") from None
-    _part(target).replace(target)
+    except OSError:
+        _part(target).unlink(missing_ok=True)
+        raise
 
 
 def _as_plain(trial: "TrialRecord", target: Path, weights: Path | None) -> dict[str, object]:

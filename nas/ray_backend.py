@@ -26,6 +26,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from metaformer.architecture import Architecture
+from metaformer.errors import UserError
 from metaformer.specs import Spec
 from nas.budget import DeviceKind
 from nas.checkpoint_files import StorageError
@@ -171,6 +172,10 @@ class RayBackend:
         """Carry out the session's leases until it has no more; `on_event` is called after each answer to it.
 
         The first Ctrl-C asks the session to stop, the second breaks off.
+
+        Raises:
+            StudyError: The study cannot be written.
+            OSError: Nor can the scratch folder.
         """
         adapter = _Adapter(session, num_devices=self.devices.count, on_event=on_event)
         param_space = {"data": self._data.model_dump(), "devices": self.devices.model_dump()}
@@ -193,7 +198,7 @@ class RayBackend:
                 verbose=0,
             ),
         )
-        with _stop_on_interrupt(session):
+        with _stop_on_interrupt(session), _session_errors():
             tuner.fit()
 
     def _share_out(self, nodes: list[dict[str, float]]) -> None:
@@ -390,6 +395,18 @@ def _reason(error: Exception | None) -> str:
     cause = error.cause if isinstance(error, RayTaskError) and error.cause else error
     lines = [line for line in str(cause).splitlines() if line.strip()]
     return f"{type(cause).__name__}: {lines[-1].strip() if lines else 'no message'}"[:500]
+
+
+@contextmanager
+def _session_errors() -> Iterator[None]:
+    """Raise what the session or the disk raised, out of what Tune wraps it in."""
+    try:
+        yield
+    except tune.TuneError as wrapped:
+        error: BaseException | None = wrapped
+        while error is not None and not isinstance(error, UserError | OSError):
+            error = error.__cause__ or error.__context__
+        raise error or wrapped from None
 
 
 @contextmanager
