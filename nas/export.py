@@ -142,9 +142,9 @@ def _copy_weights(run: "Run", trial: "TrialRecord", target: Path) -> None:
         _part(target).replace(target)
     except (CheckpointError, StorageError) as error:
         raise UserError(f"weights: must be readable, got those of trial {trial.number} ({error})") from None
-    except OSError:
+    except OSError as error:
         _part(target).unlink(missing_ok=True)
-        raise
+        raise UserError(f"weights: must be a file that can be written, got {str(target)!r} ({error})") from None
 
 
 def _as_plain(trial: "TrialRecord", target: Path, weights: Path | None) -> dict[str, object]:

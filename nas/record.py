@@ -164,10 +164,12 @@ class Record:
                 sampler=optuna.samplers.RandomSampler(),  # each trial is asked of a sampler of its own
                 load_if_exists=True,
             )
+        except StorageInternalError as error:
+            raise _no_storage(url, error.__cause__ or error) from None
         except (SQLAlchemyError, sqlite3.Error, ImportError, OSError, ValueError, RuntimeError) as error:
             raise _no_storage(url, error) from None
         if self._study.metric_names is None:
-            with warnings.catch_warnings():
+            with _writing(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)  # the dashboard shows these names
                 self._study.set_metric_names(METRICS)
         self._study_id = self._storage.get_study_id_from_name(name)
@@ -361,7 +363,7 @@ def _test_key(number: int) -> str:
     return f"test_accuracy:{number}"
 
 
-def _no_storage(url: str, error: Exception) -> StudyError:
+def _no_storage(url: str, error: BaseException) -> StudyError:
     return StudyError(f"storage: must be a database that can be opened, got {url!r} ({_first_line(error)})")
 
 

@@ -220,9 +220,8 @@ class Session:
 
     def leave_out(self, images: Collection[str]) -> None:
         """Note images that could not be read and were left out."""
-        known = self.left_out
-        if not known.issuperset(images):
-            self.record.note(_LEFT_OUT, sorted(known.union(images)))
+        if images:
+            self.record.note(_LEFT_OUT, sorted(self.left_out.union(images)))
 
     @property
     def left_out(self) -> set[str]:

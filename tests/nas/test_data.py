@@ -475,6 +475,22 @@ def test_bad_images_are_left_out_of_evaluation_and_named(spoilt: tuple[Path, Pat
     assert not bad.left_out()  # nobody has looked yet
 
 
+@pytest.mark.gpu
+@GPU
+def test_a_gpu_gets_the_same_folder_without_its_bad_images(spoilt: tuple[Path, Path]) -> None:
+    dataset = open_dataset(f"folder:{spoilt[1]}", resolution=8, num_workers=2, bad_images="skip")
+    recipe = of_folder(9, plain=True)
+    of_gpu = torch.device("cuda")
+    for split in ("val", "test"):
+        here, there = (list(dataset.eval_batches(split, recipe, device=device)) for device in (CPU, of_gpu))
+        for one, other in zip(here, there, strict=True):
+            torch.testing.assert_close(one.y, other.y.cpu())
+            torch.testing.assert_close(one.x_BCHW, other.x_BCHW.cpu(), atol=1e-4, rtol=1e-4)
+    [batch] = dataset.train_batches(recipe, epoch=0, seed=0, device=of_gpu)
+    assert len(batch.y) == 9
+    assert set(dataset.left_out()) == set(BAD)
+
+
 def test_another_image_of_the_class_takes_the_place_of_a_bad_one_in_training(spoilt: tuple[Path, Path]) -> None:
     """Without augmentation, what stands in is the next image of the class that can be read."""
     whole_, bad = (open_dataset(f"folder:{root}", resolution=8, bad_images="skip") for root in spoilt)

@@ -10,7 +10,7 @@ from metaformer import count_cost
 from nas.lease import Lease, Report
 from nas.pareto import dominates
 from nas.record import TrialState
-from nas.run import open_run
+from nas.run import RunFolder, open_record, open_run
 from nas.session import BUDGET_GONE, MAX_ATTEMPTS, MAX_FAILURES, Decision, Session
 from nas.study import Study, StudyError
 from search_spaces.space import CostName, SpaceSettings
@@ -302,6 +302,15 @@ def test_a_study_on_a_full_disk_is_named_in_one_line_and_goes_on_where_there_is_
     assert next_lease(reopened).trial == lease.trial
     train(reopened, next(iter(reopened._open.values())).lease, seconds=1.0)
     assert reopened.record.complete
+
+
+@pytest.mark.parametrize("kilobytes", [0, 8, 64, 128])
+def test_a_study_that_finds_no_room_to_begin_is_refused_in_one_line(small_disk: Path, kilobytes: int) -> None:
+    study = make_study()
+    (small_disk / "ballast").write_bytes(bytes(2**21 - kilobytes * 2**10))
+    with pytest.raises(StudyError, match="^storage: must be .*(full|disk I/O|unable to open)") as caught:
+        open_record(study, RunFolder(small_disk), study.make_space(), writes=True)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_session_in_which_everything_fails_stops_and_says_why(tmp_path: Path) -> None:
