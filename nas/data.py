@@ -28,7 +28,7 @@ from timm.utils import natural_key
 from torch import Tensor
 
 from metaformer.errors import UserError, nearest_first, unknown_name
-from nas.recipe import Augmentation, Recipe
+from nas.recipe import Augmentation, BadImages, Recipe
 
 Split = Literal["train", "val", "test"]
 _SPLIT_SEED = 2111_11418  # fixes which images are held out
@@ -68,7 +68,7 @@ class Dataset(ABC):
     info: DataInfo
 
     @abstractmethod
-    def __init__(self, argument: str, *, resolution: int, num_workers: int) -> None:
+    def __init__(self, argument: str, *, resolution: int, num_workers: int, bad_images: BadImages) -> None:
         """Takes what follows the colon in the name; the rest is `open_dataset`'s."""
 
     @staticmethod
@@ -88,6 +88,8 @@ class Dataset(ABC):
     def eval_batches(self, split: Split, recipe: Recipe, *, device: torch.device) -> Iterator[Batch]:
         """Every image of a split once, in a fixed order, with hard labels; only the last batch may be smaller.
 
+        Where bad images are skipped, their batches are smaller by them.
+
         Raises:
             DataError: The recipe asks for what this dataset cannot do, or an image cannot be read.
         """
@@ -96,6 +98,10 @@ class Dataset(ABC):
         """Batches, that is optimiser steps, of one epoch."""
         num_images = self.info.num_images["train"]
         return num_images // _train_batch_size(recipe, num_images)
+
+    def left_out(self) -> list[str]:
+        """The images that have been found unreadable so far and are left out, by name."""
+        return []
 
 
 class _Kind(NamedTuple):
@@ -150,12 +156,14 @@ def check_recipe(name: str, recipe: Recipe) -> None:
     _find(name)[0].make.check(recipe)
 
 
-def open_dataset(name: str, *, resolution: int, num_workers: int = 0) -> Dataset:
+def open_dataset(name: str, *, resolution: int, num_workers: int = 0, bad_images: BadImages = "stop") -> Dataset:
     """The dataset of that name, ready to yield batches.
 
     Args:
         resolution: Side of the square images that a model sees, in pixels.
         num_workers: Processes that read images; 0 reads them in this process. Changes no batch.
+        bad_images: What an image that cannot be read does: `stop` raises, `skip` leaves it out. In training another
+            of its class takes its place, the next one in the list that can be read.
     Raises:
         DataError: The name is unknown, the data are not there or not as they must be.
     """
@@ -164,7 +172,7 @@ def open_dataset(name: str, *, resolution: int, num_workers: int = 0) -> Dataset
         raise _wrong("resolution", f"must be at least {_SMALLEST_SIDE} pixels", resolution)
     if num_workers < 0:
         raise _wrong("num_workers", "must be 0 or more", num_workers)
-    return entry.make(argument, resolution=resolution, num_workers=num_workers)
+    return entry.make(argument, resolution=resolution, num_workers=num_workers, bad_images=bad_images)
 
 
 def _find(name: str) -> tuple[_Kind, str]:
@@ -225,8 +233,8 @@ class Digits(Dataset):
     standard deviation of the training images, and repeated to three channels. No two of the scans are equal.
     """
 
-    def __init__(self, _argument: str, *, resolution: int, num_workers: int) -> None:
-        del num_workers  # nothing is read while training
+    def __init__(self, _argument: str, *, resolution: int, num_workers: int, bad_images: BadImages) -> None:
+        del num_workers, bad_images  # nothing is read while training
         try:
             from sklearn.datasets import load_digits
         except ModuleNotFoundError as error:
@@ -312,11 +320,14 @@ def _three_channels(x_BHW: Tensor) -> Tensor:
 _RAND_AUGMENT = re.compile(r"rand(-(m\d+|n\d+|p[01]?\.?\d+|mstd\d*\.?\d+|mmax\d+|inc[01]|t(weights|3aw|3a)))*")
 
 
+_BAD_LABEL = -1  # of an image that could not be read and is to be left out
+
+
 class _Files(NamedTuple):
     """Images of a split; arrays, since a worker process would copy a million strings by counting references."""
 
     paths_N: NDArray[np.bytes_]  # below the dataset's folder
-    labels_N: NDArray[np.int64]
+    labels_N: NDArray[np.int64]  # rising
 
 
 @register_dataset("folder", resolution=224, recipe=Recipe(), argument="PATH")
@@ -327,7 +338,7 @@ class Folder(Dataset):
     without an image's extension and hidden files are passed over.
     """
 
-    def __init__(self, path: str, *, resolution: int, num_workers: int) -> None:
+    def __init__(self, path: str, *, resolution: int, num_workers: int, bad_images: BadImages) -> None:
         self._root = Path(path).expanduser().absolute()
         self._num_workers = num_workers
         given, test = (_list_images(self._root, part) for part in ("train", "val"))
@@ -335,6 +346,12 @@ class Folder(Dataset):
         classes = list(given)
         train, val = _hold_out(_as_arrays(given, classes))
         self._files: dict[Split, _Files] = {"train": train, "val": val, "test": _as_arrays(test, classes)}
+        self._is_bad: dict[Split, Tensor] = {}  # which images cannot be read, as far as found; shared with the workers
+        if bad_images == "skip":
+            self._is_bad = {
+                split: torch.zeros(len(files.labels_N), dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
+                for split, files in self._files.items()
+            }
         lists = (b"\0".join(files.paths_N.tolist()) for files in self._files.values())
         self.info = DataInfo(
             name=f"folder:{self._root}",
@@ -367,7 +384,9 @@ class Folder(Dataset):
         # timm's random crop of fewer pixels than these can round to none; its aspect ratios go up to 4/3
         min_pixels = math.ceil(1 / (3 * augmentation.crop_scale[0]))
         loader = self._load(
-            _Images(self._root, files, seed=(seed, epoch), min_pixels=min_pixels),
+            _Images(
+                self._root, files, self._is_bad.get("train"), seed=(seed, epoch), min_pixels=min_pixels, replaces=True
+            ),
             device,
             batch_size=_train_batch_size(recipe, len(files.labels_N)),
             is_training=True,
@@ -390,9 +409,19 @@ class Folder(Dataset):
 
     def eval_batches(self, split: Split, recipe: Recipe, *, device: torch.device) -> Iterator[Batch]:
         self.check(recipe)
-        images = _Images(self._root, self._files[split], seed=(0, 0), min_pixels=1)
+        is_bad_N = self._is_bad.get(split)
+        images = _Images(self._root, self._files[split], is_bad_N, seed=(0, 0), min_pixels=1, replaces=False)
         loader = self._load(images, device, batch_size=recipe.batch_size, crop_pct=recipe.augmentation.eval_crop)
-        return _iterate(loader, _Generators(0, 0, 0), device)
+        batches = _iterate(loader, _Generators(0, 0, 0), device)
+        return batches if is_bad_N is None else _without_bad(batches, is_bad_N, split)
+
+    def left_out(self) -> list[str]:
+        found = (
+            os.fsdecode(path)
+            for split, is_bad_N in self._is_bad.items()
+            for path in self._files[split].paths_N[is_bad_N.numpy()].tolist()
+        )
+        return [name.encode(errors="replace").decode() for name in found]  # a file's name may be no text
 
     def _load(self, images: "_Images", device: torch.device, **options: Any) -> Iterable[list[Tensor]]:
         """timm's loader; it normalises by ImageNet's mean and standard deviation."""
@@ -471,20 +500,75 @@ class _Images:
 
     transform: Callable[[Image.Image], Any]  # set by timm's create_loader
 
-    def __init__(self, root: Path, files: _Files, *, seed: tuple[int, int], min_pixels: int) -> None:
-        self._root, self._files, self._seed, self._min_pixels = root, files, seed, min_pixels
+    def __init__(
+        self,
+        root: Path,
+        files: _Files,
+        is_bad_N: Tensor | None,
+        *,
+        seed: tuple[int, int],
+        min_pixels: int,
+        replaces: bool,
+    ) -> None:
+        """Describe a split.
+
+        Args:
+            is_bad_N: Takes down which images cannot be read; None: such an image raises DataError.
+            min_pixels: Smaller images are enlarged to as many.
+            replaces: Whether the next image of its class that can be read takes the place of a bad one; otherwise it
+                is blank and has the label -1.
+        """
+        self._root, self._files, self._is_bad_N = root, files, is_bad_N
+        self._seed, self._min_pixels, self._replaces = seed, min_pixels, replaces
 
     def __len__(self) -> int:
         return len(self._files.labels_N)
 
     def __getitem__(self, place: int) -> tuple[Any, int]:
-        image = _read_image(f"{self._root}/{os.fsdecode(self._files.paths_N[place])}")
+        label = int(self._files.labels_N[place])
+        image = self._read(place) if self._is_bad_N is None else self._find(place, self._is_bad_N)
+        if image is None:
+            image, label = Image.new("RGB", (1, 1)), _BAD_LABEL
         num_pixels = image.width * image.height
         if num_pixels < self._min_pixels:
             times = math.ceil(math.sqrt(self._min_pixels / num_pixels))
             image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
         with _Generators(*self._seed, 1 + place):
-            return self.transform(image), int(self._files.labels_N[place])
+            return self.transform(image), label
+
+    def _read(self, place: int) -> Image.Image:
+        return _read_image(f"{self._root}/{os.fsdecode(self._files.paths_N[place])}")
+
+    def _find(self, place: int, is_bad_N: Tensor) -> Image.Image | None:
+        """The image, or the next of its class that can be read, the first coming after the last; None: nothing may."""
+        first, end = np.searchsorted(self._files.labels_N, self._files.labels_N[place] + np.array([0, 1])).tolist()
+        others = (*range(place + 1, end), *range(first, place)) if self._replaces else ()
+        for other in (place, *others):
+            if not is_bad_N[other]:
+                try:
+                    return self._read(other)
+                except DataError:
+                    is_bad_N[other] = True
+        if not self._replaces:
+            return None
+        class_folder = "/".join(os.fsdecode(self._files.paths_N[place]).split("/")[:2])
+        raise DataError(f"image: must be readable at least once in each class, got none in {class_folder!r}")
+
+
+def _without_bad(batches: Iterator[Batch], is_bad_N: Tensor, split: Split) -> Iterator[Batch]:
+    """The batches without the images that could not be read."""
+    num_good = 0
+    for x_BCHW, y in batches:
+        if is_bad_N.any():  # on the CPU, so that no batch waits for a GPU as long as all is well
+            is_good_B = y != _BAD_LABEL
+            good = Batch(x_BCHW[is_good_B].contiguous(memory_format=torch.channels_last), y[is_good_B])
+        else:
+            good = Batch(x_BCHW, y)
+        if len(good.y):
+            num_good += len(good.y)
+            yield good
+    if not num_good:
+        raise DataError(f"image: must be readable at least once in {split}, got {len(is_bad_N)} that are not")
 
 
 def _read_image(path: str) -> Image.Image:

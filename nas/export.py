@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,8 +36,12 @@ def architecture_text(run_name: str, trial: "TrialRecord", *, file: str) -> str:
 def replace_text(path: Path, text: str) -> None:
     """Write a file so that at any moment either the old one is there or the new one, whole."""
     part = _part(path)
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def pick_trial(run: "Run", pick: str) -> "TrialRecord":
@@ -90,13 +93,7 @@ def export(
     _check_free(target, "out", force)
     if weights:
         _check_free(weights, "weights", force)
-        source = opened.folder.weights(trial)
-        if not source.exists():
-            raise UserError(
-                f"weights: must have been kept, as those of the front and of hand-designed models are; trial "
-                f"{trial.number} ({trial.state}) has no {source}"
-            )
-        shutil.copyfile(source, _part(weights)).replace(weights)
+        _copy_weights(opened, trial, weights)
     replace_text(target, architecture_text(opened.name, trial, file=str(target)))
     if trial.state != "complete":
         typer.echo(f"trial {trial.number} is not complete but {trial.state}", err=True)
@@ -128,6 +125,26 @@ def _check_free(path: Path, option: str, force: bool) -> None:
         raise UserError(f"{option}: must be a file in a folder that exists, got {str(path)!r}")
     if path.exists() and not force:
         raise UserError(f"{option}: must be a new file, or take --force to replace it, got {str(path)!r}")
+
+
+def _copy_weights(run: "Run", trial: "TrialRecord", target: Path) -> None:
+    from nas.checkpoint_files import CheckpointError, StorageError
+    from nas.lease import WEIGHTS
+
+    try:
+        checkpoints = run.folder.checkpoints_of(trial)
+        if not checkpoints.has(WEIGHTS):
+            raise UserError(
+                f"weights: must have been kept, as those of the front and of hand-designed models are; trial "
+                f"{trial.number} ({trial.state}) has no {checkpoints.where(WEIGHTS)}"
+            )
+        checkpoints.copy(WEIGHTS, _part(target))
+        _part(target).replace(target)
+    except (CheckpointError, StorageError) as error:
+        raise UserError(f"weights: must be readable, got those of trial {trial.number} ({error})") from None
+    except OSError as error:
+        _part(target).unlink(missing_ok=True)
+        raise UserError(f"weights: must be a file that can be written, got {str(target)!r} ({error})") from None
 
 
 def _as_plain(trial: "TrialRecord", target: Path, weights: Path | None) -> dict[str, object]:

@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from uuid import uuid4
 from rich.console import Console
 
 from nas.budget import Budget, Ledger, parse_duration
+from nas.checkpoint_files import NO_ROOM, check_place
 from nas.data import DataInfo, open_dataset
 from nas.export import replace_text
 from nas.forecast import fit_speed, forecast, representative
@@ -28,6 +29,7 @@ from nas.session import Session
 from nas.study import Study, StudyError, read_mapping
 
 _SPEED = "speed"  # noted in the study
+_MOST_NAMES = 10  # of images, in a line
 
 
 def launch(
@@ -56,16 +58,24 @@ def launch(
     data_name, resolution = data_and_resolution(request, fields)
     info = open_dataset(data_name, resolution=resolution).info
     study = make_study(request, fields, info)
-    folder = RunFolder(runs / (name or _default_name(study.space, study.data)))
+    folder = RunFolder(runs / (name or _default_name(study.space, study.data)), study.checkpoints)
     study = _named_in_storage(study, folder)
     if study.storage is not None:
         check_storage(study.storage)
+    if study.checkpoints is not None:
+        check_place(study.checkpoints, is_new=not folder.study_file.exists())
     budget = Budget.parse(study.budget)
-    wanted = Wanted(kind=budget.device, cpus=study.cpus_per_trial, workers=study.workers, loaders=loaders)
+    wanted = Wanted(
+        kind=budget.device,
+        cpus=study.cpus_per_trial,
+        workers=study.workers,
+        loaders=loaders,
+        bad_images=study.bad_images,
+    )
     scratch = folder.path.resolve() / ".ray"
     backend = RayBackend(info, wanted=wanted, address=ray_address, scratch=scratch)
     console.print("starting workers …", style="dim")
-    with backend:
+    with _room_needed(folder.path), backend:
         measured = None if folder.study_file.exists() else _measure(study, backend, console)
         if plan_only:
             search = _preview(study, folder, backend, budget, info, console, measured)
@@ -80,7 +90,8 @@ def launch(
                 search.run(seconds)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
-    search.report(as_json)
+    with _room_needed(folder.path):
+        search.report(as_json)
 
 
 class _Search:
@@ -117,7 +128,7 @@ class _Search:
             speed=speed,
             num_images=num_images,
             num_workers=backend.num_workers,
-            checkpoints=folder.checkpoints.resolve(),
+            checkpoints=folder.checkpoints,
             on_drop=folder.drop_checkpoints,
             stopper=make_stopper(study, space),
         )
@@ -129,8 +140,8 @@ class _Search:
         progress = Progress(session, self._budget, console)
         with progress.live(), _deadline(session, deadline_seconds):
             self._backend.run(session, on_event=progress.on_event)
-        for note in session.notes:
-            console.print(f"[yellow]{note}[/]")
+        for note in [*session.notes, *_left_out_note(session.left_out)]:
+            console.print(note, style="yellow", markup=False)
 
     def show_plan(self, as_json: bool = False) -> None:
         """Say what is about to happen."""
@@ -148,7 +159,7 @@ class _Search:
         if as_json:
             sys.stdout.write(json.dumps(summarise(self._run), indent=2) + "\n")
         if self._session.problem:
-            raise StudyError(f"search: must have trials that work; {self._session.problem}")
+            raise StudyError(self._session.problem)
 
     def _speed(self, measured: tuple[Speed, float] | None) -> Speed:
         """Seconds per image on these devices, measured once a study, and what that took, charged."""
@@ -159,6 +170,15 @@ class _Search:
         self._record.note(_SPEED, speed.model_dump(mode="json"))
         self._record.add_overhead(spent)
         return speed
+
+
+def _left_out_note(images: Collection[str]) -> list[str]:
+    """A line about images that could not be read, where there are any; the study's notes have all their names."""
+    if not images:
+        return []
+    shown = ", ".join(sorted(images)[:_MOST_NAMES]) + (", …" if len(images) > _MOST_NAMES else "")
+    number = "1 image" if len(images) == 1 else f"{len(images)} images"
+    return [f"{number} could not be read and took no part: {shown}"]
 
 
 def _measure(study: Study, backend: RayBackend, console: Console) -> tuple[Speed, float]:
@@ -191,6 +211,19 @@ def _preview(
         measured = (Speed.model_validate(noted), 0.0) if noted else measured
     copy = study.model_copy(update={"storage": IN_MEMORY, "references": references})
     return _Search(copy, folder, backend, budget, info, console, measured, spent=spent)
+
+
+@contextmanager
+def _room_needed(path: Path) -> Iterator[None]:
+    """Turn a disk that is full into one line; what was being written is as it was before."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise StudyError(
+            f"runs: must have room, got {str(path)!r} ({error.strerror}); the same command goes on when it has"
+        ) from None
 
 
 @contextmanager

@@ -22,7 +22,7 @@ class Lease(Spec):
     recipe: Recipe
     epochs: PositiveInt
     seed: int
-    folder: str  # absolute path that the trial's checkpoints are written to
+    folder: str  # absolute path or fsspec URI that the trial's checkpoints are written to
     checkpoint: str | None = None  # file in `folder` to go on from; None: from the start
 
     @property
@@ -32,12 +32,13 @@ class Lease(Spec):
 
 
 class Report(Spec):
-    """What one epoch of a lease gave."""
+    """What one epoch of a lease gave; its number may be one that an earlier lease of the trial had reached."""
 
     epoch: PositiveInt  # epochs trained so far, over all attempts
     val_accuracy: Fraction
     train_loss: NonNegativeFloat
     checkpoint: str  # file in the lease's folder
+    note: str | None = None  # what went wrong before it without ending anything
 
 
 class Speed(Spec):

@@ -11,6 +11,7 @@ from metaformer.errors import explain, unknown_name
 from metaformer.specs import Stem
 from nas import halving, samplers
 from nas.budget import Budget
+from nas.checkpoint_files import absolute
 from nas.data import DataInfo, check_recipe, default_recipe, default_resolution
 from nas.study import Study, StudyError
 from search_spaces.space import Limits, SearchSpace, SpaceSettings, get
@@ -81,6 +82,8 @@ def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Stud
     }
     merged = _overlay(_overlay(defaults, fields), _flags(request))
     merged["data"] = info.name
+    if isinstance(merged.get("checkpoints"), str):
+        merged["checkpoints"] = absolute(merged["checkpoints"])
     if request.epochs:
         _shorten_warmup(merged["recipe"])
     space_name = str(merged["space"])

@@ -26,11 +26,13 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from metaformer.architecture import Architecture
+from metaformer.errors import UserError
 from metaformer.specs import Spec
 from nas.budget import DeviceKind
+from nas.checkpoint_files import StorageError
 from nas.data import DataError, DataInfo, Dataset, open_dataset
 from nas.lease import Lease, Report
-from nas.recipe import Recipe
+from nas.recipe import BadImages, Recipe
 from nas.session import Decision, Session
 from nas.study import StudyError
 from nas.training import TrainingError, evaluate, measure_seconds_per_image, train
@@ -54,6 +56,7 @@ class Data(Spec):
     resolution: int
     fingerprint: str
     num_loaders: int  # processes that read images, beside the worker itself
+    bad_images: BadImages = "stop"
 
     def open(self) -> Dataset:
         """The dataset, as this node has it.
@@ -61,7 +64,9 @@ class Data(Spec):
         Raises:
             DataError: It is not there, or not what the driver has.
         """
-        dataset = open_dataset(self.name, resolution=self.resolution, num_workers=self.num_loaders)
+        dataset = open_dataset(
+            self.name, resolution=self.resolution, num_workers=self.num_loaders, bad_images=self.bad_images
+        )
         if dataset.info.fingerprint != self.fingerprint:
             raise DataError(
                 f"data: must be the same on every node (fingerprint {self.fingerprint}), "
@@ -98,6 +103,7 @@ class Wanted(Spec):
     cpus: PositiveInt | None = None  # of each trial; by default 1 on CPUs, on GPUs an equal share of the cores
     workers: PositiveInt | None = None  # trials at a time; by default as many as the devices allow
     loaders: NonNegativeInt | None = None  # by default none on CPUs, on GPUs one for each core but the trial's own
+    bad_images: BadImages = "stop"
 
 
 class RayBackend:
@@ -166,6 +172,10 @@ class RayBackend:
         """Carry out the session's leases until it has no more; `on_event` is called after each answer to it.
 
         The first Ctrl-C asks the session to stop, the second breaks off.
+
+        Raises:
+            StudyError: The study cannot be written.
+            OSError: Nor can the scratch folder.
         """
         adapter = _Adapter(session, num_devices=self.devices.count, on_event=on_event)
         param_space = {"data": self._data.model_dump(), "devices": self.devices.model_dump()}
@@ -188,7 +198,7 @@ class RayBackend:
                 verbose=0,
             ),
         )
-        with _stop_on_interrupt(session):
+        with _stop_on_interrupt(session), _session_errors():
             tuner.fit()
 
     def _share_out(self, nodes: list[dict[str, float]]) -> None:
@@ -219,6 +229,7 @@ class RayBackend:
             resolution=self._info.resolution,
             fingerprint=self._info.fingerprint,
             num_loaders=loaders,
+            bad_images=wanted.bad_images,
         )
         self.num_workers = min(fitting, wanted.workers or fitting)
 
@@ -234,6 +245,7 @@ class _TrialWorker(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         self._device = Devices.model_validate(config["devices"]).take()
         self._dataset = Data.model_validate(config["data"]).open()
+        self._told: set[str] = set()  # images left out
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -242,12 +254,21 @@ class _TrialWorker(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        """What an epoch gave, or what ended it; told as a result all the same, so that the actor stays warm."""
         try:
             if self._lease.task == "test":
-                return {"test_accuracy": evaluate(self._lease, self._dataset, device=self._device)}
-            return {"report": next(self._reports).model_dump_json()}
-        except (TrainingError, DataError) as error:
-            return {"failure": str(error)}  # told as a result, so that the actor stays warm
+                result: dict[str, Any] = {"test_accuracy": evaluate(self._lease, self._dataset, device=self._device)}
+            else:
+                result = {"report": next(self._reports).model_dump_json()}
+        except TrainingError as error:
+            result = {"failure": str(error)}
+        except DataError as error:
+            result = {"halt": str(error)}
+        except StorageError as error:
+            result = {"lost" if error.may_pass else "halt": str(error)}
+        new = set(self._dataset.left_out()) - self._told
+        self._told |= new
+        return result | {"left_out": sorted(new)}
 
 
 class _Adapter:
@@ -273,8 +294,13 @@ class _Adapter:
 
     def result(self, trial_id: str, result: dict[str, Any]) -> Decision:
         name, seconds = self._used(trial_id)
-        if "failure" in result:
-            self.session.fail(name, result["failure"], device_seconds=seconds)
+        self.session.leave_out(result["left_out"])
+        if "failure" in result or "lost" in result:
+            reason = result.get("failure") or result["lost"]
+            self.session.fail(name, reason, device_seconds=seconds, worker_lost="lost" in result)
+            decision = Decision.STOP
+        elif "halt" in result:
+            self.session.halt(name, result["halt"], device_seconds=seconds)
             decision = Decision.STOP
         elif "test_accuracy" in result:
             self.session.tested(name, result["test_accuracy"], device_seconds=seconds)
@@ -369,6 +395,18 @@ def _reason(error: Exception | None) -> str:
     cause = error.cause if isinstance(error, RayTaskError) and error.cause else error
     lines = [line for line in str(cause).splitlines() if line.strip()]
     return f"{type(cause).__name__}: {lines[-1].strip() if lines else 'no message'}"[:500]
+
+
+@contextmanager
+def _session_errors() -> Iterator[None]:
+    """Raise what the session or the disk raised, out of what Tune wraps it in."""
+    try:
+        yield
+    except tune.TuneError as wrapped:
+        error: BaseException | None = wrapped
+        while error is not None and not isinstance(error, UserError | OSError):
+            error = error.__cause__ or error.__context__
+        raise error or wrapped from None
 
 
 @contextmanager

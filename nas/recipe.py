@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from metaformer.specs import Spec
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+BadImages = Literal["stop", "skip"]  # what an image that cannot be read does: end the search, or be left out
 
 
 class Augmentation(Spec):

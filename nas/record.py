@@ -7,13 +7,14 @@ user attribute, written whole at each report, so that a driver killed at any mom
 import sqlite3
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from pydantic import NonNegativeFloat, PositiveInt, ValidationError
@@ -119,8 +120,24 @@ def front_of(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return sorted(members, key=lambda trial: (trial.params, trial.macs, trial.number))
 
 
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Turn what a storage raises while it is written into one line; nothing is half written then."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, OSError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        rule = "storage: must be writable and have room"
+        raise StudyError(f"{rule}, got {_first_line(cause)!r}; the same command goes on when it has") from None
+
+
 class Record:
-    """The trials of one study in an Optuna storage."""
+    """The trials of one study in an Optuna storage.
+
+    Whatever writes to it raises StudyError where that fails, such as on a full disk.
+    """
 
     def __init__(self, url: str, space: SearchSpace, *, name: str = STUDY_NAME, writes: bool = False) -> None:
         """Open the study at a storage URL, or begin it there.
@@ -147,10 +164,12 @@ class Record:
                 sampler=optuna.samplers.RandomSampler(),  # each trial is asked of a sampler of its own
                 load_if_exists=True,
             )
+        except StorageInternalError as error:
+            raise _no_storage(url, error.__cause__ or error) from None
         except (SQLAlchemyError, sqlite3.Error, ImportError, OSError, ValueError, RuntimeError) as error:
             raise _no_storage(url, error) from None
         if self._study.metric_names is None:
-            with warnings.catch_warnings():
+            with _writing(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)  # the dashboard shows these names
                 self._study.set_metric_names(METRICS)
         self._study_id = self._storage.get_study_id_from_name(name)
@@ -185,6 +204,7 @@ class Record:
             attrs["reference"] = stopped.reference
         return self._create(stopped.architecture, attrs)
 
+    @_writing()
     def _create(self, architecture: Architecture, attrs: dict[str, Any]) -> TrialRecord:
         frozen = optuna.trial.create_trial(
             state=optuna.trial.TrialState.RUNNING,
@@ -197,6 +217,7 @@ class Record:
         self.trials.append(trial)
         return trial
 
+    @_writing()
     def ask(self, sampler: SpaceSampler) -> TrialRecord:
         """A new trial of the architecture that a sampler suggests."""
         if not sampler.needs_trial:
@@ -209,10 +230,12 @@ class Record:
         self.trials.append(TrialRecord(trial.number, architecture, cost.params, cost.macs, home=trial.number))
         return self.trials[-1]
 
+    @_writing()
     def save(self, trial: TrialRecord) -> None:
         """Write a running trial's progress."""
         self._storage.set_trial_user_attr(self._trial_id(trial), "progress", trial.progress.model_dump(mode="json"))
 
+    @_writing()
     def end(self, trial: TrialRecord, how: TrialEnd, *, reason: str | None = None) -> None:
         """Write a trial's last progress and tell its end; `reason` says why it was stopped or failed."""
         if reason:
@@ -225,6 +248,7 @@ class Record:
             state = optuna.trial.TrialState.FAIL if how == "failed" else optuna.trial.TrialState.PRUNED
             self._study.tell(trial.number, state=state)
 
+    @_writing()
     def set_test_accuracy(self, trial: TrialRecord, accuracy: float) -> None:
         """Write the accuracy on the test split; kept with the study, since an ended trial takes no more attributes."""
         self._study.set_user_attr(_test_key(trial.number), accuracy)
@@ -245,6 +269,7 @@ class Record:
         """Write that device-seconds were spent outside training leases."""
         self.note(_OVERHEAD, self.overhead_seconds + seconds)
 
+    @_writing()
     def note(self, key: str, value: object) -> None:
         """Write a plain value beside the trials."""
         self._study.set_user_attr(key, value)
@@ -259,6 +284,7 @@ class Record:
             self._trial_ids[trial.number] = number
         return self._trial_ids[trial.number]
 
+    @_writing()
     def _discard(self, number: int) -> None:
         """End a trial that a killed driver had not finished writing down; nothing was spent on it."""
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
@@ -337,9 +363,9 @@ def _test_key(number: int) -> str:
     return f"test_accuracy:{number}"
 
 
-def _no_storage(url: str, error: Exception) -> StudyError:
+def _no_storage(url: str, error: BaseException) -> StudyError:
     return StudyError(f"storage: must be a database that can be opened, got {url!r} ({_first_line(error)})")
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -1,13 +1,12 @@
 """A run's folder: what lies where, and opening one that exists."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from metaformer.errors import nearest_first
-from nas.lease import WEIGHTS
+from nas.checkpoint_files import CheckpointFolder, folder_of
 from nas.record import STUDY_NAME, Record, TrialRecord, sqlite_url
 from nas.study import Study, StudyError
 from search_spaces.space import SearchSpace
@@ -18,6 +17,7 @@ class RunFolder:
     """Paths of everything a run leaves."""
 
     path: Path
+    place: str | None = None  # of the checkpoints, as the study says it: an absolute path or a URI; None: in the folder
 
     @property
     def study_file(self) -> Path:
@@ -28,8 +28,9 @@ class RunFolder:
         return self.path / "study.db"
 
     @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+    def checkpoints(self) -> str:
+        """Path or URI of the folder that holds one folder for each trial's checkpoints."""
+        return self.place or str((self.path / "checkpoints").resolve())
 
     @property
     def architectures(self) -> Path:
@@ -47,13 +48,13 @@ class RunFolder:
     def report_html(self) -> Path:
         return self.path / "report.html"
 
-    def weights(self, trial: TrialRecord) -> Path:
-        """The weights of a completed trial of the front, or of a reference."""
-        return self.checkpoints / f"{trial.home:05d}" / WEIGHTS
+    def checkpoints_of(self, trial: TrialRecord) -> CheckpointFolder:
+        """The checkpoints of a trial; a completed one of the front, or of a reference, has its weights there."""
+        return CheckpointFolder(folder_of(self.checkpoints, trial.home))
 
-    def drop_checkpoints(self, number: int) -> None:
+    def drop_checkpoints(self, home: int) -> None:
         """Remove the checkpoints of a trial, where there are any."""
-        shutil.rmtree(self.checkpoints / f"{number:05d}", ignore_errors=True)
+        CheckpointFolder(folder_of(self.checkpoints, home)).drop()
 
     def report_lock(self) -> FileLock:
         """Held while trials are read and written out as a report, so that an older look never replaces a newer one."""
@@ -114,4 +115,5 @@ def open_run(path: Path) -> Run:
     if study.storage is None and not folder.database.exists():
         raise StudyError(f"run: must hold {folder.database.name}, got {str(path)!r} without it")
     space = study.make_space()
+    folder = RunFolder(path, study.checkpoints)
     return Run(folder, study, space, open_record(study, folder, space))

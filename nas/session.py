@@ -5,14 +5,14 @@ Pure: it knows no ray, no torch and no clock. A backend asks `next()` for a leas
 the device-seconds the lease has used so far. The same seed and the same order of answers give the same decisions.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from nas.budget import Ledger
+from nas.checkpoint_files import folder_of
 from nas.halving import Stopper
 from nas.lease import WEIGHTS, Lease, Report, Speed, Task
 from nas.pareto import HypervolumeScale
@@ -24,6 +24,7 @@ from search_spaces.space import Limits, SearchSpace
 MAX_ATTEMPTS = 3  # workers that one trial may lose before it has failed
 MAX_FAILURES = 10  # failed trials in a row before the session stops: something is wrong with all of them
 BUDGET_GONE = "the budget was spent before its last epoch"  # such a trial goes on when there is more
+_LEFT_OUT = "images_left_out"  # noted in the study
 _EVAL_SHARE = 1 / 3  # of a training step's time: a forward pass without the backward one
 
 
@@ -58,7 +59,7 @@ class Session:
         speed: Speed,
         num_images: Mapping[str, int],
         num_workers: int,
-        checkpoints: Path,
+        checkpoints: str,
         on_drop: Callable[[int], None],
         stopper: Stopper,
         first: Sequence[Architecture] = (),
@@ -69,7 +70,7 @@ class Session:
             speed: Seconds that training takes on one device, as measured.
             num_images: Images in the splits `train`, `val` and `test`.
             num_workers: Trials that run at a time.
-            checkpoints: Folder with one folder for each trial.
+            checkpoints: Path or URI of the folder with one folder for each trial.
             on_drop: Told the home of each trial whose checkpoints nobody needs any more.
             stopper: Says which trials go no further than a rung.
             first: Architectures to try before the sampler is asked; those beyond the limits are left out.
@@ -152,9 +153,7 @@ class Session:
             self._actual += max(0.0, device_seconds - before)
             self._expected += self._speed.seconds_per_image(out.trial.macs) * self._images_per_epoch
         out.is_warm = True
-        progress = out.trial.progress
-        out.trial.progress = progress.model_copy(update={"curve": (*progress.curve, report)})
-        self.record.save(out.trial)
+        self._note_epoch(out.trial, report)
         self.stopper.observe(out.trial)
         if report.epoch >= out.lease.epochs:
             out.end = "complete"
@@ -202,8 +201,33 @@ class Session:
             self._end(out.trial, "failed", reason=reason)
             self._num_failures += 1
             if self._num_failures == MAX_FAILURES:
-                self.problem = f"{MAX_FAILURES} trials failed one after another, the last with: {reason}"
+                last = f"{MAX_FAILURES} trials failed one after another, the last with: {reason}"
+                self.problem = f"search: must have trials that work; {last}"
                 self.stop()
+
+    def halt(self, name: str, reason: str, *, device_seconds: float) -> None:
+        """End a lease that met what every other would meet, such as a full disk; its trial goes on in another session.
+
+        Other running trials end at their next report, and `problem` holds the reason.
+        """
+        out = self._close(name, device_seconds)
+        if out.lease.task == "train":
+            self._set_lease_end(out.trial, "interrupted")
+            self.record.save(out.trial)
+            self._resumable.append(out.trial)
+        self.problem = self.problem or reason
+        self.stop()
+
+    def leave_out(self, images: Collection[str]) -> None:
+        """Note images that could not be read and were left out."""
+        if images:
+            self.record.note(_LEFT_OUT, sorted(self.left_out.union(images)))
+
+    @property
+    def left_out(self) -> set[str]:
+        """Images of the data that could not be read and were left out, in this session or before."""
+        noted = self.record.noted(_LEFT_OUT)
+        return set(noted) if isinstance(noted, list) else set()
 
     def stop(self) -> None:
         """Start no more trials; running ones end at their next report and can go on later."""
@@ -318,7 +342,7 @@ class Session:
             recipe=self.study.recipe,
             epochs=self.study.recipe.epochs,
             seed=self.study.seed,
-            folder=str(self._checkpoints / f"{trial.home:05d}"),
+            folder=folder_of(self._checkpoints, trial.home),
             checkpoint=checkpoint,
         )
 
@@ -421,6 +445,15 @@ class Session:
         self.ledger.close(name)
         del self._open[name]
         return out
+
+    def _note_epoch(self, trial: TrialRecord, report: Report) -> None:
+        """Add an epoch to a trial's curve, whose later part goes where training had to fall back."""
+        if report.note:
+            self.notes.append(f"trial {trial.number}: {report.note}")
+        before = (earlier for earlier in trial.progress.curve if earlier.epoch < report.epoch)
+        curve = (*before, report.model_copy(update={"note": None}))
+        trial.progress = trial.progress.model_copy(update={"curve": curve})
+        self.record.save(trial)
 
     def _set_lease_end(self, trial: TrialRecord, end: str) -> None:
         """Say how the trial's last lease ended, unless it has not had one or that has been said."""

@@ -10,10 +10,10 @@ from metaformer.documents import parse_mapping, read_text
 from metaformer.errors import UserError, explain
 from metaformer.specs import Spec
 from nas.budget import Budget
-from nas.recipe import Recipe
+from nas.recipe import BadImages, Recipe
 from search_spaces.space import SearchSpace, SpaceSettings, get
 
-MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial", "storage_name"}  # when a study goes on
+MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial", "storage_name", "bad_images"}  # when a study goes on
 
 
 class StudyError(UserError):
@@ -39,6 +39,8 @@ class Study(Spec):
     cpus_per_trial: PositiveInt | None = None  # None: 1 on CPUs, on GPUs an equal share of the cores
     storage: str | None = None  # URL of the database, or journal:PATH; None: SQLite in the run's folder
     storage_name: str | None = None  # of the study in a storage that may hold others
+    checkpoints: str | None = None  # absolute path or fsspec URI; None: in the run's folder
+    bad_images: BadImages = "stop"
 
     @field_validator("budget")
     @classmethod

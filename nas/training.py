@@ -7,9 +7,10 @@ starts from, on nothing else: a run that goes on from a checkpoint gives what an
 import itertools
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from pickle import UnpicklingError
 
 import numpy as np
@@ -21,10 +22,12 @@ from torch import Tensor, nn
 
 from metaformer.architecture import Architecture
 from metaformer.model import MetaFormer, build
+from nas.checkpoint_files import CheckpointError, CheckpointFolder, epoch_name
 from nas.data import Batch, Dataset
 from nas.lease import WEIGHTS, Lease, Report
 from nas.recipe import Recipe
 
+_NO_MEMORY = ("DefaultCPUAllocator", "could not create a primitive")  # what torch and oneDNN say on a CPU
 _CHECK_EVERY = 50  # steps between looks at the loss, each of which waits for the device
 
 
@@ -36,18 +39,18 @@ def train(lease: Lease, dataset: Dataset, *, device: torch.device) -> Iterator[R
     """One report for each epoch from the lease's checkpoint up to its last epoch.
 
     Each epoch leaves a checkpoint in the lease's folder, where the newest two are kept; the last epoch of the recipe
-    leaves the weights alone.
+    leaves the weights alone. Where the lease's checkpoint cannot be read, training goes on from the newest one before
+    it that can, or begins again; the first report has a note of that.
 
     Raises:
-        TrainingError: The loss is not finite, the checkpoint cannot be read, or one image does not fit into memory.
+        TrainingError: The loss or the outputs are not finite, or one image does not fit into memory.
+        StorageError: A checkpoint cannot be written, or the place of the checkpoints does not answer.
+        DataError: An image cannot be read.
     """
-    folder = Path(lease.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    seed_everything(lease.seed, epoch=0)
-    model = build(lease.architecture).to(device)
+    files = CheckpointFolder(lease.folder)
+    state = _take_up(lease, files, device)
+    model, optimizer, note = state.model, state.optimizer, state.note
     recipe = lease.recipe
-    optimizer = _make_optimizer(model, recipe)
-    num_done = _restore(folder / lease.checkpoint, model, optimizer, device) if lease.checkpoint else 0
     num_steps = dataset.num_steps(recipe)
     schedule = CosineLRScheduler(
         optimizer,
@@ -58,25 +61,34 @@ def train(lease: Lease, dataset: Dataset, *, device: torch.device) -> Iterator[R
         t_in_epochs=False,
     )
     chunks = Chunks()
-    for epoch in range(num_done, lease.epochs):
+    for epoch in range(state.num_done, lease.epochs):
         seed_everything(lease.seed, epoch=epoch + 1)
-        batches = dataset.train_batches(recipe, epoch=epoch, seed=lease.seed, device=device)
-        loss = _train_epoch(model, batches, optimizer, schedule, recipe, chunks, first_step=epoch * num_steps)
-        eval_batches = dataset.eval_batches("val", recipe, device=device)
-        val_accuracy = _accuracy(model, eval_batches, recipe)
-        checkpoint = _save(lease, model, optimizer, num_done=epoch + 1)
-        yield Report(epoch=epoch + 1, val_accuracy=val_accuracy, train_loss=loss, checkpoint=checkpoint)
+        with _memory_named():
+            batches = dataset.train_batches(recipe, epoch=epoch, seed=lease.seed, device=device)
+            loss = _train_epoch(model, batches, optimizer, schedule, recipe, chunks, first_step=epoch * num_steps)
+            val_accuracy = _accuracy(model, dataset.eval_batches("val", recipe, device=device), recipe, chunks)
+        checkpoint = _save(lease, files, model, optimizer, num_done=epoch + 1)
+        yield Report(epoch=epoch + 1, val_accuracy=val_accuracy, train_loss=loss, checkpoint=checkpoint, note=note)
+        note = None
 
 
 def evaluate(lease: Lease, dataset: Dataset, *, device: torch.device) -> float:
     """Accuracy in [0, 1] of the lease's checkpoint on the test split.
 
     Raises:
-        TrainingError: The checkpoint cannot be read.
+        TrainingError: The checkpoint cannot be read, its outputs are not finite, or one image does not fit into memory.
+        StorageError: The place of the checkpoints does not answer.
+        DataError: An image cannot be read.
     """
-    model = build(lease.architecture).to(device)
-    _restore(Path(lease.folder) / (lease.checkpoint or WEIGHTS), model, None, device)
-    return _accuracy(model, dataset.eval_batches("test", lease.recipe, device=device), lease.recipe)
+    files, name = CheckpointFolder(lease.folder), lease.checkpoint or WEIGHTS
+    with _memory_named():
+        model = build(lease.architecture).to(device)
+        try:
+            _restore(lease, files, name, model, None)
+        except CheckpointError as error:
+            raise TrainingError(f"checkpoint: must be readable, got {files.where(name)} ({error})") from None
+        batches = dataset.eval_batches("test", lease.recipe, device=device)
+        return _accuracy(model, batches, lease.recipe, Chunks())
 
 
 def measure_seconds_per_image(
@@ -96,8 +108,9 @@ def measure_seconds_per_image(
     times = []
     for _ in range(num_steps + 1):
         start = time.perf_counter()
-        batch = next(batches)
-        _train_step(model, batch, optimizer, recipe, chunks).item()
+        with _memory_named():
+            batch = next(batches)
+            _train_step(model, batch, optimizer, recipe, chunks).item()
         times.append((time.perf_counter() - start) / len(batch.x_BCHW))
     return sorted(times[1:])[num_steps // 2]
 
@@ -150,24 +163,55 @@ def _train_step(
 ) -> Tensor:
     """The loss of one optimiser step, detached, on the device.
 
-    A batch that does not fit into the device's memory is cut into twice as many parts, whose gradients are added up;
-    the step is the same but for batch norms, which see one part at a time.
+    The gradients of a batch that is cut into parts are added up; the step is the same but for batch norms, which see
+    one part at a time.
     """
-    loss = None
-    while loss is None:
-        try:
-            loss = _accumulate_gradients(model, batch, optimizer, recipe, chunks.number)
-        except torch.OutOfMemoryError:
-            if chunks.number >= len(batch.x_BCHW):
-                raise TrainingError("memory: must hold one image of a training step, got too little for it") from None
-            chunks.number *= 2
-        if loss is None:
-            optimizer.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
+    loss = _in_parts(batch, chunks, lambda number: _accumulate_gradients(model, batch, optimizer, recipe, number))
     if recipe.clip_grad is not None:
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
     optimizer.step()
     return loss
+
+
+def _in_parts(batch: Batch, chunks: Chunks, work: Callable[[int], Tensor]) -> Tensor:
+    """What `work` gives for a batch cut into as many parts; twice as many as long as they do not fit into memory.
+
+    Raises:
+        TrainingError: One image does not fit.
+    """
+    while True:
+        try:
+            return work(chunks.number)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if chunks.number >= len(batch.x_BCHW):
+                raise _out_of_memory(error) from None
+        chunks.number *= 2  # outside the handler, where the error no longer holds what did not fit
+        torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory of the GPU, or of the machine, is what lacked."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in str(error) for sign in _NO_MEMORY)
+
+
+def _out_of_memory(error: Exception) -> TrainingError:
+    rule = "memory: must hold the model and one image of a training step"
+    return TrainingError(f"{rule}, got too little for it ({' '.join(str(error).split())[:200]})")
+
+
+@contextmanager
+def _memory_named() -> Iterator[None]:
+    """Turn a lack of memory that no smaller parts cure into a TrainingError."""
+    try:
+        yield
+    except TrainingError:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise _out_of_memory(error) from None
 
 
 def _accumulate_gradients(
@@ -187,14 +231,25 @@ def _accumulate_gradients(
 
 
 @torch.inference_mode()
-def _accuracy(model: MetaFormer, batches: Iterator[Batch], recipe: Recipe) -> float:
+def _accuracy(model: MetaFormer, batches: Iterator[Batch], recipe: Recipe, chunks: Chunks) -> float:
+    """Accuracy in [0, 1].
+
+    Raises:
+        TrainingError: An output is not finite, or one image does not fit into memory.
+    """
+
+    def logits(x_BCHW: Tensor, num_chunks: int) -> Tensor:
+        with _precision(x_BCHW.device, recipe):
+            return torch.cat([model(part) for part in x_BCHW.chunk(num_chunks)])
+
     model.eval()
     num_right, num_seen = 0, 0
-    for x_BCHW, y in batches:
-        with _precision(x_BCHW.device, recipe):
-            logits_BK = model(x_BCHW)
-        num_right += int((logits_BK.argmax(1) == y).sum())
-        num_seen += len(y)
+    for batch in batches:
+        logits_BK = _in_parts(batch, chunks, partial(logits, batch.x_BCHW))
+        if not torch.isfinite(logits_BK).all():
+            raise TrainingError("outputs: must stay finite, got some that are not after an epoch whose loss was")
+        num_right += int((logits_BK.argmax(1) == batch.y).sum())
+        num_seen += len(batch.y)
     return num_right / num_seen
 
 
@@ -212,32 +267,84 @@ def _check_finite(loss: Tensor) -> None:
         raise TrainingError(f"loss: must stay finite, got {float(loss)}")
 
 
-def _save(lease: Lease, model: MetaFormer, optimizer: torch.optim.Optimizer, *, num_done: int) -> str:
-    """Write a checkpoint whole or not at all, and drop those older than the one before it; its file name."""
-    folder = Path(lease.folder)
-    state: dict[str, object] = {"version": 1, "epoch": num_done, "model": model.state_dict()}
+@dataclass
+class _State:
+    """Where training stands."""
+
+    model: MetaFormer
+    optimizer: torch.optim.Optimizer
+    num_done: int  # epochs
+    note: str | None = None  # which checkpoints could not be read
+
+
+def _take_up(lease: Lease, files: CheckpointFolder, device: torch.device) -> _State:
+    """The state in the lease's checkpoint, or in the newest one before it that can be read, or the beginning."""
+    problems = []
+    for name in _newest_first(lease, files):
+        state = _beginning(lease, device)
+        try:
+            state.num_done = _restore(lease, files, name, state.model, state.optimizer)
+        except CheckpointError as error:
+            problems.append(f"checkpoint {name} could not be read ({error})")
+        else:
+            state.note = "; ".join([*problems, f"went on from {name}"]) if problems else None
+            return state
+    state = _beginning(lease, device)
+    state.note = "; ".join([*problems, "began again"]) if problems else None
+    return state
+
+
+def _newest_first(lease: Lease, files: CheckpointFolder) -> Iterator[str]:
+    """The lease's checkpoint, then those of the epochs before it that are there."""
+    if lease.checkpoint is not None:
+        yield lease.checkpoint
+        yield from (name for name in map(epoch_name, reversed(files.epochs())) if name < lease.checkpoint)
+
+
+def _beginning(lease: Lease, device: torch.device) -> _State:
+    seed_everything(lease.seed, epoch=0)
+    with _memory_named():
+        model = build(lease.architecture).to(device)
+    return _State(model, _make_optimizer(model, lease.recipe), num_done=0)
+
+
+def _save(
+    lease: Lease, files: CheckpointFolder, model: MetaFormer, optimizer: torch.optim.Optimizer, *, num_done: int
+) -> str:
+    """Write a checkpoint, and drop all but it and the one before; its file name."""
+    digest = lease.architecture.digest
+    state: dict[str, object] = {"version": 1, "digest": digest, "epoch": num_done, "model": model.state_dict()}
     is_last = num_done == lease.recipe.epochs
-    name = WEIGHTS
     if not is_last:
         state["optimizer"] = optimizer.state_dict()
-        name = f"epoch-{num_done:04d}.pt"
-    part = folder / f"{name}.{lease.attempt}.part"  # a worker that was given up may still be writing its own
-    torch.save(state, part)
-    part.replace(folder / name)
-    for old in sorted(folder.glob("epoch-*.pt"))[: -1 if is_last else -2]:
-        old.unlink()
+    name = WEIGHTS if is_last else epoch_name(num_done)
+    files.save(name, partial(torch.save, state), attempt=lease.attempt)
+    files.keep({num_done - 1} if is_last else {num_done - 1, num_done})
     return name
 
 
-def _restore(path: Path, model: MetaFormer, optimizer: torch.optim.Optimizer | None, device: torch.device) -> int:
-    """Load a checkpoint into the model and the optimiser; the number of epochs it was trained for."""
+def _restore(
+    lease: Lease, files: CheckpointFolder, name: str, model: MetaFormer, optimizer: torch.optim.Optimizer | None
+) -> int:
+    """Load a checkpoint into the model and the optimiser; the number of epochs it was trained for.
+
+    Raises:
+        CheckpointError: It cannot be read, or is that of something else; the model may be changed all the same.
+    """
+    content = files.read(name)
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(content, map_location=next(model.parameters()).device, weights_only=True)
+        if state["digest"] != lease.architecture.digest:
+            raise CheckpointError("it is of another architecture")
+        if name not in (WEIGHTS, epoch_name(state["epoch"])):
+            raise CheckpointError(f"it is of epoch {state['epoch']}")
         model.load_state_dict(state["model"])
         if optimizer is not None:
             optimizer.load_state_dict(state["optimizer"])
         return int(state["epoch"])
-    except (OSError, EOFError, KeyError, RuntimeError, ValueError, UnpicklingError) as error:
-        raise TrainingError(
-            f"checkpoint: must be readable, got {path} ({' '.join(str(error).split())[:200]})"
-        ) from None
+    except UnpicklingError:
+        raise CheckpointError("it holds more than weights, such as code, none of which was run") from None
+    except (AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, CheckpointError) or _is_out_of_memory(error):
+            raise
+        raise CheckpointError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None

@@ -13,7 +13,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from metaformer import Architecture, ArchitectureError, build, zoo
+from metaformer import Architecture, ArchitectureError, build, count_cost, zoo
 from metaformer.layers import ChannelMlp
 from metaformer.model import Branch
 from metaformer.specs import Head, IdentitySpec, Mlp, Norm, PoolSpec, Stage, Stem
@@ -77,17 +77,40 @@ def small(name: str) -> Architecture:
     return Architecture.model_validate(raw)
 
 
-@pytest.mark.parametrize("name", zoo.names())
-def test_every_parameter_of_every_zoo_pattern_gets_a_gradient(name: str) -> None:
+def walk(arch: Architecture) -> None:
+    """Build, train a step at two batch sizes, write the weights down and read them, the architecture too, and count."""
     torch.manual_seed(0)
-    model = build(small(name))
-    logits = model(image(model.arch.resolution, batch=3))
-    assert logits.shape == (3, 5)
-    F.cross_entropy(logits, torch.tensor([0, 1, 4])).backward()
-    for path, parameter in model.named_parameters():
-        assert parameter.grad is not None, path
-        assert torch.isfinite(parameter.grad).all(), path
-        assert parameter.ndim < 2 or parameter.grad.abs().max() > 0, path
+    model = build(arch)
+    for labels in ([0, 1, 4], [2, 3]):
+        model.zero_grad()
+        logits = model(image(arch.resolution, batch=len(labels)))
+        assert logits.shape == (len(labels), arch.head.num_classes)
+        F.cross_entropy(logits, torch.tensor(labels)).backward()
+        for path, parameter in model.named_parameters():
+            assert parameter.grad is not None, path
+            assert torch.isfinite(parameter.grad).all(), path
+            idle = arch.head.zero_init or parameter.ndim < 2  # a zero classifier lets nothing through at first
+            assert idle or parameter.grad.abs().max() > 0, path
+    again = build(Architecture.from_yaml(arch.to_yaml()))
+    again.load_state_dict(model.state_dict())
+    x_BCHW = image(arch.resolution)
+    with torch.no_grad():
+        torch.testing.assert_close(again.eval()(x_BCHW), model.eval()(x_BCHW), rtol=0, atol=0)
+    assert again.arch == arch
+    cost = count_cost(arch)
+    assert cost.params == sum(parameter.numel() for parameter in model.parameters())
+    assert cost.macs > cost.params / 2  # but for norms and biases every parameter is multiplied at least once
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_the_whole_zoo_trains_is_written_down_and_read_again_in_small(name: str) -> None:
+    walk(small(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo.names())
+def test_the_whole_zoo_trains_is_written_down_and_read_again(name: str) -> None:
+    walk(zoo.get(name))
 
 
 @settings(max_examples=40)

@@ -1,11 +1,13 @@
 """Runs that tests of several files look at; those files share one worker of xdist, so that each run is made once."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from tests.nas.disks import disk
 from tests.nas.programs import QUICK, Outcome, Recorded, read_study, run_program
 
 
@@ -27,3 +29,10 @@ def good_run(tmp_path_factory: pytest.TempPathFactory) -> GoodRun:
     outcome = run_program(*arguments, "--name", "good", logs=runs / "logs")
     seconds = time.monotonic() - start
     return GoodRun(runs / "good", (*arguments, "--name", "good"), outcome, read_study(runs / "good"), seconds)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty disk of 2 MiB."""
+    with disk(tmp_path / "disk", size="2m") as path:
+        yield path

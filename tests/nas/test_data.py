@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nas import data
 from nas.data import Batch, DataError, Dataset, Split, open_dataset
-from nas.recipe import Augmentation, Recipe
+from nas.recipe import Augmentation, BadImages, Recipe
 from tests.nas.images import write_folder, write_image
 
 pytestmark = [
@@ -430,6 +430,101 @@ def test_an_unreadable_image_is_named_in_one_line(tmp_path: Path, damage: str, n
     assert not multiprocessing.active_children()  # the workers are gone at once
 
 
+BAD = ("train/a/1.png", "train/b/0.png", "train/b/1.png", "train/b/2.png", "train/b/3.png", "val/b/5.png")
+
+
+@pytest.fixture
+def spoilt(tmp_path: Path) -> tuple[Path, Path]:
+    """Two folders of equal images, but that in the second a few are no images."""
+    counts = {"a": 5, "b": 6}
+    roots = tmp_path / "whole", tmp_path / "spoilt"
+    for root in roots:
+        write_folder(root, train=counts, val=counts, suffix=".png")
+        for seed, path in enumerate(sorted(root.glob("*/*/*"))):
+            write_image(path, size=(8, 8), seed=seed)
+    for name in BAD:
+        (roots[1] / name).write_bytes(b"not an image")
+    return roots
+
+
+def split_of(root: Path, name: str) -> tuple[Split, int]:
+    """The split that an image of a folder is in, and its place there."""
+    dataset = open_dataset(f"folder:{root}", resolution=8)
+    assert isinstance(dataset, data.Folder)
+    [found] = [
+        (split, files.paths_N.tolist().index(name.encode()))
+        for split, files in dataset._files.items()
+        if name.encode() in files.paths_N.tolist()
+    ]
+    return found
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_bad_images_are_left_out_of_evaluation_and_named(spoilt: tuple[Path, Path], num_workers: int) -> None:
+    whole_, bad = (open_dataset(f"folder:{root}", resolution=8, bad_images="skip") for root in spoilt)
+    recipe = of_folder(4)
+    for split in ("val", "test"):
+        expected = hashes(whole(whole_, split, recipe).x_BCHW)
+        gone = {place for name in BAD for where, place in [split_of(spoilt[0], name)] if where == split}
+        loaded = open_dataset(f"folder:{spoilt[1]}", resolution=8, num_workers=num_workers, bad_images="skip")
+        found = whole(loaded, split, recipe)
+        assert hashes(found.x_BCHW) == [one for place, one in enumerate(expected) if place not in gone]
+        assert found.y.min() >= 0
+        assert set(loaded.left_out()) == {name for name in BAD if split_of(spoilt[0], name)[0] == split}
+    assert not whole_.left_out()
+    assert not bad.left_out()  # nobody has looked yet
+
+
+@pytest.mark.gpu
+@GPU
+def test_a_gpu_gets_the_same_folder_without_its_bad_images(spoilt: tuple[Path, Path]) -> None:
+    dataset = open_dataset(f"folder:{spoilt[1]}", resolution=8, num_workers=2, bad_images="skip")
+    recipe = of_folder(9, plain=True)
+    of_gpu = torch.device("cuda")
+    for split in ("val", "test"):
+        here, there = (list(dataset.eval_batches(split, recipe, device=device)) for device in (CPU, of_gpu))
+        for one, other in zip(here, there, strict=True):
+            torch.testing.assert_close(one.y, other.y.cpu())
+            torch.testing.assert_close(one.x_BCHW, other.x_BCHW.cpu(), atol=1e-4, rtol=1e-4)
+    [batch] = dataset.train_batches(recipe, epoch=0, seed=0, device=of_gpu)
+    assert len(batch.y) == 9
+    assert set(dataset.left_out()) == set(BAD)
+
+
+def test_another_image_of_the_class_takes_the_place_of_a_bad_one_in_training(spoilt: tuple[Path, Path]) -> None:
+    """Without augmentation, what stands in is the next image of the class that can be read."""
+    whole_, bad = (open_dataset(f"folder:{root}", resolution=8, bad_images="skip") for root in spoilt)
+    recipe = of_folder(9, plain=True)
+    original, now = (epoch_of(dataset, recipe) for dataset in (whole_, bad))
+    assert len(original) == 9 + 1  # all images and, in the same order as ever, their labels
+    assert now[-1] == original[-1]
+    gone = {before for before, after in zip(original, now, strict=True) if after != before}
+    in_training = {name for name in BAD if split_of(spoilt[0], name)[0] == "train"}
+    assert len(gone) == len(in_training) > 2
+    assert set(now) == set(original) - gone
+    assert set(bad.left_out()) == in_training
+
+
+def test_an_epoch_with_bad_images_repeats_whatever_came_before(spoilt: tuple[Path, Path]) -> None:
+    name, recipe = f"folder:{spoilt[1]}", of_folder(2)
+    fresh, used, shared = (open_dataset(name, resolution=8, num_workers=n, bad_images="skip") for n in (0, 0, 2))
+    expected = epoch_of(fresh, recipe, epoch=3)
+    epoch_of(used, recipe, epoch=1)
+    assert epoch_of(used, recipe, epoch=3) == expected
+    assert epoch_of(shared, recipe, epoch=3) == expected
+
+
+def test_a_split_or_a_class_without_a_readable_image_is_refused(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, train={"a": 3, "b": 3}, val={"a": 1, "b": 1})
+    for bad in (*root.glob("val/*/*"), *root.glob("train/b/*")):
+        bad.write_bytes(b"not an image")
+    dataset = open_dataset(f"folder:{root}", resolution=8, bad_images="skip")
+    with pytest.raises(DataError, match="^image: must be readable at least once in test, got 2 that are not$"):
+        list(dataset.eval_batches("test", of_folder(2), device=CPU))
+    with pytest.raises(DataError, match="^image: must be readable at least once in each class, got none in 'train/b'$"):
+        list(dataset.train_batches(of_folder(2), epoch=0, seed=0, device=CPU))
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -568,7 +663,7 @@ def test_a_dataset_is_registered_once_and_then_opened_by_name(monkeypatch: pytes
 
     @data.register_dataset("zeros", resolution=8, recipe=Recipe(), argument="COUNT")
     class Zeros(Dataset):
-        def __init__(self, argument: str, *, resolution: int, num_workers: int) -> None:
+        def __init__(self, argument: str, *, resolution: int, num_workers: int, bad_images: BadImages) -> None:
             self.count = int(argument)
 
         @staticmethod

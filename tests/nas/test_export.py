@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 import metaformer
 from metaformer.errors import UserError
 from nas.export import export, pick_trial
+from nas.lease import WEIGHTS
 from nas.record import TrialState
 from nas.run import Run
 from tests.nas.runs import make_run, make_study, open_folder
@@ -20,8 +22,8 @@ from tests.nas.runs import make_run, make_study, open_folder
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     made = make_run(tmp_path_factory.mktemp("runs") / "exported", max_trials=10)
     best = pick_trial(made, "best")
-    made.folder.weights(best).parent.mkdir(parents=True)
-    torch.save(metaformer.build(best.architecture).state_dict(), made.folder.weights(best))
+    state = metaformer.build(best.architecture).state_dict()
+    made.folder.checkpoints_of(best).save(WEIGHTS, partial(torch.save, state), attempt=1)
     return made
 
 

@@ -5,8 +5,14 @@ from pathlib import Path
 import pytest
 
 from nas.data import DataError, DataInfo, open_dataset
-from nas.ray_backend import Data, RayBackend, Wanted
+from nas.lease import WEIGHTS, Lease, Report
+from nas.ray_backend import Data, Devices, RayBackend, Wanted, _Adapter, _TrialWorker
+from nas.recipe import Augmentation, Recipe
+from nas.record import TrialState
+from nas.session import Decision
 from nas.study import StudyError
+from tests.nas.images import write_folder
+from tests.nas.runs import make_study, open_folder
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +69,63 @@ def test_a_node_with_other_data_is_refused(info: DataInfo) -> None:
     Data(name="digits", resolution=32, fingerprint=info.fingerprint, num_loaders=0).open()
     with pytest.raises(DataError, match="data: must be the same on every node"):
         Data(name="digits", resolution=32, fingerprint="0" * 16, num_loaders=0).open()
+
+
+@pytest.mark.parametrize(
+    ("result", "state", "problem"),
+    [
+        ({"failure": "loss: must stay finite, got nan"}, TrialState.FAILED, None),
+        ({"lost": "checkpoints: must be reachable, got s3://a"}, TrialState.RUNNING, None),
+        ({"halt": "image: must be readable, got 'a.jpg'"}, TrialState.RUNNING, "image: must be readable, got 'a.jpg'"),
+    ],
+)
+def test_what_ended_a_lease_ends_the_trial_or_the_search_or_neither(
+    tmp_path: Path, result: dict[str, str], state: TrialState, problem: str | None
+) -> None:
+    session = open_folder(tmp_path, make_study())[1]
+    adapter = _Adapter(session, num_devices=1, on_event=lambda: None)
+    assert adapter.begin("of tune") is not None
+    assert adapter.result("of tune", {**result, "left_out": ["b.jpg"]}) is Decision.STOP
+    assert session.record.trials[0].state is state
+    assert session.problem == problem
+    assert session.left_out == {"b.jpg"}
+    goes_on = session.next()
+    assert (goes_on is None) == (problem is not None)
+    if state is TrialState.RUNNING and goes_on is not None:
+        assert (goes_on.trial, goes_on.attempt) == (0, 2)
+
+
+def test_a_worker_tells_what_ended_a_lease_and_stays(tmp_path: Path, small_disk: Path) -> None:
+    """A step of the worker itself, without the actor around it."""
+    root = write_folder(tmp_path / "data", train={"a": 9, "b": 9}, val={"a": 2, "b": 2})
+    dataset = open_dataset(f"folder:{root}", resolution=32)
+    (root / "val/a/0.jpg").write_bytes(b"not an image")
+    (root / "train/a/3.jpg").write_bytes(b"not an image")
+    plain = Augmentation(crop_scale=(1, 1), rand_augment=None, random_erasing=0, mixup=0, cutmix=0)
+    recipe = Recipe(epochs=2, warmup_epochs=1, batch_size=4, augmentation=plain)
+    arch = make_study().make_space().references()["poolformer_s12"]
+    said = []
+    for bad_images, folder in (("stop", tmp_path), ("skip", small_disk), ("skip", tmp_path)):
+        data = Data(
+            name=dataset.info.name,
+            resolution=32,
+            fingerprint=dataset.info.fingerprint,
+            num_loaders=0,
+            bad_images=bad_images,
+        )
+        lease = Lease(trial=0, attempt=1, architecture=arch, recipe=recipe, epochs=2, seed=0, folder=str(folder))
+        worker = _TrialWorker.__new__(_TrialWorker)  # without the folders that Tune makes for it
+        devices = Devices(kind="cpu", cpus=1)
+        worker.setup({"data": data.model_dump(), "devices": devices.model_dump(), "lease": lease.model_dump_json()})
+        said.append(worker.step())
+    stopped, full, skipped = said
+    assert stopped["halt"].startswith("image: must be readable, got ")
+    assert full["halt"].startswith("checkpoints: must be writable and have room")
+    assert Report.model_validate_json(skipped["report"]).epoch == 1
+    assert full["left_out"] == skipped["left_out"] == ["train/a/3.jpg"]  # nobody has looked at the test split
+    assert worker.step()["left_out"] == []  # told once
+    tested = lease.model_copy(update={"task": "test", "checkpoint": WEIGHTS})
+    worker.reset_config({"lease": tested.model_dump_json()})
+    result = worker.step()
+    assert result["left_out"] == ["val/a/0.jpg"]
+    assert result["test_accuracy"] * 3 == pytest.approx(round(result["test_accuracy"] * 3))  # of the other three

@@ -10,7 +10,7 @@ from metaformer import count_cost
 from nas.lease import Lease, Report
 from nas.pareto import dominates
 from nas.record import TrialState
-from nas.run import open_run
+from nas.run import RunFolder, open_record, open_run
 from nas.session import BUDGET_GONE, MAX_ATTEMPTS, MAX_FAILURES, Decision, Session
 from nas.study import Study, StudyError
 from search_spaces.space import CostName, SpaceSettings
@@ -225,12 +225,101 @@ def test_a_failed_trial_keeps_its_reason_and_the_search_goes_on(tmp_path: Path) 
     assert next_lease(session).trial == 1
 
 
+def test_a_trial_that_fell_back_to_an_earlier_checkpoint_has_each_epoch_once(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    train(session, next_lease(session), seconds=2.0, epochs=2)
+    reopened = session_in(tmp_path)
+    lease = next_lease(reopened)
+    note = "checkpoint epoch-0002.pt could not be read (gone); went on from epoch-0001.pt"
+    for epoch, told in ((2, note), (3, None)):
+        report = Report(epoch=epoch, val_accuracy=0.75, train_loss=1.0, checkpoint=f"{epoch}.pt", note=told)
+        decision = reopened.report(lease.name, report, device_seconds=epoch - 1.0)
+    assert decision is Decision.STOP
+    reopened.finish(lease.name, device_seconds=2.0)
+    [trial] = session_in(tmp_path).record.complete
+    assert [(report.epoch, report.val_accuracy, report.note) for report in trial.progress.curve] == [
+        (1, 0.5, None),
+        (2, 0.75, None),
+        (3, 0.75, None),
+    ]
+    assert trial.device_seconds == pytest.approx(2.0 + 2.0)
+    assert reopened.notes == [f"trial 0: {note}"]
+
+
+def test_what_every_trial_would_meet_stops_the_session_and_costs_no_trial(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    first, second = next_lease(session), next_lease(session)
+    train(session, first, seconds=1.0, epochs=1)
+    session.halt(first.name, "checkpoints: must have room", device_seconds=2.0)
+    assert session.problem == "checkpoints: must have room"
+    assert session.next() is None
+    assert not session.finished  # the other trial has not reported yet
+    session.halt(second.name, "checkpoints: must have room for this one too", device_seconds=1.0)
+    assert session.next() is None
+    assert session.finished
+    assert session.problem == "checkpoints: must have room"
+    reopened = session_in(tmp_path)
+    assert reopened.problem is None
+    assert reopened.record.spent_seconds == pytest.approx(3.0)
+    again = [next_lease(reopened), next_lease(reopened)]
+    assert [(lease.trial, lease.attempt, lease.checkpoint) for lease in again] == [
+        (0, 2, "epoch-0001.pt"),
+        (1, 2, None),
+    ]
+
+
+def test_a_test_that_what_every_trial_would_meet_has_ended_is_made_later(tmp_path: Path) -> None:
+    session = session_in(tmp_path, references=(), max_trials=1)
+    train(session, next_lease(session), seconds=1.0)
+    session.halt(next_lease(session).name, "image: must be readable", device_seconds=1.0)
+    assert session.next() is None
+    assert session.finished
+    assert next_lease(session_in(tmp_path, references=(), max_trials=1)).task == "test"
+
+
+def test_images_left_out_are_kept_with_the_study(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    session.leave_out([])
+    assert session.left_out == set()
+    for names in (["b.jpg", "a.jpg"], ["b.jpg", "c.jpg"]):
+        session.leave_out(names)
+    assert session_in(tmp_path).left_out == {"a.jpg", "b.jpg", "c.jpg"}
+
+
+def test_a_study_on_a_full_disk_is_named_in_one_line_and_goes_on_where_there_is_room(small_disk: Path) -> None:
+    session = session_in(small_disk)
+    lease = next_lease(session)
+    ballast = small_disk / "ballast"
+    with pytest.raises(OSError, match="No space left"):
+        ballast.write_bytes(bytes(2**21))
+    with pytest.raises(
+        StudyError, match="^storage: must be writable and have room, got '.*'; the same command"
+    ) as caught:
+        fill(session)
+    assert "\n" not in str(caught.value)
+    ballast.unlink()
+    reopened = session_in(small_disk)
+    assert next_lease(reopened).trial == lease.trial
+    train(reopened, next(iter(reopened._open.values())).lease, seconds=1.0)
+    assert reopened.record.complete
+
+
+@pytest.mark.parametrize("kilobytes", [0, 8, 64, 128])
+def test_a_study_that_finds_no_room_to_begin_is_refused_in_one_line(small_disk: Path, kilobytes: int) -> None:
+    study = make_study()
+    (small_disk / "ballast").write_bytes(bytes(2**21 - kilobytes * 2**10))
+    with pytest.raises(StudyError, match="^storage: must be .*(full|disk I/O|unable to open)") as caught:
+        open_record(study, RunFolder(small_disk), study.make_space(), writes=True)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_session_in_which_everything_fails_stops_and_says_why(tmp_path: Path) -> None:
     session = session_in(tmp_path)
     fill(session, fail_every=1)
     assert len(session.record.trials) == MAX_FAILURES
     assert session.problem is not None
-    assert session.problem.startswith(f"{MAX_FAILURES} trials failed one after another, the last with: loss")
+    rule = "search: must have trials that work"
+    assert session.problem.startswith(f"{rule}; {MAX_FAILURES} trials failed one after another, the last with: loss")
 
 
 def test_nothing_is_begun_that_the_budget_cannot_finish(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def session_of(study: Study, url: str, *, num_devices: int) -> Session:
         speed=SPEED,
         num_images=NUM_IMAGES,
         num_workers=num_devices,
-        checkpoints=Path(),
+        checkpoints="nowhere",
         on_drop=lambda _home: None,
         stopper=make_stopper(study, space),
     )

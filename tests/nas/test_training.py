@@ -1,7 +1,12 @@
 """The training loop on the digits themselves."""
 
+import re
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import torch
@@ -9,8 +14,9 @@ import torch
 from metaformer import Architecture, build, load
 from metaformer.architecture import Architecture as ArchitectureType
 from metaformer.specs import AttentionSpec, Norm, PoolSpec, Stage, Stem
+from nas.checkpoint_files import StorageError
 from nas.data import Dataset, default_recipe, open_dataset
-from nas.lease import WEIGHTS, Lease
+from nas.lease import WEIGHTS, Lease, Report
 from nas.recipe import Augmentation, Recipe
 from nas.training import (
     Chunks,
@@ -21,6 +27,7 @@ from nas.training import (
     seed_everything,
     train,
 )
+from tests.nas.programs import ROOT
 from tests.nas.runs import make_study
 
 CPU = torch.device("cpu")
@@ -33,7 +40,13 @@ def digits() -> Dataset:
     return open_dataset("digits", resolution=32)
 
 
-def small_model(*, drop_path: float = 0.1) -> ArchitectureType:
+@pytest.fixture(scope="module")
+def tiny(digits: Dataset) -> Dataset:
+    """The same digits at their own size, of which a core trains an epoch in a moment."""
+    return open_dataset("digits", resolution=8)
+
+
+def small_model(*, drop_path: float = 0.1, resolution: int = 32) -> ArchitectureType:
     """A pooling stage below an attention stage, with what makes training random: drop path."""
     stages = (
         Stage(depth=1, width=32, mixer=PoolSpec(), norm=Norm(kind="batch_norm")),
@@ -41,7 +54,7 @@ def small_model(*, drop_path: float = 0.1) -> ArchitectureType:
     )
     return Architecture.model_validate(
         {
-            "resolution": 32,
+            "resolution": resolution,
             "stem": Stem(kernel=4, stride=4, padding=0),
             "stages": stages,
             "head": {"num_classes": 10},
@@ -55,7 +68,7 @@ def poolformer() -> ArchitectureType:
     return make_study().make_space().references()["poolformer_s12"]
 
 
-def lease_in(folder: Path, **changes: Any) -> Lease:
+def lease_in(folder: Path | str, **changes: Any) -> Lease:
     fields = {
         "trial": 0,
         "attempt": 1,
@@ -66,6 +79,10 @@ def lease_in(folder: Path, **changes: Any) -> Lease:
         "folder": str(folder),
     }
     return Lease.model_validate(fields | changes)
+
+
+def tiny_lease(folder: Path | str, **changes: Any) -> Lease:
+    return lease_in(folder, **{"architecture": small_model(resolution=8), **changes})
 
 
 def test_a_few_epochs_learn_far_more_than_chance(digits: Dataset, tmp_path: Path) -> None:
@@ -134,11 +151,13 @@ def test_a_loss_that_is_not_finite_ends_training_with_a_reason(digits: Dataset, 
         list(train(lease_in(tmp_path, recipe=wild), digits, device=CPU))
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 truncated"])
-def test_a_checkpoint_that_cannot_be_read_is_named(digits: Dataset, tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "epoch-0001.pt").write_bytes(content)
-    with pytest.raises(TrainingError, match="checkpoint: must be readable, got .*epoch-0001.pt"):
-        next(train(lease_in(tmp_path, checkpoint="epoch-0001.pt"), digits, device=CPU))
+def test_outputs_that_are_not_finite_after_the_last_step_end_training_with_a_reason(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    """One step: its loss is that of the first weights, and fine."""
+    wild = RECIPE.model_copy(update={"lr_per_1024": 1e30, "warmup_epochs": 0, "epochs": 1, "batch_size": 2000})
+    with pytest.raises(TrainingError, match="outputs: must stay finite"):
+        list(train(lease_in(tmp_path, recipe=wild, epochs=1), digits, device=CPU))
 
 
 class _Touches:
@@ -151,18 +170,148 @@ class _Touches:
         return Path.touch, (self.path,)
 
 
-def test_code_in_a_checkpoint_is_not_run(digits: Dataset, tmp_path: Path) -> None:
-    torch.save({"epoch": 1, "model": _Touches(tmp_path / "was_run")}, tmp_path / "epoch-0001.pt")
-    with pytest.raises(TrainingError, match="checkpoint: must be readable"):
-        next(train(lease_in(tmp_path, checkpoint="epoch-0001.pt"), digits, device=CPU))
-    assert not (tmp_path / "was_run").exists()
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_a_checkpoint_of_another_architecture_is_refused(digits: Dataset, tmp_path: Path) -> None:
-    first = next(train(lease_in(tmp_path), digits, device=CPU))
-    deeper = small_model().model_copy(update={"stages": small_model().stages[:1]})
-    with pytest.raises(TrainingError, match="checkpoint: must be readable"):
-        next(train(lease_in(tmp_path, architecture=deeper, checkpoint=first.checkpoint), digits, device=CPU))
+def lace(path: Path) -> None:
+    """The file is replaced by one that carries code."""
+    torch.save(_state(path) | {"model": _Touches(path.with_name("was_run"))}, path)
+
+
+def swap(path: Path) -> None:
+    """The file is replaced by that of another architecture with the same shapes."""
+    torch.save(_state(path) | {"digest": poolformer().digest}, path)
+
+
+def shift(path: Path) -> None:
+    """The file is replaced by that of another epoch."""
+    torch.save(_state(path) | {"epoch": 1}, path)
+
+
+def strip(path: Path) -> None:
+    """The file is replaced by one without weights."""
+    state = _state(path)
+    del state["model"]
+    torch.save(state, path)
+
+
+def _state(path: Path) -> dict[str, object]:
+    state: dict[str, object] = torch.load(path, weights_only=True)
+    return state
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[Report]:
+    """What a lease gives that nobody disturbs."""
+    return list(train(tiny_lease(tmp_path_factory.mktemp("whole")), tiny, device=CPU))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (truncate, "not a zip file"),
+        (lace, "it holds more than weights, such as code, none of which was run"),
+        (swap, "it is of another architecture"),
+        (shift, "it is of epoch 1"),
+        (strip, "KeyError: 'model'"),
+        (Path.unlink, "No such file"),
+    ],
+)
+def test_training_goes_on_from_the_checkpoint_before_one_that_cannot_be_read(
+    tiny: Dataset, whole: list[Report], tmp_path: Path, damage: Callable[[Path], None], reason: str
+) -> None:
+    before = list(train(tiny_lease(tmp_path, epochs=2), tiny, device=CPU))
+    damage(tmp_path / before[-1].checkpoint)
+    resumed = tiny_lease(tmp_path, attempt=2, checkpoint=before[-1].checkpoint)
+    first, *rest = train(resumed, tiny, device=CPU)
+    assert first.note is not None
+    assert first.note.startswith("checkpoint epoch-0002.pt could not be read (")
+    assert reason in first.note
+    assert first.note.endswith("); went on from epoch-0001.pt")
+    assert [first.model_copy(update={"note": None}), *rest] == whole[1:]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-0002.pt", WEIGHTS]  # and no code was run
+
+
+def test_training_begins_again_where_no_checkpoint_can_be_read(
+    tiny: Dataset, whole: list[Report], tmp_path: Path
+) -> None:
+    list(train(tiny_lease(tmp_path, epochs=2), tiny, device=CPU))
+    for path in tmp_path.iterdir():
+        truncate(path)
+    resumed = tiny_lease(tmp_path, attempt=2, checkpoint="epoch-0002.pt")
+    first, *rest = train(resumed, tiny, device=CPU)
+    assert re.fullmatch(
+        r"checkpoint epoch-0002.pt could not be read \(.*\); "
+        r"checkpoint epoch-0001.pt could not be read \(.*\); began again",
+        first.note or "",
+    )
+    assert [first.model_copy(update={"note": None}), *rest] == whole
+
+
+def test_checkpoints_at_a_uri_are_as_good_as_those_in_a_folder(tiny: Dataset, whole: list[Report]) -> None:
+    place = f"memory://{uuid4().hex}/00000"
+    before = list(train(tiny_lease(place, epochs=2), tiny, device=CPU))
+    resumed = tiny_lease(place, attempt=2, checkpoint=before[-1].checkpoint)
+    assert [*before, *train(resumed, tiny, device=CPU)] == whole
+    tested = tiny_lease(place, task="test", checkpoint=WEIGHTS)
+    assert 0 < evaluate(tested, tiny, device=CPU) < 1
+
+
+def test_weights_that_cannot_be_read_cannot_be_tested(tiny: Dataset, tmp_path: Path) -> None:
+    (tmp_path / WEIGHTS).write_bytes(b"no weights")
+    with pytest.raises(TrainingError, match="checkpoint: must be readable, got .*weights.pt (.*zip file)"):
+        evaluate(tiny_lease(tmp_path, task="test", checkpoint=WEIGHTS), tiny, device=CPU)
+
+
+def test_a_full_disk_ends_training_and_it_goes_on_where_there_is_room(
+    tiny: Dataset, whole: list[Report], small_disk: Path
+) -> None:
+    ballast = small_disk / "ballast"
+    training = train(tiny_lease(small_disk / "00000"), tiny, device=CPU)
+    reports = [next(training)]
+    with pytest.raises(OSError, match="No space left"):
+        ballast.write_bytes(bytes(2**21))
+    with pytest.raises(StorageError, match="checkpoints: must be writable and have room, got .*No space left"):
+        next(training)
+    assert [path.name for path in (small_disk / "00000").iterdir()] == ["epoch-0001.pt"]
+    ballast.unlink()
+    resumed = tiny_lease(small_disk / "00000", attempt=2, checkpoint=reports[0].checkpoint)
+    assert [*reports, *train(resumed, tiny, device=CPU)] == whole
+
+
+_LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+import torch
+from nas.data import open_dataset
+from nas.training import TrainingError, train
+from tests.nas.test_training import CPU, RECIPE, lease_in, tiny_lease
+
+torch.set_num_threads(1)
+tiny, digits = (open_dataset("digits", resolution=side) for side in (8, 32))
+list(train(tiny_lease(Path(sys.argv[1]), epochs=1), tiny, device=CPU))
+lease = lease_in(Path(sys.argv[1]), recipe=RECIPE.model_copy(update={"batch_size": 1077}), epochs=1)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+for megabytes in (0, 400):
+    resource.setrlimit(resource.RLIMIT_AS, (used + megabytes * 2**20, resource.RLIM_INFINITY))
+    try:
+        print(next(train(lease, digits, device=CPU)).epoch)
+    except TrainingError as error:
+        print(error)
+"""
+
+
+def test_without_memory_of_the_machine_a_trial_fails_with_a_reason_and_with_little_its_batches_are_cut(
+    tmp_path: Path,
+) -> None:
+    """In 400 MB more than small images take, a large one does not fit, but parts of it do."""
+    command = [sys.executable, "-c", _LITTLE_MEMORY, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first.startswith("memory: must hold the model and one image of a training step, got too little for it")
+    assert second == "1"
 
 
 def test_the_peak_learning_rate_grows_with_the_batch() -> None:
