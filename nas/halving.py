@@ -7,7 +7,7 @@ their curves, so a stopper keeps nothing that the study does not hold: one made 
 n points; an objective is a triple (accuracy, params, macs).
 """
 
-import heapq
+import bisect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -50,6 +50,7 @@ class Stopper(ABC):
         self.rungs = rungs(epochs, first=first_rung)
         self._scale = scale
         self._at: dict[int, dict[int, Objectives]] = {rung: {} for rung in (*self.rungs, epochs)}
+        self._homes: dict[int, list[int]] = {rung: [] for rung in self._at}  # the same trials, oldest first
 
     def observe(self, trial: TrialRecord) -> None:
         """Take note of the rungs that a trial has reached by now."""
@@ -59,6 +60,7 @@ class Stopper(ABC):
                 if trial.home in at_rung:
                     return  # and so it is in the rungs below
                 at_rung[trial.home] = (report.val_accuracy, trial.params, trial.macs)
+                bisect.insort(self._homes[report.epoch], trial.home)
 
     def reason_to_stop(self, trial: TrialRecord, front: Sequence[TrialRecord]) -> str | None:
         """Why a trial that has been observed goes no further, or None; `front` is that of the trials trained fully."""
@@ -72,8 +74,8 @@ class Stopper(ABC):
 
     def _others(self, trial: TrialRecord, rung: int) -> list[int]:
         """The newest other trials at a rung, by their homes."""
-        newest = heapq.nlargest(_MOST + 1, self._at[rung])
-        return [home for home in newest if home != trial.home][:_MOST]
+        newest = self._homes[rung][-_MOST - 1 :]
+        return [home for home in newest if home != trial.home][-_MOST:]
 
 
 class NeverStop(Stopper):
@@ -109,28 +111,30 @@ class HypervolumeStopper(Stopper):
         foretell = self._foretelling(trial, rung)
         if foretell is None:
             return None
-        members = {member.home: member.objectives for member in front}
-
-        def gain(home: int) -> float:
-            """What a trial may add to the front of the others."""
-            accuracy, params, macs = self._at[rung][home]
-            others = [objectives for other, objectives in members.items() if other != home]
-            return self._scale.gain(others, (foretell(accuracy), params, macs))
-
-        own = gain(trial.home)
+        others = self._others(trial, rung)
+        own, *gains = self._gains([trial.home, *others], rung, front, foretell)
         if own <= 0:
             accuracy = foretell(self._at[rung][trial.home][0])
             return f"at epoch {rung} even an accuracy of {accuracy:.2%} would add nothing to the front"
-        others = self._others(trial, rung)
-        num_better = sum(gain(home) > own for home in others)
+        num_better = sum(gain > own for gain in gains)
         if num_better < (len(others) + 1) / FACTOR:
             return None
         return f"at epoch {rung} {num_better} of {len(others)} others could add more hypervolume to the front"
 
+    def _gains(
+        self, homes: list[int], rung: int, front: Sequence[TrialRecord], foretell: Callable[[float], float]
+    ) -> list[float]:
+        """What each trial may add to the front of the others."""
+        places = {member.home: index for index, member in enumerate(front)}
+        reached = [self._at[rung][home] for home in homes]
+        ends = [(foretell(accuracy), params, macs) for accuracy, params, macs in reached]
+        members = [member.objectives for member in front]
+        return self._scale.gains(members, ends, replacing=[places.get(home) for home in homes])
+
     def _foretelling(self, trial: TrialRecord, rung: int) -> Callable[[float], float] | None:
         """From the accuracy at a rung to one that may be reached at the end; None while too little is known."""
         ends, at_rung = self._at[self.epochs], self._at[rung]
-        known = [home for home in ends if home in at_rung]
+        known = self._others(trial, self.epochs)
         if len(known) < _FEWEST:
             return None
         then = np.array([1 - at_rung[home][0] for home in known])
@@ -138,7 +142,8 @@ class HypervolumeStopper(Stopper):
 
         def foretell(accuracy: float) -> float:
             nearest = np.argsort(np.abs(then - (1 - accuracy)), kind="stable")[:_NEAREST]
-            return float(1 - (1 - accuracy) * np.quantile(left[nearest], _QUANTILE))
+            part = np.sort(left[nearest])[int(_QUANTILE * len(nearest))]
+            return float(1 - (1 - accuracy) * part)
 
         return foretell
 

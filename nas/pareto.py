@@ -61,9 +61,27 @@ class HypervolumeScale:
             return 0.0
         return float(moocore.hypervolume(np.array([self._in_cube(point) for point in points]), ref=[1, 1, 1]))
 
-    def gain(self, points: Sequence[Objectives], point: Objectives) -> float:
-        """How much larger the dominated part gets by one more point."""
-        return self.hypervolume([*points, point]) - self.hypervolume(points)
+    def gains(
+        self, points: Sequence[Objectives], more: Sequence[Objectives], *, replacing: Sequence[int | None]
+    ) -> list[float]:
+        """How much larger the dominated part gets by each of some more points alone.
+
+        Args:
+            replacing: For each of them the index of the point that it stands in for, which is then left out, or None.
+        """
+        measure = moocore.Hypervolume(ref=[1, 1, 1])
+        rows = np.array([*map(self._in_cube, points), (1.0, 1.0, 1.0)])  # the last, in the far corner, adds nothing
+        whole = float(measure(rows))
+        found = []
+        for point, left_out in zip(more, replacing, strict=True):
+            used = rows.copy()
+            before = whole
+            if left_out is not None:
+                used[left_out] = 1.0
+                before = float(measure(used))
+            used[-1] = self._in_cube(point)
+            found.append(float(measure(used)) - before)
+        return found
 
     def _in_cube(self, point: Objectives) -> tuple[float, float, float]:
         accuracy, params, macs = point

@@ -18,7 +18,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from pydantic import NonNegativeFloat, PositiveInt, ValidationError
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import create_engine, event, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from metaformer.architecture import Architecture
@@ -243,10 +243,12 @@ class Record:
         self.save(trial)
         trial.reason, trial.state = reason, TrialState(how)
         if trial.state is TrialState.COMPLETE:
-            self._study.tell(trial.number, trial.objectives)
+            self._storage.set_trial_state_values(
+                self._trial_id(trial), optuna.trial.TrialState.COMPLETE, trial.objectives
+            )
         else:
             state = optuna.trial.TrialState.FAIL if how == "failed" else optuna.trial.TrialState.PRUNED
-            self._study.tell(trial.number, state=state)
+            self._storage.set_trial_state_values(self._trial_id(trial), state)
 
     @_writing()
     def set_test_accuracy(self, trial: TrialRecord, accuracy: float) -> None:
@@ -347,7 +349,16 @@ def open_storage(url: str) -> BaseStorage:
         return JournalStorage(JournalFileBackend(url.removeprefix(_JOURNAL)))
     if url == IN_MEMORY:
         return InMemoryStorage()
-    return RDBStorage(url)
+    storage = RDBStorage(url)
+    if url.startswith(_SQLITE):
+        event.listen(storage.engine, "connect", _wait_less)
+        storage.engine.dispose()  # the connection it has was made before
+    return storage
+
+
+def _wait_less(connection: sqlite3.Connection, _: object) -> None:
+    """In write-ahead mode a killed process loses nothing by this, and a machine without power the last moments only."""
+    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _write_ahead(url: str) -> None:

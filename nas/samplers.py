@@ -45,7 +45,7 @@ class SpaceSampler(BaseSampler):
     @property
     def needs_trial(self) -> bool:
         """Whether the inner sampler keeps notes with the trial that it suggests for."""
-        return isinstance(self._inner, NSGAIISampler)
+        return not isinstance(self._inner, RandomSampler)
 
     def suggest(self, study: optuna.Study) -> Genes:
         """Genes for a trial that is not there yet."""

@@ -108,7 +108,7 @@ class Session:
         self._exhausted = False
         self._resumable: list[TrialRecord] = []
         self._stopped: list[TrialRecord] = []  # by the budget
-        self._num_suggested = sum(trial.reference is None and trial.home == trial.number for trial in record)
+        self.num_suggested = sum(trial.reference is None and trial.home == trial.number for trial in record)
         self._tested_anyway: list[TrialRecord] = []  # completed references
         self._checkpointed: set[int] = set()  # homes whose checkpoints may be there
         self.front: list[TrialRecord] = []
@@ -282,12 +282,12 @@ class Session:
             if self._affordable(architecture, 0):
                 del self.references[name]
                 return self.record.start(architecture, reference=name)
-        if self._exhausted or (self.study.max_trials is not None and self._num_suggested >= self.study.max_trials):
+        if self._exhausted or (self.study.max_trials is not None and self.num_suggested >= self.study.max_trials):
             return None
         self._queue = [architecture for architecture in self._queue if architecture.digest not in self._seen]
         for architecture in self._queue:
             if self._affordable(architecture, 0):
-                self._num_suggested += 1
+                self.num_suggested += 1
                 return self.record.start(architecture)
         return self._suggest()
 
@@ -312,7 +312,7 @@ class Session:
             self._exhausted = True
             self.record.end(trial, "stopped", reason="every architecture that is allowed has been tried")
             return None
-        self._num_suggested += 1
+        self.num_suggested += 1
         return trial
 
     def _test_lease(self, trial: TrialRecord) -> Lease:

@@ -10,7 +10,7 @@ import itertools
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -98,6 +98,7 @@ class Simulator:
         num_devices: int,
         slowness: Mapping[int, float] | None = None,
         driver_takes_time: bool = False,
+        keeps_history: bool = True,
     ) -> None:
         """Take a session that has not begun.
 
@@ -105,6 +106,7 @@ class Simulator:
             slowness: Factor on the seconds of each device, by its number; 1 where it is not named.
             driver_takes_time: Whether the real time that the session takes passes in virtual time as well, in which
                 devices wait for their next lease.
+            keeps_history: Whether the result holds the hypervolume after every event.
         """
         self.session = session
         self.result = Simulated()
@@ -112,6 +114,7 @@ class Simulator:
         self._num_devices = num_devices
         self._slowness = slowness or {}
         self._driver_takes_time = driver_takes_time
+        self._keeps_history = keeps_history
         self._now = 0.0
         self._order = itertools.count()
         self._events: list[tuple[float, int, Running]] = []
@@ -129,6 +132,11 @@ class Simulator:
         """The leases that are out."""
         return [running for _, _, running in self._events]
 
+    def snapshot(self) -> Simulated:
+        """The result as if the search had ended now: what leases that are out have used counts as busy."""
+        out = sum(self._now - running.start for running in self.running)
+        return replace(self.result, seconds=self._now, busy_seconds=self.result.busy_seconds + out)
+
     def step(self) -> bool:
         """Pass to the next event, an epoch of one lease or its test, and give out leases; whether there was one."""
         if not self._events:
@@ -141,7 +149,8 @@ class Simulator:
             self._idle.append(running.device)
         self._fill()
         self.result.seconds = self._now
-        self.result.hypervolumes.append((self.session.ledger.spent, self.session.hypervolume))
+        if self._keeps_history:
+            self.result.hypervolumes.append((self.session.ledger.spent, self.session.hypervolume))
         return True
 
     def _answer(self, running: "Running", at: float) -> bool:

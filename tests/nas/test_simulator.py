@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.halving import replay, study_of_table
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from nas.budget import Budget, Ledger
@@ -20,6 +21,7 @@ from nas.study import Study, StudyError
 from tests.nas.runs import NUM_IMAGES, made_up_accuracy, make_study
 
 ROOT = Path(__file__).parents[2]
+CURVES = ROOT / "studies" / "curves" / "digits_hybrid_stages.csv"
 SPEED = Speed(base=1e-4, per_gmac=0.05)
 
 
@@ -130,12 +132,11 @@ def test_a_faster_device_is_given_more_leases_and_all_are_busy_to_the_end() -> N
 
 
 def test_the_recorded_table_holds_at_least_150_architectures_of_the_space_trained_to_full_length() -> None:
-    path = ROOT / "studies" / "curves" / "digits_hybrid_stages.csv"
     study = Study.from_file(ROOT / "studies" / "digits_hybrid_stages.yaml")
     space = study.make_space()
-    table = CurveTable(path, space)
+    table = CurveTable(CURVES, space)
     assert len({arch.digest for arch in table.architectures}) == len(table.architectures) >= 150
-    with path.open(encoding="utf-8", newline="") as file:
+    with CURVES.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for row, arch in zip(rows, table.architectures, strict=True):
         cost = count_cost(arch)
@@ -145,6 +146,20 @@ def test_the_recorded_table_holds_at_least_150_architectures_of_the_space_traine
         assert len(curve.val_accuracies) == table.num_epochs == 16
         assert all(0 <= accuracy <= 1 for accuracy in curve.val_accuracies)
         assert 0 < curve.epoch_seconds < 60
+
+
+@pytest.mark.parametrize("stopper", ["hypervolume", "rank"])
+def test_halving_finds_the_front_of_full_training_in_a_third_of_the_time(stopper: str) -> None:
+    """Over the recorded table, each architecture once in random order; `benchmarks/halving.py` prints it for many."""
+    space = Study.from_file(ROOT / "studies" / "digits_hybrid_stages.yaml").make_space()
+    table = CurveTable(CURVES, space)
+    study = study_of_table(table, space)
+    order = random.Random(0).sample(range(len(table.architectures)), len(table.architectures))
+    full = replay(table, space, study, order, num_devices=4)
+    early = replay(table, space, study.model_copy(update={"stopper": stopper}), order, num_devices=4)
+    assert {trial.state for trial in full.record} == {TrialState.COMPLETE}
+    assert early.hypervolume >= 0.99 * full.hypervolume
+    assert early.ledger.spent <= full.ledger.spent / 3
 
 
 def test_a_table_that_is_none_and_an_architecture_that_is_not_in_it_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,129 @@
+"""How a search scales: the real session and record in virtual time, over made-up learning curves.
+
+Command:   python benchmarks/scale.py
+Hardware:  one CPU core; nothing is trained
+Time:      about an hour for 100,000 trials on 64 and on 1,024 devices; --trials 5000 takes three minutes
+Expected:  devices busy for at least 98 % of the time
+
+A device waits while the driver is at work: the real time that the session takes to decide and to write the study
+passes in virtual time too. Trials come from the random sampler, are stopped early by the hypervolume they may add, and
+take about as long as on a GPU. Devices are busy from the first lease to the moment when no new trial is begun.
+"""
+
+import math
+import random
+import resource
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from metaformer.architecture import Architecture
+from metaformer.cost import count_cost
+from nas.budget import Ledger
+from nas.halving import make_stopper
+from nas.lease import Speed
+from nas.recipe import Recipe
+from nas.record import Record, sqlite_url
+from nas.session import Session
+from nas.simulator import Curve, Simulated, Simulator
+from nas.study import Study
+from search_spaces.space import SpaceSettings
+
+EPOCHS = 32
+IMAGES = {"train": 1_153_051, "val": 128_116, "test": 50_000}  # ImageNet-1k
+
+
+class GrowingWithCost:
+    """Curves that rise to an accuracy that grows with cost; an epoch takes `minutes` for an architecture of 2 GMACs."""
+
+    def __init__(self, minutes: float) -> None:
+        self._minutes = minutes
+
+    def curve(self, architecture: Architecture) -> Curve:
+        rng = random.Random(architecture.digest)
+        cost = count_cost(architecture)
+        last = min(
+            0.5 + 0.06 * math.log10(cost.params / 1e6) + 0.1 * math.log10(cost.macs / 1e8) + rng.gauss(0, 0.02), 1
+        )
+        seconds = self._minutes * 60 * (0.2 + 0.8 * cost.macs / 2e9) * rng.uniform(0.9, 1.1)
+        return Curve(seconds, tuple(max(0.0, last * (1 - 0.8**epoch)) for epoch in range(1, EPOCHS + 1)))
+
+
+def simulate(num_devices: int, num_trials: int, minutes: float, folder: Path, console: Console) -> list[str]:
+    """One row of the table: a whole search."""
+    study = Study(
+        space="hybrid_stages",
+        settings=SpaceSettings(),
+        data="folder:/data/imagenet",
+        data_fingerprint="0123456789abcdef",
+        recipe=Recipe(epochs=EPOCHS, warmup_epochs=2),
+        references=(),
+        sampler="random",
+        seed=0,
+        budget="1000000gpu-days",
+        max_trials=num_trials,
+    )
+    space = study.make_space()
+    database = folder / f"{num_devices}.db"
+    images_per_epoch = IMAGES["train"] + IMAGES["val"] / 3
+    session = Session(
+        study,
+        Record(sqlite_url(database), space, writes=True),
+        Ledger(1e15),
+        space=space,
+        speed=Speed(base=0.2 * minutes * 60 / images_per_epoch, per_gmac=0.4 * minutes * 60 / images_per_epoch),
+        num_images=IMAGES,
+        num_workers=num_devices,
+        checkpoints=str(folder),
+        on_drop=lambda _home: None,
+        stopper=make_stopper(study, space),
+    )
+    simulator = Simulator(
+        session, GrowingWithCost(minutes), num_devices=num_devices, driver_takes_time=True, keeps_history=False
+    )
+    with Progress(console=console) as progress:
+        task = progress.add_task(f"{num_devices} devices", total=num_trials)
+        full = Simulated()
+        while simulator.step():
+            if session.num_suggested < num_trials:
+                full = simulator.snapshot()
+            if simulator.result.num_events % 1000 == 0:
+                progress.update(task, completed=session.num_suggested)
+    result = simulator.result
+    size = sum(path.stat().st_size for path in folder.glob(f"{database.name}*"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return [
+        f"{num_devices:,}",
+        f"{len(session.record.trials):,}",
+        f"{result.num_events:,}",
+        f"{full.busy_seconds / (num_devices * full.seconds):.2%}",
+        f"{result.driver_seconds / len(session.record.trials) * 1e3:.1f} ms",
+        f"{result.driver_seconds / result.num_events * 1e3:.1f} ms",
+        f"{result.seconds / 86400:.1f} days",
+        f"{peak / 2**30:.2f} GiB",
+        f"{size / 2**20:.0f} MiB",
+    ]
+
+
+def scale(
+    devices: Annotated[list[int] | None, typer.Option(help="Simulated devices; may be given again.")] = None,
+    trials: Annotated[int, typer.Option(help="Trials of each search.")] = 100_000,
+    minutes: Annotated[float, typer.Option(help="Minutes that a model of 2 GMACs takes for an epoch.")] = 10.0,
+) -> None:
+    """Simulate large searches and print how busy their devices are, and what the driver needs."""
+    table = Table(title=f"hybrid_stages, random sampler, stopped by hypervolume, {EPOCHS} epochs", title_justify="left")
+    for column in ("devices", "trials", "reports", "busy", "driver a trial", "a report", "lasted", "memory", "study"):
+        table.add_column(column, justify="right")
+    with tempfile.TemporaryDirectory() as folder:
+        for number in devices or [64, 1024]:
+            table.add_row(*simulate(number, trials, minutes, Path(folder), Console(stderr=True)))
+    Console(width=132).print(table)
+
+
+if __name__ == "__main__":
+    typer.run(scale)
