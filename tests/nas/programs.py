@@ -159,19 +159,27 @@ def lease_seconds(trial: FrozenTrial) -> list[float]:
 
 def epochs_of_running(run: Path) -> dict[int, int]:
     """Epochs done by each trial that runs, by its number, without opening the study for writing."""
+    return {number: epochs for (number, state), epochs in _epochs(run).items() if state == "RUNNING"}
+
+
+def epochs_seen(run: Path) -> int:
+    """Epochs that all trials have reported, likewise."""
+    return sum(_epochs(run).values())
+
+
+def _epochs(run: Path) -> dict[tuple[int, str], int]:
+    """Epochs by number and state of the trial."""
     database = run / "study.db"
     if not database.exists():
         return {}
-    query = (
-        "SELECT number, value_json FROM trials JOIN trial_user_attributes USING (trial_id) "
-        "WHERE state = 'RUNNING' AND key = 'progress'"
-    )
+    trials = "SELECT number, value_json, state FROM trials JOIN trial_user_attributes USING (trial_id)"
+    query = f"{trials} WHERE key = 'progress'"
     try:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
             rows = connection.execute(query).fetchall()
     except sqlite3.OperationalError:  # it is being made
         return {}
-    return {number: len(json.loads(progress)["curve"]) for number, progress in rows}
+    return {(number, state): len(json.loads(progress)["curve"]) for number, progress, state in rows}
 
 
 def _pids() -> list[int]:
