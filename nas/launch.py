@@ -5,9 +5,10 @@ import shutil
 import sys
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
 from rich.console import Console
@@ -15,20 +16,22 @@ from rich.console import Console
 from nas.budget import Budget, Ledger, parse_duration
 from nas.checkpoint_files import NO_ROOM, check_place
 from nas.data import DataInfo, open_dataset
+from nas.devices import Wanted
+from nas.driver import Hold, hold_study
 from nas.export import replace_text
 from nas.forecast import fit_speed, forecast, representative
 from nas.halving import make_stopper
 from nas.lease import Speed
 from nas.plan import Request, data_and_resolution, make_study
 from nas.progress import Progress, make_console, print_plan, print_summary
-from nas.ray_backend import RayBackend, Wanted
-from nas.record import IN_MEMORY, check_storage
+from nas.ray_backend import RayBackend
+from nas.record import IN_MEMORY, check_storage, is_journal
 from nas.report import summarise, write_report
 from nas.run import Run, RunFolder, open_record, open_run
 from nas.session import Session
 from nas.study import Study, StudyError, read_mapping
 
-_SPEED = "speed"  # noted in the study
+_SPEED, _PEAK_BYTES = "speed", "peak_bytes"  # noted in the study
 _MOST_NAMES = 10  # of images, in a line
 
 
@@ -68,6 +71,7 @@ def launch(
     wanted = Wanted(
         kind=budget.device,
         cpus=study.cpus_per_trial,
+        gpus=study.gpus_per_trial,
         workers=study.workers,
         loaders=loaders,
         bad_images=study.bad_images,
@@ -82,16 +86,26 @@ def launch(
             search.show_plan(as_json)
             return
         _make_folder(folder.path)
-        with folder.lock():
+        with folder.lock(), _shared(study) as hold:
             shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed; under the lock, so of no live one
             replace_text(folder.study_file, study.to_yaml())
             search = _Search(study, folder, backend, budget, info, console, measured)
+            if hold is not None:
+                hold.on_lost = search.give_up
             try:
                 search.run(seconds)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     with _room_needed(folder.path):
         search.report(as_json)
+
+
+class _Costs(NamedTuple):
+    """What training takes of a device, as measured."""
+
+    speed: Speed
+    peak_bytes: int  # of the architecture that takes the most memory
+    spent: float  # device-seconds that measuring took
 
 
 class _Search:
@@ -105,7 +119,7 @@ class _Search:
         budget: Budget,
         info: DataInfo,
         console: Console,
-        measured: tuple[Speed, float] | None,
+        measured: _Costs | None,
         *,
         spent: float = 0.0,
     ) -> None:
@@ -151,6 +165,11 @@ class _Search:
         if as_json:
             sys.stdout.write(json.dumps(asdict(plan), indent=2) + "\n")
 
+    def give_up(self) -> None:
+        """End soon: another driver took this one for dead and goes on with the study."""
+        self._session.problem = "storage: another driver has taken the study over, since this one gave no sign of life"
+        self._session.stop()
+
     def report(self, as_json: bool) -> None:
         """Write the report and say what came out."""
         with self._folder.report_lock():
@@ -161,15 +180,18 @@ class _Search:
         if self._session.problem:
             raise StudyError(self._session.problem)
 
-    def _speed(self, measured: tuple[Speed, float] | None) -> Speed:
+    def _speed(self, measured: _Costs | None) -> Speed:
         """Seconds per image on these devices, measured once a study, and what that took, charged."""
-        noted = self._record.noted(_SPEED)
-        if noted is not None:
+        noted, peak_bytes = self._record.noted(_SPEED), self._record.noted(_PEAK_BYTES)
+        if noted is not None and isinstance(peak_bytes, int):
+            self._backend.pack(peak_bytes)
             return Speed.model_validate(noted)
-        speed, spent = measured or _measure(self._run.study, self._backend, self._console)
-        self._record.note(_SPEED, speed.model_dump(mode="json"))
-        self._record.add_overhead(spent)
-        return speed
+        costs = measured or _measure(self._run.study, self._backend, self._console)
+        self._record.note(_SPEED, costs.speed.model_dump(mode="json"))
+        self._record.note(_PEAK_BYTES, costs.peak_bytes)
+        self._record.add_overhead(costs.spent)
+        self._backend.pack(costs.peak_bytes)
+        return costs.speed
 
 
 def _left_out_note(images: Collection[str]) -> list[str]:
@@ -181,12 +203,20 @@ def _left_out_note(images: Collection[str]) -> list[str]:
     return [f"{number} could not be read and took no part: {shown}"]
 
 
-def _measure(study: Study, backend: RayBackend, console: Console) -> tuple[Speed, float]:
-    """Seconds per image on these devices, and device-seconds spent on finding out."""
+def _shared(study: Study) -> AbstractContextManager[Hold | None]:
+    """The study's row in a database that other drivers may reach; None where only its folder leads to it."""
+    if study.storage is None or study.storage_name is None or is_journal(study.storage):
+        return nullcontext()
+    return hold_study(study.storage, study.storage_name)
+
+
+def _measure(study: Study, backend: RayBackend, console: Console) -> _Costs:
+    """What training takes of these devices."""
     console.print("measuring the speed of a few architectures …", style="dim")
     archs = representative(study.make_space())
-    seconds, spent = backend.measure(archs, study.recipe)
-    return fit_speed(archs, seconds), spent
+    measured, spent = backend.measure(archs, study.recipe)
+    speed = fit_speed(archs, [step.seconds_per_image for step in measured])
+    return _Costs(speed, max(step.peak_bytes for step in measured), spent)
 
 
 def _preview(
@@ -196,7 +226,7 @@ def _preview(
     budget: Budget,
     info: DataInfo,
     console: Console,
-    measured: tuple[Speed, float] | None,
+    measured: _Costs | None,
 ) -> _Search:
     """The search as it would go on from where the run stands, on a record that ends with this process."""
     spent = 0.0
@@ -207,8 +237,9 @@ def _preview(
         tried = {trial.architecture.digest for trial in earlier.record}
         known = earlier.space.references()
         references = tuple(name for name in references if known[name].digest not in tried)
-        noted = earlier.record.noted(_SPEED)
-        measured = (Speed.model_validate(noted), 0.0) if noted else measured
+        noted, peak_bytes = earlier.record.noted(_SPEED), earlier.record.noted(_PEAK_BYTES)
+        if noted is not None and isinstance(peak_bytes, int):
+            measured = _Costs(Speed.model_validate(noted), peak_bytes, 0.0)
     copy = study.model_copy(update={"storage": IN_MEMORY, "references": references})
     return _Search(copy, folder, backend, budget, info, console, measured, spent=spent)
 

@@ -49,3 +49,10 @@ class Speed(Spec):
 
     def seconds_per_image(self, macs: int) -> float:
         return self.base + self.per_gmac * macs / 1e9
+
+
+class Measured(Spec):
+    """What a step of training takes of a device."""
+
+    seconds_per_image: NonNegativeFloat
+    peak_bytes: NonNegativeInt  # most memory, of a GPU what torch holds there, on a CPU what the process grew by

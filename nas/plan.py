@@ -45,6 +45,7 @@ class Request:
     max_trials: int | None = None
     workers: int | None = None
     cpus_per_trial: int | None = None
+    gpus_per_trial: str | None = None
     storage: str | None = None
     study: Path | None = None
 
@@ -134,15 +135,8 @@ def _flags(request: Request) -> dict[str, Any]:
     plain = {
         field: getattr(request, field)
         for field in (
-            "space",
-            "budget",
-            "sampler",
-            "stopper",
-            "seed",
-            "max_trials",
-            "workers",
-            "cpus_per_trial",
-            "storage",
+            *("space", "budget", "sampler", "stopper", "seed", "max_trials", "storage"),
+            *("workers", "cpus_per_trial", "gpus_per_trial"),
         )
     }
     return _given({**plain, "settings": {**_given(settings), "limits": limits}, "recipe": _given(recipe)})

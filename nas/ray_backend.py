@@ -5,9 +5,11 @@ actors, one per device, in which the dataset stays loaded from trial to trial.
 """
 
 import logging
+import math
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,27 +20,31 @@ from typing import Any, Self
 
 import ray
 import torch
-from pydantic import NonNegativeInt, PositiveInt
 from ray import cloudpickle, tune
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from metaformer.architecture import Architecture
 from metaformer.errors import UserError
 from metaformer.specs import Spec
-from nas.budget import DeviceKind
 from nas.checkpoint_files import StorageError
 from nas.data import DataError, DataInfo, Dataset, open_dataset
-from nas.lease import Lease, Report
+from nas.devices import Devices, Node, Wanted, share_out
+from nas.lease import Lease, Measured, Report
 from nas.recipe import BadImages, Recipe
 from nas.session import Decision, Session
 from nas.study import StudyError
-from nas.training import TrainingError, evaluate, measure_seconds_per_image, train
+from nas.training import TrainingError, evaluate, measure_training, train
 
 _WORKER_LOST = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError)
 _OBJECT_STORE_BYTES = 200 * 1024**2  # leases and reports are small; nothing large travels
+_MOST_TRIALS = 10_000  # at a time, on any cluster
+_LOOK_EVERY = 1.0  # seconds between looks at the cluster
+_HEAD_PATIENCE = 30.0  # seconds without an answer of the head; ray itself breaks the program off after 60
 _SETTINGS_OF_TUNE = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the first Ctrl-C lets running trials report; Tune's own would cut them off
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study on disk is the only record
@@ -73,37 +79,6 @@ class Data(Spec):
                 f"got {dataset.info.fingerprint} on {socket.gethostname()}"
             )
         return dataset
-
-
-class Devices(Spec):
-    """What one trial runs on."""
-
-    kind: DeviceKind
-    cpus: int
-
-    @property
-    def count(self) -> int:
-        """Devices that a lease is charged for."""
-        return self.cpus if self.kind == "cpu" else 1
-
-    @property
-    def resources(self) -> dict[str, float]:
-        return {"CPU": self.cpus, "GPU": 1 if self.kind == "gpu" else 0}
-
-    def take(self) -> torch.device:
-        """The device of this process, which uses no more threads than it has cores."""
-        torch.set_num_threads(self.cpus)
-        return torch.device("cuda" if self.kind == "gpu" else "cpu")
-
-
-class Wanted(Spec):
-    """What was asked for; None is left to the backend."""
-
-    kind: DeviceKind
-    cpus: PositiveInt | None = None  # of each trial; by default 1 on CPUs, on GPUs an equal share of the cores
-    workers: PositiveInt | None = None  # trials at a time; by default as many as the devices allow
-    loaders: NonNegativeInt | None = None  # by default none on CPUs, on GPUs one for each core but the trial's own
-    bad_images: BadImages = "stop"
 
 
 class RayBackend:
@@ -143,7 +118,8 @@ class RayBackend:
                 f"ray_address: must be a running cluster, got {self._address!r} ({_one_line(error)})"
             ) from None
         try:
-            self._share_out([node["Resources"] for node in ray.nodes() if node["Alive"]])
+            self._gpu_bytes = _ask_memory_of_gpus() if self._wanted.gpus == "auto" else {}
+            self._share_out()
         except StudyError:
             ray.shutdown()
             raise
@@ -152,21 +128,29 @@ class RayBackend:
     def __exit__(self, *_: object) -> None:
         ray.shutdown()
 
-    def measure(self, archs: list[Architecture], recipe: Recipe) -> tuple[list[float], float]:
-        """Device-seconds per training image of each architecture, and device-seconds spent on measuring in all.
+    def measure(self, archs: list[Architecture], recipe: Recipe) -> tuple[list[Measured], float]:
+        """What training takes, in device-seconds per image, and device-seconds spent on measuring in all.
+
+        A GPU is measured whole: trials that share one are each as much slower as their part is smaller.
 
         Raises:
             StudyError: Not even a step of training works.
         """
         start = time.monotonic()
-        resources = self.devices.resources
+        devices = self.devices.model_copy(update={"gpus": math.ceil(self.devices.gpus)})
+        resources = devices.resources
         task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources["GPU"])(_measure)
         try:
-            seconds = ray.get(task.remote(self._data, self.devices, archs, recipe))
+            measured = ray.get(task.remote(self._data, devices, archs, recipe))
         except RayError as error:
             raise StudyError(f"recipe: must be one that trains on {self._data.name}, got {_reason(error)}") from None
-        count = self.devices.count
-        return [count * value for value in seconds], count * (time.monotonic() - start)
+        count = devices.count
+        by_device = [step.model_copy(update={"seconds_per_image": count * step.seconds_per_image}) for step in measured]
+        return by_device, count * (time.monotonic() - start)
+
+    def pack(self, peak_bytes: int) -> None:
+        """Let as many trials share a GPU as the measured memory allows, where that is asked for."""
+        self._share_out(peak_bytes)
 
     def run(self, session: Session, *, on_event: Callable[[], None]) -> None:
         """Carry out the session's leases until it has no more; `on_event` is called after each answer to it.
@@ -177,7 +161,8 @@ class RayBackend:
             StudyError: The study cannot be written.
             OSError: Nor can the scratch folder.
         """
-        adapter = _Adapter(session, num_devices=self.devices.count, on_event=on_event)
+        room = _Room(self._count_slots, head=ray.get_runtime_context().gcs_address, num_slots=self.num_workers)
+        adapter = _Adapter(session, num_devices=self.devices.count, room=room, on_event=on_event)
         param_space = {"data": self._data.model_dump(), "devices": self.devices.model_dump()}
         tuner = tune.Tuner(
             tune.with_resources(_TrialWorker, tune.PlacementGroupFactory([self.devices.resources])),
@@ -186,7 +171,7 @@ class RayBackend:
                 search_alg=_LeaseSearcher(adapter),
                 scheduler=_LeaseScheduler(adapter),
                 num_samples=-1,
-                max_concurrent_trials=self.num_workers,
+                max_concurrent_trials=_MOST_TRIALS,  # the adapter holds back what the cluster has no room for
                 reuse_actors=True,
                 trial_dirname_creator=_trial_id,
                 trial_name_creator=_trial_id,
@@ -198,45 +183,72 @@ class RayBackend:
                 verbose=0,
             ),
         )
-        with _stop_on_interrupt(session), _session_errors():
+        with _stop_on_interrupt(session), _session_errors(), room, self._demand():
             tuner.fit()
 
-    def _share_out(self, nodes: list[dict[str, float]]) -> None:
-        """Decide what each trial gets and how many run at a time; a trial never spans nodes.
+    @contextmanager
+    def _demand(self) -> Iterator[None]:
+        """Ask a cluster that grows on demand for as many workers as were asked for; leases alone never wait for any."""
+        if self._address is None or self._wanted.workers is None:
+            yield
+            return
+        request_resources(bundles=[self.devices.resources] * self._wanted.workers)
+        try:
+            yield
+        finally:
+            request_resources(bundles=[])
+
+    def _share_out(self, peak_bytes: int | None = None) -> None:
+        """Decide what each trial gets.
 
         Raises:
-            StudyError: Not one fits; the message says what would.
+            StudyError: Not one fits.
         """
-        wanted = self._wanted
-        sizes = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
-        if wanted.kind == "gpu":
-            sizes = [(num_cpus, num_gpus) for num_cpus, num_gpus in sizes if num_gpus]
-            if not sizes:
-                raise StudyError(
-                    "budget: must be in devices that are visible, got GPU time where there is no GPU; with the CPU "
-                    "cores here --budget 6cpu-minutes would work"
-                )
-        share = min(max(1, num_cpus // num_gpus) for num_cpus, num_gpus in sizes) if wanted.kind == "gpu" else 1
-        cpus = wanted.cpus or share
-        fitting = sum(min(n // cpus, g) if wanted.kind == "gpu" else n // cpus for n, g in sizes)
-        if not fitting:
-            most = max(num_cpus for num_cpus, _ in sizes)
-            raise StudyError(f"cpus_per_trial: must be at most {most}, all that a node has, got {cpus}")
-        loaders = cpus - 1 if wanted.loaders is None and wanted.kind == "gpu" else wanted.loaders or 0
-        self.devices = Devices(kind=wanted.kind, cpus=cpus)
+        self.devices = share_out(self._wanted, self._nodes(), peak_bytes=peak_bytes)
         self._data = Data(
             name=self._info.name,
             resolution=self._info.resolution,
             fingerprint=self._info.fingerprint,
-            num_loaders=loaders,
-            bad_images=wanted.bad_images,
+            num_loaders=self._wanted.num_loaders(self.devices),
+            bad_images=self._wanted.bad_images,
         )
-        self.num_workers = min(fitting, wanted.workers or fitting)
+        self.num_workers = self._count_slots()
+
+    def _nodes(self) -> list[Node]:
+        """The machines of the cluster that are there now."""
+        return [
+            Node(
+                cpus=int(node["Resources"].get("CPU", 0)),
+                gpus=int(node["Resources"].get("GPU", 0)),
+                gpu_bytes=self._gpu_bytes.get(node["NodeID"]),
+            )
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+
+    def _count_slots(self) -> int:
+        """Trials at a time for which there is room now."""
+        fitting = self.devices.slots(self._nodes())
+        return min(fitting, self._wanted.workers or fitting)
 
 
-def _measure(data: Data, devices: Devices, archs: list[Architecture], recipe: Recipe) -> list[float]:
+def _ask_memory_of_gpus() -> dict[str, int]:
+    """By node with GPUs, the memory of the smallest of them in bytes."""
+    task = ray.remote(num_cpus=0, num_gpus=0.001)(_memory_of_gpu)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    asked = [
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote() for node in nodes
+    ]
+    return dict(zip(nodes, ray.get(asked), strict=True))
+
+
+def _memory_of_gpu() -> int:
+    return torch.cuda.get_device_properties(0).total_memory
+
+
+def _measure(data: Data, devices: Devices, archs: list[Architecture], recipe: Recipe) -> list[Measured]:
     device, dataset = devices.take(), data.open()
-    return [measure_seconds_per_image(arch, recipe, dataset, device=device) for arch in archs]
+    return [measure_training(arch, recipe, dataset, device=device) for arch in archs]
 
 
 class _TrialWorker(tune.Trainable):
@@ -271,12 +283,56 @@ class _TrialWorker(tune.Trainable):
         return result | {"left_out": sorted(new)}
 
 
+class _Room:
+    """For how many trials at a time the cluster has room while it runs; nodes come and go. A context manager.
+
+    Where the head stops answering nothing can be saved any more but the record, and that is on disk: the program ends
+    before ray breaks it off, with a line that says why.
+    """
+
+    def __init__(self, count: Callable[[], int], *, head: str, num_slots: int) -> None:
+        self.num_slots = num_slots
+        self._count = count
+        self._head = head
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        last_answer = time.monotonic()
+        while not self._ended.wait(_LOOK_EVERY):
+            try:
+                _check_answers(self._head)
+                self.num_slots = self._count()
+                last_answer = time.monotonic()
+            except OSError:
+                self.num_slots = 0  # what is lost now is tried again once the head is back
+            if time.monotonic() - last_answer > _HEAD_PATIENCE:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        sys.stderr.write(
+            f"error: ray_address: head {self._head} must keep answering, got nothing for {_HEAD_PATIENCE:.0f} s; "
+            "the record is whole, and the same command on a running cluster goes on\n"
+        )
+        sys.stderr.flush()
+        os._exit(2)  # ray's calls never return now, those that would end it neither
+
+
 class _Adapter:
     """Which lease each of Tune's trials carries out and since when, and the session's answers to them."""
 
-    def __init__(self, session: Session, *, num_devices: int, on_event: Callable[[], None]) -> None:
+    def __init__(self, session: Session, *, num_devices: float, room: _Room, on_event: Callable[[], None]) -> None:
         self.session = session
         self._num_devices = num_devices
+        self._room = room
         self._on_event = on_event
         self._leases: dict[str, tuple[str, float]] = {}
 
@@ -285,7 +341,12 @@ class _Adapter:
         return {}
 
     def begin(self, trial_id: str) -> Lease | None:
-        """A lease for one of Tune's trials; its time runs from here, so that the start of its worker is charged."""
+        """A lease for one of Tune's trials; its time runs from here, so that the start of its worker is charged.
+
+        None where the session has none now, or the cluster no room.
+        """
+        if len(self._leases) >= self._room.num_slots:
+            return None
         lease = self.session.next()
         if lease is not None:
             self._leases[trial_id] = (lease.name, time.monotonic())
@@ -320,8 +381,13 @@ class _Adapter:
             return  # its lease has ended; what broke was the actor on its way out
         name, seconds = self._used(trial_id)
         del self._leases[trial_id]
-        lost = isinstance(error, _WORKER_LOST)
-        self.session.fail(name, _reason(error), device_seconds=seconds, worker_lost=lost)
+        self.session.fail(
+            name,
+            _reason(error),
+            device_seconds=seconds,
+            worker_lost=isinstance(error, _WORKER_LOST),
+            node_lost=_is_node_lost(error),
+        )
         self._on_event()
 
     def _used(self, trial_id: str) -> tuple[str, float]:
@@ -386,6 +452,27 @@ def _error_of(trial: Trial) -> Exception | None:
     path = trial.pickled_error_file
     error: Exception | None = cloudpickle.loads(Path(path).read_bytes()) if path and Path(path).exists() else None
     return error
+
+
+def _is_node_lost(error: Exception | None) -> bool:
+    """Whether a worker was lost with its machine.
+
+    The worker is often missed seconds before the machine is, so any machine that has fallen silent is taken for its.
+    """
+    if isinstance(error, NodeDiedError) or (isinstance(error, RayActorError) and error.preempted):
+        return True
+    return isinstance(error, _WORKER_LOST) and ("node has died" in str(error) or any(map(_is_silent, ray.nodes())))
+
+
+def _is_silent(node: dict[str, Any]) -> bool:
+    """Whether a machine that ray still counts on does not answer."""
+    if not node["Alive"]:
+        return False
+    try:
+        socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=2).close()
+    except OSError:
+        return True
+    return False
 
 
 def _reason(error: Exception | None) -> str:

@@ -28,6 +28,7 @@ from metaformer.specs import Spec
 from nas.lease import Report
 from nas.pareto import Objectives, front
 from nas.samplers import SpaceSampler, distribution
+from nas.storage import can_be_parsed, mask_passwords
 from nas.study import StudyError
 from search_spaces.space import SearchSpace, SpaceError
 
@@ -165,9 +166,9 @@ class Record:
                 load_if_exists=True,
             )
         except StorageInternalError as error:
-            raise _no_storage(url, error.__cause__ or error) from None
+            raise no_storage(url, error.__cause__ or error) from None
         except (SQLAlchemyError, sqlite3.Error, ImportError, OSError, ValueError, RuntimeError) as error:
-            raise _no_storage(url, error) from None
+            raise no_storage(url, error) from None
         if self._study.metric_names is None:
             with _writing(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)  # the dashboard shows these names
@@ -326,16 +327,21 @@ def check_storage(url: str) -> None:
     Raises:
         StudyError: None does.
     """
-    if url.startswith(_JOURNAL):
+    if is_journal(url):
         if not Path(url.removeprefix(_JOURNAL)).absolute().parent.is_dir():
-            raise _no_storage(url, FileNotFoundError("no such folder"))
+            raise no_storage(url, FileNotFoundError("no such folder"))
         return
     try:
         engine = create_engine(url)
         inspect(engine).get_table_names()
         engine.dispose()
     except (SQLAlchemyError, ImportError, ValueError) as error:
-        raise _no_storage(url, error) from None
+        raise no_storage(url, error) from None
+
+
+def is_journal(url: str) -> bool:
+    """Whether a storage URL means a journal file rather than a database."""
+    return url.startswith(_JOURNAL)
 
 
 def sqlite_url(path: Path) -> str:
@@ -345,7 +351,7 @@ def sqlite_url(path: Path) -> str:
 
 def open_storage(url: str) -> BaseStorage:
     """The Optuna storage at a URL, or in a journal file; ask Optuna for errors."""
-    if url.startswith(_JOURNAL):
+    if is_journal(url):
         return JournalStorage(JournalFileBackend(url.removeprefix(_JOURNAL)))
     if url == IN_MEMORY:
         return InMemoryStorage()
@@ -374,8 +380,16 @@ def _test_key(number: int) -> str:
     return f"test_accuracy:{number}"
 
 
-def _no_storage(url: str, error: BaseException) -> StudyError:
-    return StudyError(f"storage: must be a database that can be opened, got {url!r} ({_first_line(error)})")
+def no_storage(url: str, error: BaseException) -> StudyError:
+    """What to raise where a database cannot be opened; it shows no password."""
+    reason = _first_line(error)
+    if not is_journal(url) and not can_be_parsed(url):  # what was made of it may show a part of the password
+        reason = "no URL of a database; in a password, @ : / are written %40 %3A %2F"
+    elif "no password supplied" in reason:
+        reason += "; a password is never kept: give it again, or set PGPASSWORD"
+    return StudyError(
+        f"storage: must be a database that can be opened, got {mask_passwords(url)!r} ({mask_passwords(reason)})"
+    )
 
 
 def _first_line(error: BaseException) -> str:

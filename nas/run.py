@@ -1,12 +1,14 @@
 """A run's folder: what lies where, and opening one that exists."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from metaformer.errors import nearest_first
 from nas.checkpoint_files import CheckpointFolder, folder_of
+from nas.driver import hold_folder
 from nas.record import STUDY_NAME, Record, TrialRecord, sqlite_url
 from nas.study import Study, StudyError
 from search_spaces.space import SearchSpace
@@ -60,18 +62,13 @@ class RunFolder:
         """Held while trials are read and written out as a report, so that an older look never replaces a newer one."""
         return FileLock(self.path / ".report.lock")
 
-    def lock(self) -> FileLock:
+    def lock(self) -> AbstractContextManager[None]:
         """Held by the one driver that may write here; the system frees it when that process ends, however it ends.
 
         Raises:
-            StudyError: Another driver holds it.
+            StudyError: Another driver holds it, on entering.
         """
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise StudyError(f"run: must not be in use by another search, got {self.path}") from None
-        return lock
+        return hold_folder(self.path)
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,9 @@ def search(
     cpus_per_trial: Annotated[
         int | None, typer.Option(help="CPU cores of each trial.", show_default="1; on GPUs an equal share")
     ] = None,
+    gpus_per_trial: Annotated[
+        str | None, typer.Option(help="Part of one GPU for each trial: 0.25, or auto, by memory.", show_default="1")
+    ] = None,
     loaders: Annotated[
         int | None,
         typer.Option(min=0, help="Processes of each trial that read images.", show_default="0; on GPUs by the cores"),
@@ -102,6 +105,7 @@ def search(
         max_trials=max_trials,
         workers=workers,
         cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
         storage=storage,
         study=study,
     )

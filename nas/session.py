@@ -22,6 +22,7 @@ from nas.study import Study
 from search_spaces.space import Limits, SearchSpace
 
 MAX_ATTEMPTS = 3  # workers that one trial may lose before it has failed
+MAX_NODES_LOST = 20  # machines likewise, which a cluster that shrinks takes away without any fault of the trial
 MAX_FAILURES = 10  # failed trials in a row before the session stops: something is wrong with all of them
 BUDGET_GONE = "the budget was spent before its last epoch"  # such a trial goes on when there is more
 _LEFT_OUT = "images_left_out"  # noted in the study
@@ -188,13 +189,19 @@ class Session:
         out = self._close(name, device_seconds)
         self.record.set_test_accuracy(out.trial, accuracy)
 
-    def fail(self, name: str, reason: str, *, device_seconds: float, worker_lost: bool = False) -> None:
-        """End a lease that broke; a trial whose worker was lost is queued again, until it has lost `MAX_ATTEMPTS`."""
+    def fail(
+        self, name: str, reason: str, *, device_seconds: float, worker_lost: bool = False, node_lost: bool = False
+    ) -> None:
+        """End a lease that broke; a trial whose worker was lost is queued again, until it has lost `MAX_ATTEMPTS`.
+
+        Machines come and go, so one that is lost with its workers counts apart, up to `MAX_NODES_LOST`.
+        """
+        end, most = ("node lost", MAX_NODES_LOST) if node_lost else ("lost", MAX_ATTEMPTS)
         out = self._close(name, device_seconds)
         if out.lease.task == "test":
             self.notes.append(f"trial {out.trial.number} could not be tested: {reason}")
-        elif worker_lost and sum(lease.end == "lost" for lease in out.trial.progress.leases) < MAX_ATTEMPTS - 1:
-            self._set_lease_end(out.trial, "lost")
+        elif (worker_lost or node_lost) and sum(lease.end == end for lease in out.trial.progress.leases) < most - 1:
+            self._set_lease_end(out.trial, end)
             self.record.save(out.trial)
             self._resumable.append(out.trial)
         else:

@@ -4,16 +4,19 @@ from pathlib import Path
 from typing import Literal, Self
 
 import yaml
-from pydantic import PositiveInt, ValidationError, field_validator
+from pydantic import PositiveInt, ValidationError, field_serializer, field_validator, model_validator
 
 from metaformer.documents import parse_mapping, read_text
 from metaformer.errors import UserError, explain
 from metaformer.specs import Spec
 from nas.budget import Budget
 from nas.recipe import BadImages, Recipe
+from nas.storage import without_password
 from search_spaces.space import SearchSpace, SpaceSettings, get
 
-MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial", "storage_name", "bad_images"}  # when a study goes on
+GpuShare = float | Literal["auto"]  # of one GPU; auto: as little as the measured memory allows
+# When a study goes on.
+MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial", "gpus_per_trial", "storage_name", "bad_images"}
 
 
 class StudyError(UserError):
@@ -37,6 +40,7 @@ class Study(Spec):
     max_trials: PositiveInt | None = None
     workers: PositiveInt | None = None  # trials at a time; None: as many as the devices allow
     cpus_per_trial: PositiveInt | None = None  # None: 1 on CPUs, on GPUs an equal share of the cores
+    gpus_per_trial: GpuShare | None = None  # None: a whole one
     storage: str | None = None  # URL of the database, or journal:PATH; None: SQLite in the run's folder
     storage_name: str | None = None  # of the study in a storage that may hold others
     checkpoints: str | None = None  # absolute path or fsspec URI; None: in the run's folder
@@ -47,6 +51,30 @@ class Study(Spec):
     def _check_budget(cls, text: str) -> str:
         Budget.parse(text)
         return text
+
+    @field_validator("gpus_per_trial", mode="before")
+    @classmethod
+    def _check_share(cls, share: object) -> object:
+        if share is None or share == "auto":
+            return share
+        try:
+            number = float(share) if isinstance(share, str | int | float) else 0.0
+        except ValueError:
+            number = 0.0
+        if not 0.001 <= number <= 1:
+            raise ValueError(f"must be auto, or a part of one GPU from 0.001 to 1, got {share!r}")
+        return number
+
+    @model_validator(mode="after")
+    def _check_devices(self) -> Self:
+        if self.gpus_per_trial is not None and Budget.parse(self.budget).device == "cpu":
+            raise ValueError(f"gpus_per_trial: must not be given for a budget of CPU time, got {self.gpus_per_trial!r}")
+        return self
+
+    @field_serializer("storage")
+    def _without_password(self, url: str | None) -> str | None:
+        """What is written down and compared has no password; the value in memory opens the database."""
+        return without_password(url) if url else url
 
     def make_space(self) -> SearchSpace:
         """The space, fitted to the settings."""

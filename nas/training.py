@@ -6,11 +6,13 @@ starts from, on nothing else: a run that goes on from a checkpoint gives what an
 
 import itertools
 import random
+import resource
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from pickle import UnpicklingError
 
 import numpy as np
@@ -24,7 +26,7 @@ from metaformer.architecture import Architecture
 from metaformer.model import MetaFormer, build
 from nas.checkpoint_files import CheckpointError, CheckpointFolder, epoch_name
 from nas.data import Batch, Dataset
-from nas.lease import WEIGHTS, Lease, Report
+from nas.lease import WEIGHTS, Lease, Measured, Report
 from nas.recipe import Recipe
 
 _NO_MEMORY = ("DefaultCPUAllocator", "could not create a primitive")  # what torch and oneDNN say on a CPU
@@ -91,15 +93,18 @@ def evaluate(lease: Lease, dataset: Dataset, *, device: torch.device) -> float:
         return _accuracy(model, batches, lease.recipe, Chunks())
 
 
-def measure_seconds_per_image(
+def measure_training(
     arch: Architecture, recipe: Recipe, dataset: Dataset, *, device: torch.device, num_steps: int = 3
-) -> float:
-    """Median seconds of a training step of the architecture, by image, reading included; one more step warms up.
+) -> Measured:
+    """Median seconds of a training step of the architecture, by image, reading included, and the most memory it takes.
+
+    One more step warms up.
 
     Raises:
         TrainingError: Not even one image fits into the device's memory.
     """
     seed_everything(0, epoch=0)
+    memory_before = _watch_memory(device)
     model = build(arch).to(device)
     optimizer = _make_optimizer(model, recipe)
     epochs = (dataset.train_batches(recipe, epoch=epoch, seed=0, device=device) for epoch in itertools.count())
@@ -112,7 +117,24 @@ def measure_seconds_per_image(
             batch = next(batches)
             _train_step(model, batch, optimizer, recipe, chunks).item()
         times.append((time.perf_counter() - start) / len(batch.x_BCHW))
-    return sorted(times[1:])[num_steps // 2]
+    peak_bytes = max(0, _peak_memory(device) - memory_before)
+    return Measured(seconds_per_image=sorted(times[1:])[num_steps // 2], peak_bytes=peak_bytes)
+
+
+def _watch_memory(device: torch.device) -> int:
+    """Begin a new peak of memory; bytes of it that are taken already."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return 0
+    with suppress(OSError):  # elsewhere than on Linux the peak is that of the process's whole life
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _peak_memory(device)
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def seed_everything(seed: int, *, epoch: int) -> None:

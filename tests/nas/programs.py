@@ -59,9 +59,13 @@ class Program:
 
     def __exit__(self, *_: object) -> None:
         """End what the program has left running."""
-        for pid in self.survivors():
-            _kill(pid)
+        kill_session(self._process.pid)
         self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """The driver's process."""
+        return self._process.pid
 
     def wait(self) -> Outcome:
         """The end of the program by itself."""
@@ -93,7 +97,7 @@ class Program:
 
     def survivors(self) -> list[int]:
         """Processes of the program's session that still run."""
-        return [pid for pid in _pids() if _session_of(pid) == self._process.pid]
+        return _pids_of(self._process.pid)
 
     def wait_for_survivors(self) -> None:
         """Return when no process of the ended program runs any more."""
@@ -182,8 +186,15 @@ def _epochs(run: Path) -> dict[tuple[int, str], int]:
     return {(number, state): len(json.loads(progress)["curve"]) for number, progress, state in rows}
 
 
-def _pids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+def kill_session(session: int) -> None:
+    """End what runs in a session of processes."""
+    for pid in _pids_of(session):
+        _kill(pid)
+
+
+def _pids_of(session: int) -> list[int]:
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [pid for pid in pids if _session_of(pid) == session]
 
 
 def _session_of(pid: int) -> int | None:

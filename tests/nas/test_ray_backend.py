@@ -1,12 +1,13 @@
-"""What a trial gets of a cluster, and that a cluster that is not there is named."""
+"""That a cluster, or data, that is not there is named."""
 
 from pathlib import Path
 
 import pytest
 
 from nas.data import DataError, DataInfo, open_dataset
+from nas.devices import Devices, Wanted
 from nas.lease import WEIGHTS, Lease, Report
-from nas.ray_backend import Data, Devices, RayBackend, Wanted, _Adapter, _TrialWorker
+from nas.ray_backend import Data, RayBackend, _Adapter, _Room, _TrialWorker
 from nas.recipe import Augmentation, Recipe
 from nas.record import TrialState
 from nas.session import Decision
@@ -18,41 +19,6 @@ from tests.nas.runs import make_study, open_folder
 @pytest.fixture(scope="module")
 def info() -> DataInfo:
     return open_dataset("digits", resolution=32).info
-
-
-def shared_out(info: DataInfo, nodes: list[dict[str, float]], **wanted: object) -> RayBackend:
-    backend = RayBackend(info, wanted=Wanted.model_validate(wanted), address=None, scratch=Path("nowhere"))
-    backend._share_out(nodes)
-    return backend
-
-
-@pytest.mark.parametrize(
-    ("nodes", "wanted", "workers", "cpus"),
-    [
-        ([{"CPU": 2.0}], {"kind": "cpu"}, 2, 1),
-        ([{"CPU": 3.0}, {"CPU": 3.0}], {"kind": "cpu", "cpus": 2}, 2, 2),  # a trial never spans nodes
-        ([{"CPU": 8.0}], {"kind": "cpu", "workers": 3}, 3, 1),
-        ([{"CPU": 16.0, "GPU": 1.0}], {"kind": "gpu"}, 1, 16),
-        ([{"CPU": 64.0}, {"CPU": 32.0, "GPU": 4.0}], {"kind": "gpu"}, 4, 8),  # a head without GPUs
-        ([{"CPU": 32.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 4.0}], {"kind": "gpu"}, 8, 2),
-        ([{"CPU": 8.0, "GPU": 8.0}], {"kind": "gpu", "cpus": 2}, 4, 2),
-    ],
-)
-def test_trials_share_a_cluster_node_by_node(
-    info: DataInfo, nodes: list[dict[str, float]], wanted: dict[str, object], workers: int, cpus: int
-) -> None:
-    backend = shared_out(info, nodes, **wanted)
-    assert (backend.num_workers, backend.devices.cpus) == (workers, cpus)
-
-
-def test_more_cores_than_any_node_has_are_refused(info: DataInfo) -> None:
-    with pytest.raises(StudyError, match="cpus_per_trial: must be at most 2, all that a node has, got 3"):
-        shared_out(info, [{"CPU": 2.0}, {"CPU": 2.0}], kind="cpu", cpus=3)
-
-
-def test_gpu_time_without_a_gpu_is_refused_with_a_budget_that_would_work(info: DataInfo) -> None:
-    with pytest.raises(StudyError, match="budget: must be in devices that are visible.*--budget 6cpu-minutes"):
-        shared_out(info, [{"CPU": 2.0}], kind="gpu")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +49,8 @@ def test_what_ended_a_lease_ends_the_trial_or_the_search_or_neither(
     tmp_path: Path, result: dict[str, str], state: TrialState, problem: str | None
 ) -> None:
     session = open_folder(tmp_path, make_study())[1]
-    adapter = _Adapter(session, num_devices=1, on_event=lambda: None)
+    room = _Room(lambda: 1, head="nowhere", num_slots=1)
+    adapter = _Adapter(session, num_devices=1, room=room, on_event=lambda: None)
     assert adapter.begin("of tune") is not None
     assert adapter.result("of tune", {**result, "left_out": ["b.jpg"]}) is Decision.STOP
     assert session.record.trials[0].state is state

@@ -14,8 +14,7 @@ from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from nas.data import open_dataset
 from nas.plan import Request, make_study
-from nas.run import RunFolder
-from nas.study import Study, StudyError
+from nas.study import Study
 from tests.nas.conftest import GoodRun
 from tests.nas.images import write_image
 from tests.nas.programs import QUICK, Outcome, lease_seconds, read_study, run_here, run_program
@@ -328,14 +327,6 @@ def test_at_the_deadline_running_trials_report_and_can_go_on(search: Search, run
     assert lease["end"] == "interrupted"
     assert 0 < len(study.trials[0].user_attrs["progress"]["curve"]) < 300
     assert "the deadline has come" in " ".join(outcome.out.split())
-
-
-def test_two_searches_cannot_write_to_one_run(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    with folder.lock(), pytest.raises(StudyError, match="^run: must not be in use by another search, got .*"):
-        folder.lock()
-    with folder.lock():
-        pass
 
 
 @starts_ray

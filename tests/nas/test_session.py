@@ -11,7 +11,7 @@ from nas.lease import Lease, Report
 from nas.pareto import dominates
 from nas.record import TrialState
 from nas.run import RunFolder, open_record, open_run
-from nas.session import BUDGET_GONE, MAX_ATTEMPTS, MAX_FAILURES, Decision, Session
+from nas.session import BUDGET_GONE, MAX_ATTEMPTS, MAX_FAILURES, MAX_NODES_LOST, Decision, Session
 from nas.study import Study, StudyError
 from search_spaces.space import CostName, SpaceSettings
 from tests.nas.runs import fill, make_study, open_folder
@@ -204,6 +204,19 @@ def test_a_lost_worker_is_tried_again_a_bounded_number_of_times(tmp_path: Path) 
     assert (trial.state, trial.reason) == (TrialState.FAILED, "the worker died")
     assert trial.device_seconds == pytest.approx(float(MAX_ATTEMPTS))
     assert next_lease(session).trial == 1
+
+
+def test_lost_machines_use_up_no_attempt_of_a_trial_but_are_bounded_too(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    for attempt in range(1, MAX_NODES_LOST + 1):
+        assert session.record.trials == [] or session.record.trials[0].state is TrialState.RUNNING
+        lease = next_lease(session)
+        assert (lease.trial, lease.attempt) == (0, attempt)
+        session.fail(lease.name, "the node died", device_seconds=1.0, worker_lost=True, node_lost=True)
+    trial = session.record.trials[0]
+    assert trial.state is TrialState.FAILED
+    assert {lease.end for lease in trial.progress.leases[:-1]} == {"node lost"}
+    assert trial.device_seconds == pytest.approx(float(MAX_NODES_LOST))
 
 
 def test_a_restarted_driver_uses_up_no_attempt_of_a_trial(tmp_path: Path) -> None:

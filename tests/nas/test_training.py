@@ -23,7 +23,7 @@ from nas.training import (
     TrainingError,
     _train_step,
     evaluate,
-    measure_seconds_per_image,
+    measure_training,
     seed_everything,
     train,
 )
@@ -370,8 +370,11 @@ def test_a_batch_that_does_not_fit_into_a_gpu_is_cut_into_parts(digits: Dataset,
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def test_speed_is_measured_in_positive_seconds_per_image(digits: Dataset) -> None:
-    assert 0 < measure_seconds_per_image(small_model(), RECIPE, digits, device=CPU) < 1
+def test_training_is_measured_in_positive_seconds_per_image_and_bytes(digits: Dataset) -> None:
+    large = RECIPE.model_copy(update={"batch_size": 1024})  # whose activations no earlier test has left room for
+    measured = measure_training(poolformer(), large, digits, device=CPU)
+    assert 0 < measured.seconds_per_image < 1
+    assert measured.peak_bytes > 1024 * 3 * 32 * 32 * 4  # the images alone
 
 
 def test_seeding_depends_on_the_seed_and_the_epoch() -> None:

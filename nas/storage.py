@@ -1,0 +1,39 @@
+"""Storage URLs as they may be shown and written down: without passwords."""
+
+import re
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+_SECRETS = (
+    re.compile(r"(?P<before>://[^:/@\s]*:)\S*(?=@)"),
+    re.compile(r"(?P<before>[?&\s]password=)[^&\s']*"),
+)
+
+
+def mask_passwords(text: str) -> str:
+    """The text with `***` for every password of a URL in it, also of one that cannot be parsed."""
+    for secret in _SECRETS:
+        text = secret.sub(r"\g<before>***", text)
+    return text
+
+
+def can_be_parsed(url: str) -> bool:
+    """Whether this is the form of a database's URL."""
+    try:
+        make_url(url)
+    except (ArgumentError, ValueError):
+        return False
+    return True
+
+
+def without_password(url: str) -> str:
+    """The URL to write down; who goes on gives the password again, or leaves it to PGPASSWORD or ~/.pgpass."""
+    if not can_be_parsed(url):  # such as journal:PATH
+        return mask_passwords(url)
+    given = make_url(url)
+    if given.password is None and "password" not in given.query:
+        return url
+    query = {key: value for key, value in given.query.items() if key != "password"}
+    kept = URL.create(given.drivername, given.username, None, given.host, given.port, given.database, query)
+    return kept.render_as_string()

@@ -1,0 +1,185 @@
+"""Searches whose record is a PostgreSQL server: killed and gone on with, beside each other, and turned away."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import optuna
+import pytest
+import yaml
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.pool import NullPool
+
+from tests.nas.programs import QUICK, ROOT, Outcome, Program, Recorded, run_here, run_program
+from tests.services.postgresql import PASSWORD, Server, running_server
+
+pytestmark = [pytest.mark.services, pytest.mark.xdist_group("ray")]
+
+COMMAND = (*QUICK, "--references", "none", "--budget", "900cpu-seconds")
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def database(server: Server) -> str:
+    return server.new_database()
+
+
+class Killed(NamedTuple):
+    """What a driver that was killed in its second trial left, and what a second driver beside it was told."""
+
+    runs: Path
+    pid: int
+    study: Recorded
+    second: Outcome
+
+
+def study_in(url: str, name: str) -> Recorded:
+    """A study as Optuna reads it."""
+    storage = optuna.storages.RDBStorage(url, engine_kwargs={"poolclass": NullPool})
+    study = optuna.load_study(study_name=name, storage=storage)
+    return Recorded(study.get_trials(), study.user_attrs)
+
+
+def name_of(run: Path) -> str:
+    """Under which the study of a run lies in its database."""
+    name = yaml.safe_load((run / "study.yaml").read_text(encoding="utf-8"))["storage_name"]
+    assert isinstance(name, str)
+    return name
+
+
+def num_complete(url: str) -> int:
+    """Completed trials of all studies of a database."""
+    engine = create_engine(url, poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            return int(connection.execute(text("SELECT count(*) FROM trials WHERE state = 'COMPLETE'")).scalar_one())
+    except ProgrammingError:  # the tables are being made
+        return 0
+
+
+def has_progress(url: str) -> bool:
+    """Whether a trial that runs has reported an epoch."""
+    query = (
+        "SELECT count(*) FROM trials JOIN trial_user_attributes USING (trial_id) "
+        "WHERE state = 'RUNNING' AND key = 'progress' AND value_json LIKE '%epoch%'"
+    )
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        return int(connection.execute(text(query)).scalar_one()) > 0
+
+
+@pytest.fixture(scope="module")
+def killed(server: Server, database: str, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    runs = tmp_path_factory.mktemp("runs")
+    url = server.url(database)
+    command = (*COMMAND, "--storage", url, "--name", "killed")
+    with Program(*command, "--max-trials", 40, "--runs", runs, logs=runs / "logs-1") as program:
+        program.wait_until(lambda: num_complete(url) >= 1)
+        copied = runs / "copied" / "killed"
+        copied.mkdir(parents=True)
+        shutil.copy(runs / "killed" / "study.yaml", copied)
+        second = run_program(*command, "--max-trials", 40, "--runs", copied.parent, logs=runs / "logs-2")
+        program.wait_until(lambda: has_progress(url))
+        program.kill()
+        pid = program.pid
+    return Killed(runs, pid, study_in(url, name_of(runs / "killed")), second)
+
+
+class GoneOn(NamedTuple):
+    """The study of the killed driver, taken up by another that has the password from its environment."""
+
+    outcome: Outcome
+    study: Recorded
+
+
+@pytest.fixture(scope="module")
+def gone_on(server: Server, database: str, killed: Killed) -> GoneOn:
+    url = server.url(database, password=None)
+    command = (*COMMAND, "--storage", url, "--name", "killed", "--max-trials", len(killed.study.trials))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGPASSWORD", PASSWORD)
+        outcome = run_program(*command, "--runs", killed.runs, logs=killed.runs / "logs-3")
+        return GoneOn(outcome, study_in(url, name_of(killed.runs / "killed")))
+
+
+def test_kill_leaves_what_was_reported_in_the_database(killed: Killed) -> None:
+    *before, last = killed.study.trials
+    assert {trial.state.name for trial in before} == {"COMPLETE"}
+    assert last.state.name == "RUNNING"
+    assert last.user_attrs["progress"]["curve"]
+
+
+def test_a_second_driver_is_told_who_holds_the_study(killed: Killed) -> None:
+    held = f"held by process {killed.pid} on {re.escape(socket.gethostname())}, since .* UTC"
+    name = name_of(killed.runs / "killed")
+    said = f"error: storage: study {name} must not be in use by another search, {held}\n"
+    assert re.fullmatch(said, killed.second.err), killed.second.err
+    assert killed.second.code == 2
+
+
+def test_after_kill_another_driver_loses_no_trial_and_makes_none_twice(killed: Killed, gone_on: GoneOn) -> None:
+    assert gone_on.outcome.code == 0, gone_on.outcome.err
+    before = killed.study.results[:-1]
+    assert gone_on.study.results[: len(before)] == before
+    assert {trial.state.name for trial in gone_on.study.trials} == {"COMPLETE"}
+    taken_up = gone_on.study.trials[len(before)].user_attrs["progress"]
+    assert [lease["end"] for lease in taken_up["leases"]] == ["interrupted", "complete"]
+    assert [report["epoch"] for report in taken_up["curve"]] == [1, 2, 3, 4, 5, 6]
+    assert gone_on.study.spent > killed.study.spent
+
+
+def test_no_file_of_a_run_and_no_message_holds_the_password(killed: Killed, gone_on: GoneOn) -> None:
+    assert gone_on.outcome.code == 0
+    written = [path for path in killed.runs.rglob("*") if path.is_file()]
+    assert {"study.yaml", "report.html", "err"} <= {path.name for path in written}
+    for path in written:
+        assert PASSWORD.encode() not in path.read_bytes(), path
+
+
+def test_two_studies_in_one_database_do_not_see_each_other(
+    server: Server, database: str, gone_on: GoneOn, tmp_path: Path
+) -> None:
+    url = server.url(database)
+    command = (*COMMAND, "--seed", 1, "--max-trials", 1, "--storage", url, "--name", "beside")
+    outcome = run_program(*command, "--runs", tmp_path, logs=tmp_path / "logs")
+    assert outcome.code == 0, outcome.err
+    assert len(study_in(url, name_of(tmp_path / "beside")).trials) == 1
+    storage = optuna.storages.RDBStorage(url, engine_kwargs={"poolclass": NullPool})
+    assert len(optuna.get_all_study_names(storage)) == 2
+
+
+def test_a_run_is_read_with_the_password_of_the_environment(
+    killed: Killed, gone_on: GoneOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    command = [sys.executable, "-m", "nas.report", killed.runs / "killed"]
+    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    assert len((killed.runs / "killed" / "trials.csv").read_text().splitlines()) == 1 + len(gone_on.study.trials)
+
+
+@pytest.mark.parametrize("password", ["wrong-but-secret", "wrong@but:secret", None])
+def test_a_password_that_is_wrong_or_missing_is_refused_in_one_line_that_does_not_show_it(
+    server: Server,
+    database: str,
+    password: str | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage = ("--storage", server.url(database, password=password))
+    outcome = run_here(*COMMAND, *storage, "--runs", tmp_path / "runs", capsys=capsys, monkeypatch=monkeypatch)
+    assert outcome.code == 2
+    assert re.fullmatch(r"error: storage: must be a database that can be opened, got '.*' \(.*\)\n", outcome.err)
+    assert "secret" not in outcome.err + outcome.out
+    assert not (tmp_path / "runs").exists()
