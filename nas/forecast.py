@@ -35,6 +35,8 @@ class Forecast:
     most_params: int
     most_macs: int
     most_seconds: float  # of an architecture of so many MACs, to its last epoch
+    images_per_second: tuple[float, float]  # in training, of the cheapest and of the most expensive architecture
+    peak_bytes: int  # of a device's memory, of those that were measured
     median_macs: int
     times_as_many: float  # trials if the median were the limit
 
@@ -44,8 +46,8 @@ class Forecast:
         return self.rungs[0].num_trials
 
 
-def forecast(session: Session) -> Forecast:
-    """What the session can do with what is left of its budget."""
+def forecast(session: Session, *, peak_bytes: int) -> Forecast:
+    """What the session can do with what is left of its budget; a trial takes up to `peak_bytes` of memory."""
     epochs = session.study.recipe.epochs
     rng = random.Random(0)
     sampled = [session.space.sample(rng) for _ in range(_NUM_SAMPLES)]
@@ -56,6 +58,7 @@ def forecast(session: Session) -> Forecast:
     waiting = sum(session.expected_seconds(arch, epochs=epochs) for arch in session.references.values())
     num_trials = max(0.0, session.ledger.left - waiting) / (seconds.mean() * part)
     most_macs = session.space.largest_cost("macs")
+    least_macs = count_cost(session.space.smallest("macs")).macs
     median_macs = int(np.median(macs))
     return Forecast(
         seconds_per_trial=float(seconds.mean() * part),
@@ -66,6 +69,11 @@ def forecast(session: Session) -> Forecast:
         most_params=session.space.largest_cost("params"),
         most_macs=most_macs,
         most_seconds=session.seconds_for(most_macs, epochs=epochs),
+        images_per_second=(
+            1 / session.speed.seconds_per_image(least_macs),
+            1 / session.speed.seconds_per_image(most_macs),
+        ),
+        peak_bytes=peak_bytes,
         median_macs=median_macs,
         times_as_many=float(seconds.mean() / seconds[macs <= median_macs].mean()),
     )

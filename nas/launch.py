@@ -159,7 +159,8 @@ class _Search:
 
     def show_plan(self, as_json: bool = False) -> None:
         """Say what is about to happen."""
-        plan = forecast(self._session)
+        peak_bytes = self._record.noted(_PEAK_BYTES)
+        plan = forecast(self._session, peak_bytes=peak_bytes if isinstance(peak_bytes, int) else 0)
         count = self._backend.devices.count
         print_plan(self._console, self._session, plan, budget=self._budget, info=self._info, devices_per_trial=count)
         if as_json:

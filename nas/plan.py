@@ -47,6 +47,8 @@ class Request:
     cpus_per_trial: int | None = None
     gpus_per_trial: str | None = None
     storage: str | None = None
+    checkpoints: str | None = None
+    bad_images: str | None = None
     study: Path | None = None
 
 
@@ -135,7 +137,7 @@ def _flags(request: Request) -> dict[str, Any]:
     plain = {
         field: getattr(request, field)
         for field in (
-            *("space", "budget", "sampler", "stopper", "seed", "max_trials", "storage"),
+            *("space", "budget", "sampler", "stopper", "seed", "max_trials", "storage", "checkpoints", "bad_images"),
             *("workers", "cpus_per_trial", "gpus_per_trial"),
         )
     }

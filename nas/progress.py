@@ -116,6 +116,11 @@ def print_plan(
         f"largest  {plan.most_params:,} parameters, {plan.most_macs:,} MACs, {spelled(plan.most_seconds)} to the end; "
         f"a mean one {spelled(plan.seconds_to_the_end)}"
     )
+    most, least = plan.images_per_second
+    console.print(
+        f"speed    trains on {most:,.0f} images a second with the smallest, {least:,.0f} with the largest; "
+        f"up to {plan.peak_bytes / 2**20:,.0f} MiB a trial"
+    )
     if session.references:
         models = _plural(len(session.references), "hand-designed model")
         console.print(f"first    {models}, about {spelled(plan.reference_seconds)}")

@@ -66,6 +66,13 @@ def search(
     storage: Annotated[
         str | None, typer.Option(help="Database URL of the study.", show_default="SQLite in the run's folder")
     ] = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(help="Where weights go: a folder or an fsspec URI.", show_default="the run's folder"),
+    ] = None,
+    bad_images: Annotated[
+        str | None, typer.Option(help="At an image that cannot be read: stop, or skip it.", show_default="stop")
+    ] = None,
     ray_address: Annotated[
         str | None, typer.Option(help="Ray cluster to use: auto, or host:port.", show_default="this machine")
     ] = None,
@@ -107,6 +114,8 @@ def search(
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
         storage=storage,
+        checkpoints=checkpoints,
+        bad_images=bad_images,
         study=study,
     )
     launch(

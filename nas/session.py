@@ -84,7 +84,7 @@ class Session:
         self.finished = False
         self.problem: str | None = None  # why the session stopped by itself before its end
         self.notes: list[str] = []  # what went wrong without ending anything
-        self._speed = speed
+        self.speed = speed
         self._num_images = num_images
         self._checkpoints = checkpoints
         self._on_drop = on_drop
@@ -152,7 +152,7 @@ class Session:
         self._charge(out, device_seconds)
         if out.is_warm:  # the first report of a fresh worker holds its start as well
             self._actual += max(0.0, device_seconds - before)
-            self._expected += self._speed.seconds_per_image(out.trial.macs) * self._images_per_epoch
+            self._expected += self.speed.seconds_per_image(out.trial.macs) * self._images_per_epoch
         out.is_warm = True
         self._note_epoch(out.trial, report)
         self.stopper.observe(out.trial)
@@ -267,7 +267,7 @@ class Session:
 
     def seconds_for(self, macs: int, *, epochs: int) -> float:
         """The same for an architecture of so many MACs."""
-        return self._speed.seconds_per_image(macs) * self._images_per_epoch * epochs * self._correction
+        return self.speed.seconds_per_image(macs) * self._images_per_epoch * epochs * self._correction
 
     def expected_test_seconds(self, trial: TrialRecord) -> float:
         """Device-seconds that evaluating a trial on the test split should take."""
@@ -376,7 +376,7 @@ class Session:
         return sum(self.expected_test_seconds(trial) for trial in (*self.to_test, *training))
 
     def _test_seconds(self, macs: int) -> float:
-        return self._speed.seconds_per_image(macs) * _EVAL_SHARE * self._num_images["test"] * self._correction
+        return self.speed.seconds_per_image(macs) * _EVAL_SHARE * self._num_images["test"] * self._correction
 
     def _affordable(self, architecture: Architecture, num_done: int) -> bool:
         macs = count_cost(architecture).macs
@@ -387,9 +387,9 @@ class Session:
         """The most MACs a model may have to be trained in full with what is free."""
         num_images = self._images_per_epoch * self.study.recipe.epochs + self._num_images["test"] * _EVAL_SHARE
         per_image = (self.ledger.free - self._held_back) / (num_images * self._correction)
-        if self._speed.per_gmac == 0:
-            return 10**18 if per_image >= self._speed.base else 0
-        return max(0, int((per_image - self._speed.base) / self._speed.per_gmac * 1e9))
+        if self.speed.per_gmac == 0:
+            return 10**18 if per_image >= self.speed.base else 0
+        return max(0, int((per_image - self.speed.base) / self.speed.per_gmac * 1e9))
 
     def _has_any(self, limits: Limits) -> bool:
         return any(limits.allow(cost) for cost in self._smallest)

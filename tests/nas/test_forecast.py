@@ -52,7 +52,7 @@ def test_representatives_span_the_space_and_are_the_same_each_time() -> None:
 
 def test_a_forecast_spends_what_is_left_after_the_references(tmp_path: Path) -> None:
     session = open_folder(tmp_path, make_study(budget="100cpu-seconds"))[1]
-    plan = forecast(session)
+    plan = forecast(session, peak_bytes=0)
     epochs = session.study.recipe.epochs
     references = sum(session.expected_seconds(arch, epochs=epochs) for arch in session.references.values())
     assert plan.reference_seconds == pytest.approx(references)
@@ -65,7 +65,7 @@ def test_a_forecast_spends_what_is_left_after_the_references(tmp_path: Path) -> 
 def test_early_stopping_halves_the_trials_at_each_rung_and_their_segments_add_up(tmp_path: Path) -> None:
     recipe = Recipe(epochs=8, warmup_epochs=1)
     study = make_study(budget="100cpu-seconds", stopper="rank", references=(), recipe=recipe)
-    plan = forecast(open_folder(tmp_path, study)[1])
+    plan = forecast(open_folder(tmp_path, study)[1], peak_bytes=0)
     assert [rung.epochs for rung in plan.rungs] == [1, 2, 4, 8]
     for above, below in pairwise(plan.rungs):
         assert below.num_trials == pytest.approx(above.num_trials / 2, abs=1)
@@ -74,22 +74,22 @@ def test_early_stopping_halves_the_trials_at_each_rung_and_their_segments_add_up
 
 
 def test_the_most_that_an_architecture_may_cost_is_the_limit_where_there_is_one(tmp_path: Path) -> None:
-    plan = forecast(open_folder(tmp_path, make_study())[1])
+    plan = forecast(open_folder(tmp_path, make_study())[1], peak_bytes=0)
     assert plan.most_macs == 5_000_000
     assert plan.cheapest_seconds < plan.seconds_to_the_end < plan.most_seconds
 
 
 def test_a_budget_without_time_buys_nothing_and_says_so(tmp_path: Path) -> None:
-    plan = forecast(open_folder(tmp_path, make_study(budget="0.001cpu-seconds"))[1])
+    plan = forecast(open_folder(tmp_path, make_study(budget="0.001cpu-seconds"))[1], peak_bytes=0)
     assert plan.num_trials == 0
     assert advice(plan, 0.001)[0].startswith("too little for a single full trial, even of the cheapest architecture")
 
 
 def test_a_limit_at_the_median_buys_as_many_trials_as_is_said(tmp_path: Path) -> None:
     study = make_study(budget="20cpu-seconds", references=())
-    plan = forecast(open_folder(tmp_path / "all", study)[1])
+    plan = forecast(open_folder(tmp_path / "all", study)[1], peak_bytes=0)
     [line] = advice(plan, 20)
     limits = Limits(max_macs=parse_count("max_macs", line.split()[1].rstrip(",")))
     settings = study.settings.model_copy(update={"limits": limits})
-    fewer = forecast(open_folder(tmp_path / "less", study.model_copy(update={"settings": settings}))[1])
+    fewer = forecast(open_folder(tmp_path / "less", study.model_copy(update={"settings": settings}))[1], peak_bytes=0)
     assert fewer.num_trials / plan.num_trials == pytest.approx(float(line.split()[6]), rel=0.25)

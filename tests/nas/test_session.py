@@ -388,7 +388,7 @@ def test_an_interrupted_trial_that_the_budget_no_longer_affords_is_ended_and_goe
 
 def test_one_lease_waits_while_another_has_reserved_what_is_left(tmp_path: Path) -> None:
     session = session_in(tmp_path, budget="2cpu-minutes", references=(), max_trials=None)
-    session._speed = session._speed.model_copy(update={"base": 0.03, "per_gmac": 0.0})
+    session.speed = session.speed.model_copy(update={"base": 0.03, "per_gmac": 0.0})
     first = next_lease(session)  # about 115 of 120 seconds
     assert session.next() is None
     assert not session.finished
