@@ -39,10 +39,11 @@ from metaformer.cost import count_cost
 from nas import ray_backend
 from nas.budget import Ledger
 from nas.data import Dataset, default_recipe, open_dataset
+from nas.devices import Wanted
 from nas.halving import make_stopper
 from nas.lease import Lease, Report, Speed
 from nas.plan import default_settings
-from nas.ray_backend import RayBackend, Wanted
+from nas.ray_backend import RayBackend
 from nas.record import DIRECTIONS, METRICS, Record, sqlite_url
 from nas.session import Session
 from nas.study import Study
@@ -126,7 +127,7 @@ def run_ours(folder: Path, num_trials: int) -> float:
         speed=Speed(base=1e-6, per_gmac=1e-3),
         num_images={"train": info.num_images["train"], "val": info.num_images["val"], "test": 0},
         num_workers=1,
-        checkpoints=folder / "checkpoints",
+        checkpoints=str(folder / "checkpoints"),
         on_drop=lambda _home: None,
         stopper=make_stopper(study, space),
     )
