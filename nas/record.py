@@ -214,7 +214,8 @@ class Record:
             user_attrs=attrs,
         )
         trial_id = self._storage.create_new_trial(self._study_id, template_trial=frozen)
-        trial = self._read(self._storage.get_trial(trial_id), {})
+        frozen.number = self._storage.get_trial_number_from_id(trial_id)  # all else is as it was handed over
+        trial = self._read(frozen, {})
         self.trials.append(trial)
         return trial
 
