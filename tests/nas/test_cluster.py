@@ -1,5 +1,6 @@
 """Searches on clusters of several nodes, all of this machine: nodes are lost and join, and so is the head."""
 
+import random
 import re
 import secrets
 import socket
@@ -123,6 +124,36 @@ def test_a_node_that_joins_is_used_and_a_cluster_that_shrinks_loses_no_trial(clu
     assert most_at_once == 2
     check_whole(session, num_trials=6)
     assert {lease.end for lease in leases_of(session)} <= {"complete", "node lost"}
+
+
+@pytest.mark.timeout(1500)
+def test_nodes_lost_at_random_moments_change_nothing_in_the_end(cluster: Cluster, tmp_path: Path) -> None:
+    """Each lost node is replaced; the twin is a search on the same cluster that loses none."""
+    num_trials, num_losses = 12, 10
+    rng = random.Random(0)
+    twin = open_session(tmp_path / "twin", num_trials=num_trials)
+    carry_out(twin, cluster, tmp_path / "ray-twin")
+    session = open_session(tmp_path / "run", num_trials=num_trials)
+
+    def replace_node() -> None:
+        time.sleep(rng.uniform(0, 0.3))
+        [node] = cluster.worker_nodes
+        cluster.add_node(num_cpus=1)
+        cluster.remove_node(node, allow_graceful=False)
+
+    def after(num_epochs: int) -> Callable[[], bool]:
+        return lambda: sum(trial.num_epochs for trial in session.record) >= num_epochs
+
+    moments = sorted(rng.sample(range(1, num_trials * _EPOCHS - 1), num_losses))
+    carry_out(session, cluster, tmp_path / "ray", *(Event(after(moment), replace_node) for moment in moments))
+    check_whole(session, num_trials=num_trials)
+    ends = [lease.end for lease in leases_of(session)]
+    assert set(ends) == {"complete", "node lost"}
+    assert ends.count("node lost") >= num_losses / 2  # some go while nothing trains on them
+    assert [trial.architecture for trial in session.record] == [trial.architecture for trial in twin.record]
+    curves = [[[r.val_accuracy for r in trial.progress.curve] for trial in s.record] for s in (session, twin)]
+    assert curves[0] == curves[1]
+    assert [trial.number for trial in session.front] == [trial.number for trial in twin.front]
 
 
 class Head:
