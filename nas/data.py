@@ -8,6 +8,7 @@ B batch, C channels, H height, W width, N images of a split, K classes.
 """
 
 import hashlib
+import importlib
 import math
 import os
 import random
@@ -123,6 +124,10 @@ def register_dataset(
         resolution: Default side of the images in pixels.
         recipe: Default recipe.
         argument: What must follow the colon in a name, such as PATH; None where a name has no colon.
+
+    A dataset of one's own need not be in this file: in a module such as `flowers.loaders` that can be imported on every
+    node, registered under that module's `__name__`, it is known as `flowers.loaders`.
+
     Raises:
         ValueError: The kind is registered already.
     """
@@ -178,6 +183,8 @@ def open_dataset(name: str, *, resolution: int, num_workers: int = 0, bad_images
 def _find(name: str) -> tuple[_Kind, str]:
     """The entry of a name and what follows the colon."""
     kind, _, argument = name.partition(":")
+    if kind not in _REGISTRY and "." in kind and all(part.isidentifier() for part in kind.split(".")):
+        _import(kind)
     if kind not in _REGISTRY:
         raise DataError(unknown_name("dataset", kind, names()))
     entry = _REGISTRY[kind]
@@ -186,6 +193,20 @@ def _find(name: str) -> tuple[_Kind, str]:
     if entry.argument is not None and not argument:
         raise _wrong("dataset", f"must be given as {kind}:{entry.argument}", name)
     return entry, argument
+
+
+def _import(module: str) -> None:
+    """Import a module that registers a dataset under its own name.
+
+    Raises:
+        DataError: It cannot be imported here, or registers no such dataset.
+    """
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise _wrong("dataset", f"must be in a module that can be imported ({error})", module) from error
+    if module not in _REGISTRY:
+        raise _wrong("dataset", "must be registered by its module under __name__", module)
 
 
 def _train_batch_size(recipe: Recipe, num_images: int) -> int:

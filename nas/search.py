@@ -22,7 +22,8 @@ def search(
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what the budget buys, and end.")] = False,
     data: Annotated[
-        str | None, typer.Option(help="digits, or folder:PATH with train/ and val/.", show_default="digits")
+        str | None,
+        typer.Option(help="digits, folder:PATH with train/ and val/, or package.module.", show_default="digits"),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the run; an earlier one goes on.", show_default="SPACE-DATA")

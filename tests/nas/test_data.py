@@ -2,6 +2,7 @@
 
 import hashlib
 import multiprocessing
+import os
 import random
 import subprocess
 import sys
@@ -535,12 +536,42 @@ def test_a_split_or_a_class_without_a_readable_image_is_refused(tmp_path: Path) 
         ("folder:", r"^dataset: must be given as folder:PATH, got 'folder:'$"),
         ("folder", r"^dataset: must be given as folder:PATH, got 'folder'$"),
         ("folder:/no/such", r"^dataset: PATH of folder:PATH must be a folder, got '/no/such'$"),
+        ("no.such", r"^dataset: must be in a module that can be imported \(No module named 'no'\), got 'no.such'$"),
+        ("./pictures.d", r"^dataset: unknown name './pictures.d'; known, nearest first: .*folder:PATH"),
+        ("os.path", r"^dataset: must be registered by its module under __name__, got 'os.path'$"),
         (f"folder:{__file__}", r"^dataset: PATH of folder:PATH must be a folder, got '.*test_data.py'$"),
     ],
 )
 def test_a_wrong_name_is_refused(name: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         open_dataset(name, resolution=32)
+
+
+OWN_DATASET = """
+from dataclasses import replace
+from nas.data import Digits, default_recipe, register_dataset
+
+@register_dataset(__name__, resolution=16, recipe=default_recipe("digits"), argument="PAGE")
+class Scans(Digits):
+    def __init__(self, page, **options):
+        super().__init__("", **options)
+        self.info = replace(self.info, name=f"{__name__}:{page}")
+"""
+
+
+def test_a_dataset_of_ones_own_is_known_by_its_module(tmp_path: Path) -> None:
+    """In a process of its own, since a dataset stays registered."""
+    module = tmp_path / "scans" / "loaders.py"
+    module.parent.mkdir()
+    module.write_text(OWN_DATASET, encoding="utf-8")
+    code = """if True:
+        from nas import data
+        print(data.default_resolution("scans.loaders:7"))
+        print(data.open_dataset("scans.loaders:7", resolution=16).info.name)
+    """
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines() == ["16", "scans.loaders:7"]
 
 
 FULL = {"a": 2, "b": 2}
