@@ -183,6 +183,7 @@ class RayBackend:
                 verbose=0,
             ),
         )
+        logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists trials of its own that broke
         with _stop_on_interrupt(session), _session_errors(), room, self._demand():
             tuner.fit()
 
