@@ -2,7 +2,7 @@
 
 Command:   python -m benchmarks.overhead
 Hardware:  two CPU cores, one for the trials; no GPU
-Time:      about 12 minutes
+Time:      about 15 minutes
 Expected:  at most 0.1 s of ours for a warm trial; Ray Tune as it comes takes seconds, since each trial starts a worker
 
 All train models of one space on the digits with `nas.training.train`, one trial at a time, and ask a multi-objective
