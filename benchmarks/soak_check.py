@@ -22,8 +22,12 @@ def find_losses(run: Run, struck: Counter[str], *, spent: object, most_spent: fl
     wrong = [line for trial in record for line in _of_trial(trial, run.study.recipe.epochs)]
     digests = Counter(trial.architecture.digest for trial in record if trial.home == trial.number)
     wrong += [f"{digest} was tried {count} times" for digest, count in digests.items() if count > 1]
-    if [trial.number for trial in record] != list(range(len(record.trials))):
-        wrong.append(f"trials are missing among {[trial.number for trial in record]}")
+    numbers = {*record.discarded, *(trial.number for trial in record)}
+    missing = sorted(set(range(max(numbers, default=-1) + 1)) - numbers)
+    if missing:
+        wrong.append(f"trials are missing: {missing}")
+    if len(record.discarded) > struck[KILL_DRIVER]:
+        wrong.append(f"{len(record.discarded)} trials were half written, {struck[KILL_DRIVER]} drivers were killed")
     for reason, count in Counter(_cause(trial) for trial in record if trial.state is TrialState.FAILED).items():
         if count > struck[reason]:
             wrong.append(f"{count} trials failed by {reason}, which struck {struck[reason]} times")

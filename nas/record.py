@@ -176,14 +176,17 @@ class Record:
         self._study_id = self._storage.get_study_id_from_name(name)
         self._trial_ids: dict[int, int] = {}  # of Optuna's own, by trial number
         self.trials: list[TrialRecord] = []
+        self.discarded: list[int] = []  # trials that a killed driver had not finished writing down; they cost nothing
         notes = self._study.user_attrs
         for frozen in self._study.get_trials(deepcopy=False):
             if frozen.state is optuna.trial.TrialState.WAITING:
                 continue  # somebody queued it; the next suggestion takes it up
             if len(frozen.params) == len(space.choices):
                 self.trials.append(self._read(frozen, notes))
-            elif writes and frozen.state is optuna.trial.TrialState.RUNNING:
+            elif frozen.state is optuna.trial.TrialState.RUNNING and writes:
                 self._discard(frozen.number)
+            elif frozen.state is optuna.trial.TrialState.FAIL:
+                self.discarded.append(frozen.number)
 
     def __iter__(self) -> Iterator[TrialRecord]:
         return iter(self.trials)
@@ -290,10 +293,11 @@ class Record:
 
     @_writing()
     def _discard(self, number: int) -> None:
-        """End a trial that a killed driver had not finished writing down; nothing was spent on it."""
+        """End a trial that a killed driver had not finished writing down."""
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
         self._storage.set_trial_user_attr(trial_id, "reason", "the driver was killed while it began this trial")
         self._study.tell(number, state=optuna.trial.TrialState.FAIL)
+        self.discarded.append(number)
 
     def _read(self, frozen: optuna.trial.FrozenTrial, notes: dict[str, object]) -> TrialRecord:
         try:

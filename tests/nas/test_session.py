@@ -176,6 +176,7 @@ def test_a_trial_that_a_killed_driver_had_half_written_is_ended_and_changes_noth
     reopened = session_in(tmp_path / "half", study)
     assert len(reopened.record.trials) == 0
     assert states(tmp_path / "half") == [optuna.trial.TrialState.FAIL]
+    assert reopened.record.discarded == session_in(tmp_path / "half", study).record.discarded == [asked.number]
     untouched = session_in(tmp_path / "whole", study)
     assert next_lease(reopened).architecture == next_lease(untouched).architecture
 

@@ -59,7 +59,7 @@ def lose_a_worker(run: Run) -> None:
         (leave_running, "trial 3 is left running"),
         (stop, "trial 3 was stopped: None"),
         (try_twice, r"\w+ was tried 2 times"),
-        (lose, "trials are missing among"),
+        (lose, "trials are missing: "),
         (lose_an_epoch, r"trial 3 is complete with epochs \[2, 3\]"),
         (leave_a_lease_open, "trial 3 has leases"),
         (lose_a_worker, "1 leases lost their worker, 0 were killed"),
