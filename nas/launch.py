@@ -24,7 +24,7 @@ from nas.halving import make_stopper
 from nas.lease import Speed
 from nas.plan import Request, data_and_resolution, make_study
 from nas.progress import Progress, make_console, print_plan, print_summary
-from nas.ray_backend import RayBackend
+from nas.ray_backend import LEASE_SECONDS, RayBackend
 from nas.record import IN_MEMORY, check_storage, is_journal
 from nas.report import summarise, write_report
 from nas.run import Run, RunFolder, open_record, open_run
@@ -145,6 +145,7 @@ class _Search:
             checkpoints=folder.checkpoints,
             on_drop=folder.drop_checkpoints,
             stopper=make_stopper(study, space),
+            lease_seconds=LEASE_SECONDS * backend.devices.count,
         )
 
     def run(self, deadline_seconds: float | None) -> None:

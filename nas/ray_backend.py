@@ -41,6 +41,7 @@ from nas.study import StudyError
 from nas.training import TrainingError, evaluate, measure_training, train
 
 _WORKER_LOST = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError)
+LEASE_SECONDS = 0.3  # that a warm worker takes to begin and end a lease, at most; benchmarks/overhead.py measures it
 _OBJECT_STORE_BYTES = 200 * 1024**2  # leases and reports are small; nothing large travels
 _MOST_TRIALS = 10_000  # at a time, on any cluster
 _LOOK_EVERY = 1.0  # seconds between looks at the cluster

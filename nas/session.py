@@ -64,6 +64,7 @@ class Session:
         on_drop: Callable[[int], None],
         stopper: Stopper,
         first: Sequence[Architecture] = (),
+        lease_seconds: float = 0.0,
     ) -> None:
         """Take up the record where it stands; leases that a dead driver left open are closed and queued again.
 
@@ -75,6 +76,7 @@ class Session:
             on_drop: Told the home of each trial whose checkpoints nobody needs any more.
             stopper: Says which trials go no further than a rung.
             first: Architectures to try before the sampler is asked; those beyond the limits are left out.
+            lease_seconds: Device-seconds that a warm worker takes to begin and end a lease, beside its work.
         """
         self.study = study
         self.record = record
@@ -89,6 +91,7 @@ class Session:
         self._checkpoints = checkpoints
         self._on_drop = on_drop
         self.stopper = stopper
+        self._lease_seconds = lease_seconds
         self._open: dict[str, _Open] = {}
         self._stopping = False
         self._waiting = False  # nothing affordable until an open lease answers
@@ -376,7 +379,8 @@ class Session:
         return sum(self.expected_test_seconds(trial) for trial in (*self.to_test, *training))
 
     def _test_seconds(self, macs: int) -> float:
-        return self.speed.seconds_per_image(macs) * _EVAL_SHARE * self._num_images["test"] * self._correction
+        per_image = self.speed.seconds_per_image(macs) * _EVAL_SHARE * self._correction
+        return per_image * self._num_images["test"] + self._lease_seconds
 
     def _affordable(self, architecture: Architecture, num_done: int) -> bool:
         macs = count_cost(architecture).macs
@@ -386,7 +390,7 @@ class Session:
     def _affordable_macs(self) -> int:
         """The most MACs a model may have to be trained in full with what is free."""
         num_images = self._images_per_epoch * self.study.recipe.epochs + self._num_images["test"] * _EVAL_SHARE
-        per_image = (self.ledger.free - self._held_back) / (num_images * self._correction)
+        per_image = (self.ledger.free - self._held_back - self._lease_seconds) / (num_images * self._correction)
         if self.speed.per_gmac == 0:
             return 10**18 if per_image >= self.speed.base else 0
         return max(0, int((per_image - self.speed.base) / self.speed.per_gmac * 1e9))
