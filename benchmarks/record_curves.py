@@ -5,7 +5,7 @@ Hardware:  one CPU core for each process, no GPU
 Time:      about 50 minutes of one core
 Expected:  a row an architecture: its genes, its cost, processor seconds an epoch, validation accuracy after each epoch
 
-The table is what `python -m nas.simulator` replays. Architectures are drawn uniformly within the limits that a search
+The table is what `benchmarks/halving.py` replays. Architectures are drawn uniformly within the limits that a search
 on the digits has; the cheapest ones and the hand-designed ones come first. What stands in the table is not trained
 again, so a run that was cut short goes on. Seconds are the processor time of a process with one thread, start and
 evaluation included, which other work on the machine does not lengthen much.
@@ -27,7 +27,7 @@ import typer
 from rich.progress import track
 
 from metaformer import Architecture, count_cost
-from nas.data import default_recipe, open_dataset
+from nas.data import default_recipe, default_resolution, open_dataset
 from nas.lease import Lease
 from nas.plan import default_settings
 from nas.recipe import Recipe
@@ -45,7 +45,7 @@ def record(
     seed: Annotated[int, typer.Option(help="Which random architectures, and of each training.")] = 0,
 ) -> None:
     """Train random architectures of a space and write their learning curves."""
-    info = open_dataset(data, resolution=32 if data == "digits" else 224).info
+    info = open_dataset(data, resolution=default_resolution(data)).info
     fitted = get(space, default_settings(info))
     recipe = default_recipe(data).model_copy(update={"epochs": epochs})
     done = {row["digest"] for row in csv.DictReader(out.open(encoding="utf-8"))} if out.exists() else set()
