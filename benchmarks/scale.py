@@ -88,13 +88,14 @@ def simulate(num_devices: int, num_trials: int, minutes: float, folder: Path, co
     )
     with Progress(console=console) as progress:
         task = progress.add_task(f"{num_devices} devices", total=num_trials)
-        full = Simulated()
+        full: Simulated | None = None  # while there were trials to begin
         while simulator.step():
-            if session.num_suggested < num_trials:
+            if full is None and session.num_suggested >= num_trials:
                 full = simulator.snapshot()
             if simulator.result.num_events % 1000 == 0:
                 progress.update(task, completed=session.num_suggested)
     result = simulator.result
+    full = full or result
     size = sum(path.stat().st_size for path in folder.glob(f"{database.name}*"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return [

@@ -93,17 +93,9 @@ class Ledger:
 
     def __init__(self, seconds: float, *, spent: float = 0.0) -> None:
         self.total = seconds
-        self._closed = spent
+        self.spent = spent
+        self.reserved = 0.0  # what the open leases are expected to use yet
         self._open: dict[str, tuple[float, float]] = {}  # lease name: (charged, expected)
-
-    @property
-    def spent(self) -> float:
-        return self._closed + sum(charged for charged, _ in list(self._open.values()))
-
-    @property
-    def reserved(self) -> float:
-        """What the open leases are expected to use yet."""
-        return sum(max(0.0, expected - charged) for charged, expected in list(self._open.values()))
 
     @property
     def left(self) -> float:
@@ -120,14 +112,18 @@ class Ledger:
         if name in self._open:
             raise BudgetError(f"lease: must be opened once, got {name!r} again")
         self._open[name] = (0.0, expected)
+        self.reserved += max(0.0, expected)
 
     def charge(self, name: str, seconds: float) -> float:
         """Note that an open lease has used `seconds` in all by now; what it is charged, which never falls."""
-        charged, expected = self._open[name]
-        charged = max(charged, seconds)
+        before, expected = self._open[name]
+        charged = max(before, seconds)
         self._open[name] = (charged, expected)
+        self.spent += charged - before
+        self.reserved += max(0.0, expected - charged) - max(0.0, expected - before)
         return charged
 
     def close(self, name: str) -> None:
         """End a lease; what it used stays spent, the rest of its reservation is free."""
-        self._closed += self._open.pop(name)[0]
+        charged, expected = self._open.pop(name)
+        self.reserved = self.reserved - max(0.0, expected - charged) if self._open else 0.0

@@ -47,8 +47,9 @@ class Speed(Spec):
     base: NonNegativeFloat
     per_gmac: NonNegativeFloat
 
-    def seconds_per_image(self, macs: int) -> float:
-        return self.base + self.per_gmac * macs / 1e9
+    def seconds_per_image(self, macs: int, *, num_models: int = 1) -> float:
+        """Of a model of so many MACs, or of several that have them together."""
+        return self.base * num_models + self.per_gmac * macs / 1e9
 
 
 class Measured(Spec):

@@ -93,6 +93,7 @@ class Session:
         self.stopper = stopper
         self._lease_seconds = lease_seconds
         self._open: dict[str, _Open] = {}
+        self._num_training, self._training_macs = 0, 0  # of the open leases that train
         self._stopping = False
         self._waiting = False  # nothing affordable until an open lease answers
         self._test_tried: set[int] = set()
@@ -137,7 +138,7 @@ class Session:
         trial = self._next_trial()
         if trial is not None:
             return self._lease(trial)
-        if not any(out.lease.task == "train" for out in self._open.values()):  # the front is final
+        if not self._num_training:  # the front is final
             for trial in self.to_test:
                 if trial.number not in self._test_tried and self.expected_test_seconds(trial) <= self.ledger.free:
                     return self._test_lease(trial)
@@ -360,6 +361,9 @@ class Session:
         self.ledger.open(lease.name, expected=expected)
         self._open[lease.name] = _Open(lease, trial, is_warm=self._num_leases >= self.num_workers)
         self._num_leases += 1
+        if lease.task == "train":
+            self._num_training += 1
+            self._training_macs += trial.macs
 
     # ------------------------------------------------------------------ money
 
@@ -375,12 +379,14 @@ class Session:
     @property
     def _held_back(self) -> float:
         """Device-seconds kept for evaluating on test: the front, the references, and what may come to be of them."""
-        training = [out.trial for out in self._open.values() if out.lease.task == "train"]
-        return sum(self.expected_test_seconds(trial) for trial in (*self.to_test, *training))
+        to_test = self.to_test
+        macs = self._training_macs + sum(trial.macs for trial in to_test)
+        return self._test_seconds(macs, num_models=self._num_training + len(to_test))
 
-    def _test_seconds(self, macs: int) -> float:
-        per_image = self.speed.seconds_per_image(macs) * _EVAL_SHARE * self._correction
-        return per_image * self._num_images["test"] + self._lease_seconds
+    def _test_seconds(self, macs: int, *, num_models: int = 1) -> float:
+        """Device-seconds that evaluating models of so many MACs together on the test split should take."""
+        per_image = self.speed.seconds_per_image(macs, num_models=num_models) * _EVAL_SHARE * self._correction
+        return per_image * self._num_images["test"] + self._lease_seconds * num_models
 
     def _affordable(self, architecture: Architecture, num_done: int) -> bool:
         macs = count_cost(architecture).macs
@@ -453,6 +459,9 @@ class Session:
         self._charge(out, device_seconds)
         if out.lease.task == "test":
             self.record.add_overhead(device_seconds)
+        else:
+            self._num_training -= 1
+            self._training_macs -= out.trial.macs
         self.ledger.close(name)
         del self._open[name]
         return out
