@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from nas.pareto import HypervolumeScale, Objectives, ranks
 from nas.record import TrialRecord
@@ -23,6 +24,8 @@ _FEWEST = 4  # trials at a rung, or trained to the end, below which none is stop
 _MOST = 256  # trials at a rung that one is compared with, the newest
 _NEAREST = 12  # trials trained to the end, of like accuracy at the rung, that foretell a trial's end
 _QUANTILE = 0.1  # of the part of the error that is left at the end: how well it may go yet
+_Floats = npt.NDArray[np.float64]
+_Foretell = Callable[[_Floats], _Floats]  # accuracies of n trials to accuracies
 
 
 def rungs(epochs: int, *, first: int, factor: int = FACTOR) -> tuple[int, ...]:
@@ -111,28 +114,27 @@ class HypervolumeStopper(Stopper):
         foretell = self._foretelling(trial, rung)
         if foretell is None:
             return None
-        others = self._others(trial, rung)
-        own, *gains = self._gains([trial.home, *others], rung, front, foretell)
+        [own] = self._gains([trial.home], rung, front, foretell)
         if own <= 0:
-            accuracy = foretell(self._at[rung][trial.home][0])
+            [accuracy] = foretell(np.array([self._at[rung][trial.home][0]]))
             return f"at epoch {rung} even an accuracy of {accuracy:.2%} would add nothing to the front"
-        num_better = sum(gain > own for gain in gains)
+        others = self._others(trial, rung)
+        num_better = sum(gain > own for gain in self._gains(others, rung, front, foretell))
         if num_better < (len(others) + 1) / FACTOR:
             return None
         return f"at epoch {rung} {num_better} of {len(others)} others could add more hypervolume to the front"
 
-    def _gains(
-        self, homes: list[int], rung: int, front: Sequence[TrialRecord], foretell: Callable[[float], float]
-    ) -> list[float]:
+    def _gains(self, homes: list[int], rung: int, front: Sequence[TrialRecord], foretell: _Foretell) -> list[float]:
         """What each trial may add to the front of the others."""
         places = {member.home: index for index, member in enumerate(front)}
         reached = [self._at[rung][home] for home in homes]
-        ends = [(foretell(accuracy), params, macs) for accuracy, params, macs in reached]
+        accuracies = foretell(np.array([accuracy for accuracy, _, _ in reached]))
+        ends = [(float(end), params, macs) for end, (_, params, macs) in zip(accuracies, reached, strict=True)]
         members = [member.objectives for member in front]
         return self._scale.gains(members, ends, replacing=[places.get(home) for home in homes])
 
-    def _foretelling(self, trial: TrialRecord, rung: int) -> Callable[[float], float] | None:
-        """From the accuracy at a rung to one that may be reached at the end; None while too little is known."""
+    def _foretelling(self, trial: TrialRecord, rung: int) -> _Foretell | None:
+        """From accuracies at a rung to those that may be reached at the end; None while too little is known."""
         ends, at_rung = self._at[self.epochs], self._at[rung]
         known = self._others(trial, self.epochs)
         if len(known) < _FEWEST:
@@ -140,10 +142,12 @@ class HypervolumeStopper(Stopper):
         then = np.array([1 - at_rung[home][0] for home in known])
         left = np.array([1 - ends[home][0] for home in known]) / np.maximum(then, 1e-9)
 
-        def foretell(accuracy: float) -> float:
-            nearest = np.argsort(np.abs(then - (1 - accuracy)), kind="stable")[:_NEAREST]
-            part = np.sort(left[nearest])[int(_QUANTILE * len(nearest))]
-            return float(1 - (1 - accuracy) * part)
+        def foretell(accuracies: _Floats) -> _Floats:
+            distances = np.abs(then - (1 - accuracies)[:, None])
+            nearest = np.argsort(distances, axis=1, kind="stable")[:, :_NEAREST]
+            part = np.sort(left[nearest], axis=1)[:, int(_QUANTILE * nearest.shape[1])]
+            ends: _Floats = 1 - (1 - accuracies) * part
+            return ends
 
         return foretell
 

@@ -79,7 +79,11 @@ class HypervolumeScale:
             if left_out is not None:
                 used[left_out] = 1.0
                 before = float(measure(used))
-            used[-1] = self._in_cube(point)
+            added = self._in_cube(point)
+            if (used <= added).all(axis=1).any():
+                found.append(0.0)  # one of them is no worse in anything
+                continue
+            used[-1] = added
             found.append(float(measure(used)) - before)
         return found
 
