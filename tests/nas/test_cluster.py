@@ -23,7 +23,7 @@ from nas.session import Session
 from tests.nas.programs import QUICK, Program, epochs_of_running, kill_session, read_study
 from tests.nas.runs import make_study, open_folder
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.xdist_group("ray")
 
 _PATIENCE = 100  # seconds until a head that does not answer is given up
 _POLL = 0.02  # seconds between looks at a session
@@ -107,6 +107,7 @@ def test_a_trial_whose_node_is_lost_goes_on_from_its_checkpoint_on_another(clust
     assert lost.progress.leases[0].device_seconds > 0
 
 
+@pytest.mark.slow
 def test_a_node_that_joins_is_used_and_a_cluster_that_shrinks_loses_no_trial(cluster: Cluster, tmp_path: Path) -> None:
     session = open_session(tmp_path / "run", num_trials=6)
     most_at_once = 0
@@ -126,10 +127,11 @@ def test_a_node_that_joins_is_used_and_a_cluster_that_shrinks_loses_no_trial(clu
     assert {lease.end for lease in leases_of(session)} <= {"complete", "node lost"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_nodes_lost_at_random_moments_change_nothing_in_the_end(cluster: Cluster, tmp_path: Path) -> None:
     """Each lost node is replaced; the twin is a search on the same cluster that loses none."""
-    num_trials, num_losses = 12, 10
+    num_trials, num_losses = 12, 20
     rng = random.Random(0)
     twin = open_session(tmp_path / "twin", num_trials=num_trials)
     carry_out(twin, cluster, tmp_path / "ray-twin")
@@ -199,6 +201,7 @@ def free_port() -> int:
         return port
 
 
+@pytest.mark.slow
 def test_a_lost_head_ends_the_program_in_one_line_and_the_same_command_goes_on_on_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

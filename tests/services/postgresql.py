@@ -21,11 +21,35 @@ _INSTALLED = Path("/usr/lib/postgresql")
 _PATIENCE = 60  # seconds until a server that does not answer is given up
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
-    """A server that runs."""
+    """A server that can be stopped and started again, on the same port with what it holds."""
 
+    programs: Path
+    folder: Path
     port: int
+    account: str | None  # that it runs under; None: the one of the tests
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Return when it answers."""
+        where = ["-D", self.folder / "data", "-k", self.folder, "-h", "127.0.0.1", "-p", str(self.port)]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.programs / "postgres", *where], user=self.account, cwd=self.folder, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + _PATIENCE
+        while not self.is_ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"PostgreSQL does not start: {(self.folder / 'log').read_text(encoding='utf-8')}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End it with clients connected, too."""
+        if self.process:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(timeout=_PATIENCE)
+            self.process = None
 
     def new_database(self) -> str:
         """The name of an empty database."""
@@ -70,18 +94,12 @@ def running_server() -> Iterator[Server]:
             check=True,
             capture_output=True,
         )
-        server = Server(_free_port())
-        where = ["-D", data, "-k", folder, "-h", "127.0.0.1", "-p", str(server.port)]
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [programs / "postgres", *where], user=account, cwd=folder, stdout=log, stderr=log
-            )
+        server = Server(programs, folder, _free_port(), account)
         try:
-            _wait(process, server, folder / "log")
+            server.start()
             yield server
         finally:
-            process.send_signal(signal.SIGINT)  # with clients connected, too
-            process.wait(timeout=_PATIENCE)
+            server.stop()
     finally:
         shutil.rmtree(folder)
 
@@ -116,11 +134,3 @@ def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
         return port
-
-
-def _wait(process: subprocess.Popen[bytes], server: Server, log: Path) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while not server.is_ready():
-        if process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"PostgreSQL does not start: {log.read_text(encoding='utf-8')}")
-        time.sleep(0.1)

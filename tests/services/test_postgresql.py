@@ -183,3 +183,28 @@ def test_a_password_that_is_wrong_or_missing_is_refused_in_one_line_that_does_no
     assert re.fullmatch(r"error: storage: must be a database that can be opened, got '.*' \(.*\)\n", outcome.err)
     assert "secret" not in outcome.err + outcome.out
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_database_that_goes_away_ends_the_program_in_one_line_and_the_same_command_goes_on(
+    server: Server, tmp_path: Path
+) -> None:
+    url = server.url(server.new_database())
+    command = (*COMMAND, "--max-trials", 4, "--storage", url, "--name", "lost", "--runs", tmp_path)
+    with Program(*command, logs=tmp_path / "logs-1") as program:
+        program.wait_until(lambda: num_complete(url) >= 1)
+        server.stop()
+        try:
+            outcome = program.wait()
+        finally:
+            server.start()
+    said = "storage: must be writable and have room, got '.*'; the same command goes on when it has"
+    assert re.fullmatch(f"error: {said}\n", outcome.err), outcome.err
+    assert outcome.code == 2
+    before = study_in(url, name_of(tmp_path / "lost"))
+    outcome = run_program(*command, logs=tmp_path / "logs-2")
+    assert outcome.code == 0, outcome.err
+    after = study_in(url, name_of(tmp_path / "lost"))
+    assert [trial.state.name for trial in after.trials] == ["COMPLETE"] * 4
+    num_ended = sum(trial.state.name == "COMPLETE" for trial in before.trials)
+    assert 1 <= num_ended < 4
+    assert after.results[:num_ended] == before.results[:num_ended]
