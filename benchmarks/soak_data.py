@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.soak_check import MEMORY, MEMORY_OF_STEP, NAN, SLOW_DISK
-from nas.data import Batch, Digits, Split, default_recipe, register_dataset
+from nas.data import Batch, Split, default_recipe, register_dataset
+from nas.digits import Digits
 from nas.recipe import BadImages, Recipe
 
 SLOW_SECONDS = 5.0

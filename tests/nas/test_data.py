@@ -21,6 +21,7 @@ from torch import Tensor
 
 from nas import data
 from nas.data import Batch, DataError, Dataset, Split, open_dataset
+from nas.image_folder import Folder
 from nas.recipe import Augmentation, BadImages, Recipe
 from tests.nas.images import write_folder, write_image
 
@@ -451,7 +452,7 @@ def spoilt(tmp_path: Path) -> tuple[Path, Path]:
 def split_of(root: Path, name: str) -> tuple[Split, int]:
     """The split that an image of a folder is in, and its place there."""
     dataset = open_dataset(f"folder:{root}", resolution=8)
-    assert isinstance(dataset, data.Folder)
+    assert isinstance(dataset, Folder)
     [found] = [
         (split, files.paths_N.tolist().index(name.encode()))
         for split, files in dataset._files.items()
@@ -549,7 +550,8 @@ def test_a_wrong_name_is_refused(name: str, message: str) -> None:
 
 OWN_DATASET = """
 from dataclasses import replace
-from nas.data import Digits, default_recipe, register_dataset
+from nas.data import default_recipe, register_dataset
+from nas.digits import Digits
 
 @register_dataset(__name__, resolution=16, recipe=default_recipe("digits"), argument="PAGE")
 class Scans(Digits):
