@@ -80,16 +80,16 @@ def launch(
     backend = RayBackend(info, wanted=wanted, address=ray_address, scratch=scratch)
     console.print("starting workers …", style="dim")
     with _room_needed(folder.path), backend:
+        around = _Around(folder, backend, budget, info, console)
         measured = None if folder.study_file.exists() else _measure(study, backend, console)
         if plan_only:
-            search = _preview(study, folder, backend, budget, info, console, measured)
-            search.show_plan(as_json)
+            _preview(study, around, measured).show_plan(as_json)
             return
         _make_folder(folder.path)
         with folder.lock(), _shared(study) as hold:
             shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed; under the lock, so of no live one
             replace_text(folder.study_file, study.to_yaml())
-            search = _Search(study, folder, backend, budget, info, console, measured)
+            search = _Search(study, around, measured)
             if hold is not None:
                 hold.on_lost = search.give_up
             try:
@@ -108,44 +108,39 @@ class _Costs(NamedTuple):
     spent: float  # device-seconds that measuring took
 
 
+class _Around(NamedTuple):
+    """What a search works with, beside its study."""
+
+    folder: RunFolder
+    backend: RayBackend
+    budget: Budget
+    info: DataInfo
+    console: Console
+
+
 class _Search:
     """One driver's work on one study."""
 
-    def __init__(
-        self,
-        study: Study,
-        folder: RunFolder,
-        backend: RayBackend,
-        budget: Budget,
-        info: DataInfo,
-        console: Console,
-        measured: _Costs | None,
-        *,
-        spent: float = 0.0,
-    ) -> None:
-        self._folder = folder
-        self._backend = backend
-        self._budget = budget
-        self._info = info
-        self._console = console
+    def __init__(self, study: Study, around: _Around, measured: _Costs | None, *, spent: float = 0.0) -> None:
+        self._folder, self._backend, self._budget, self._info, self._console = around
         space = study.make_space()
-        self._record = open_record(study, folder, space, writes=True)
-        self._run = Run(folder, study, space, self._record)
-        num_images = {str(split): number for split, number in info.num_images.items()}
+        self._record = open_record(study, self._folder, space, writes=True)
+        self._run = Run(self._folder, study, space, self._record)
+        num_images = {str(split): number for split, number in self._info.num_images.items()}
         self._record.note("num_images", num_images)
         speed = self._speed(measured)
         self._session = Session(
             study,
             self._record,
-            Ledger(budget.seconds, spent=spent + self._record.spent_seconds),
+            Ledger(self._budget.seconds, spent=spent + self._record.spent_seconds),
             space=space,
             speed=speed,
             num_images=num_images,
-            num_workers=backend.num_workers,
-            checkpoints=folder.checkpoints,
-            on_drop=folder.drop_checkpoints,
+            num_workers=self._backend.num_workers,
+            checkpoints=self._folder.checkpoints,
+            on_drop=self._folder.drop_checkpoints,
             stopper=make_stopper(study, space),
-            lease_seconds=LEASE_SECONDS * backend.devices.count,
+            lease_seconds=LEASE_SECONDS * self._backend.devices.count,
         )
 
     def run(self, deadline_seconds: float | None) -> None:
@@ -221,20 +216,12 @@ def _measure(study: Study, backend: RayBackend, console: Console) -> _Costs:
     return _Costs(speed, max(step.peak_bytes for step in measured), spent)
 
 
-def _preview(
-    study: Study,
-    folder: RunFolder,
-    backend: RayBackend,
-    budget: Budget,
-    info: DataInfo,
-    console: Console,
-    measured: _Costs | None,
-) -> _Search:
+def _preview(study: Study, around: _Around, measured: _Costs | None) -> _Search:
     """The search as it would go on from where the run stands, on a record that ends with this process."""
     spent = 0.0
     references = study.references
-    if folder.study_file.exists():
-        earlier = open_run(folder.path)
+    if around.folder.study_file.exists():
+        earlier = open_run(around.folder.path)
         spent = earlier.record.spent_seconds
         tried = {trial.architecture.digest for trial in earlier.record}
         known = earlier.space.references()
@@ -243,7 +230,7 @@ def _preview(
         if noted is not None and isinstance(peak_bytes, int):
             measured = _Costs(Speed.model_validate(noted), peak_bytes, 0.0)
     copy = study.model_copy(update={"storage": IN_MEMORY, "references": references})
-    return _Search(copy, folder, backend, budget, info, console, measured, spent=spent)
+    return _Search(copy, around, measured, spent=spent)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import math
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +35,7 @@ from nas.data import DataError, DataInfo, Dataset, open_dataset
 from nas.devices import Devices, Node, Wanted, share_out
 from nas.lease import Lease, Measured, Report
 from nas.recipe import BadImages, Recipe
+from nas.room import Room, check_answers
 from nas.session import Decision, Session
 from nas.study import StudyError
 from nas.training import TrainingError, evaluate, measure_training, train
@@ -44,8 +44,6 @@ _WORKER_LOST = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryErr
 LEASE_SECONDS = 0.3  # that a warm worker takes to begin and end a lease, at most; benchmarks/overhead.py measures it
 _OBJECT_STORE_BYTES = 200 * 1024**2  # leases and reports are small; nothing large travels
 _MOST_TRIALS = 10_000  # at a time, on any cluster
-_LOOK_EVERY = 1.0  # seconds between looks at the cluster
-_HEAD_PATIENCE = 30.0  # seconds without an answer of the head; ray itself breaks the program off after 60
 _SETTINGS_OF_TUNE = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the first Ctrl-C lets running trials report; Tune's own would cut them off
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study on disk is the only record
@@ -105,7 +103,7 @@ class RayBackend:
         os.environ.update(_SETTINGS_OF_TUNE)
         local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
         try:
-            _check_answers(self._address)
+            check_answers(self._address)
             ray.init(
                 address=self._address or "local",
                 log_to_driver=False,
@@ -162,7 +160,7 @@ class RayBackend:
             StudyError: The study cannot be written.
             OSError: Nor can the scratch folder.
         """
-        room = _Room(self._count_slots, head=ray.get_runtime_context().gcs_address, num_slots=self.num_workers)
+        room = Room(self._count_slots, head=ray.get_runtime_context().gcs_address, num_slots=self.num_workers)
         adapter = _Adapter(session, num_devices=self.devices.count, room=room, on_event=on_event)
         param_space = {"data": self._data.model_dump(), "devices": self.devices.model_dump()}
         tuner = tune.Tuner(
@@ -285,53 +283,10 @@ class _TrialWorker(tune.Trainable):
         return result | {"left_out": sorted(new)}
 
 
-class _Room:
-    """For how many trials at a time the cluster has room while it runs; nodes come and go. A context manager.
-
-    Where the head stops answering nothing can be saved any more but the record, and that is on disk: the program ends
-    before ray breaks it off, with a line that says why.
-    """
-
-    def __init__(self, count: Callable[[], int], *, head: str, num_slots: int) -> None:
-        self.num_slots = num_slots
-        self._count = count
-        self._head = head
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        last_answer = time.monotonic()
-        while not self._ended.wait(_LOOK_EVERY):
-            try:
-                _check_answers(self._head)
-                self.num_slots = self._count()
-                last_answer = time.monotonic()
-            except OSError:
-                self.num_slots = 0  # what is lost now is tried again once the head is back
-            if time.monotonic() - last_answer > _HEAD_PATIENCE:
-                self._give_up()
-
-    def _give_up(self) -> None:
-        sys.stderr.write(
-            f"error: ray_address: head {self._head} must keep answering, got nothing for {_HEAD_PATIENCE:.0f} s; "
-            "the record is whole, and the same command on a running cluster goes on\n"
-        )
-        sys.stderr.flush()
-        os._exit(2)  # ray's calls never return now, those that would end it neither
-
-
 class _Adapter:
     """Which lease each of Tune's trials carries out and since when, and the session's answers to them."""
 
-    def __init__(self, session: Session, *, num_devices: float, room: _Room, on_event: Callable[[], None]) -> None:
+    def __init__(self, session: Session, *, num_devices: float, room: Room, on_event: Callable[[], None]) -> None:
         self.session = session
         self._num_devices = num_devices
         self._room = room
@@ -430,15 +385,6 @@ class _LeaseScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: object, trial: Trial) -> None:
         self._adapter.broke(trial.trial_id, _error_of(trial))
-
-
-def _check_answers(address: str | None) -> None:
-    """Do nothing where something answers at `host:port`; ray itself would try for minutes."""
-    if address and "://" in address:
-        raise ValueError("ray's client cannot carry a search; run it on a machine of the cluster")
-    host, _, port = (address or "").rpartition(":")
-    if host:
-        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _one_line(error: Exception) -> str:

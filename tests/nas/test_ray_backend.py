@@ -7,9 +7,10 @@ import pytest
 from nas.data import DataError, DataInfo, open_dataset
 from nas.devices import Devices, Wanted
 from nas.lease import WEIGHTS, Lease, Report
-from nas.ray_backend import Data, RayBackend, _Adapter, _Room, _TrialWorker
+from nas.ray_backend import Data, RayBackend, _Adapter, _TrialWorker
 from nas.recipe import Augmentation, Recipe
 from nas.record import TrialState
+from nas.room import Room
 from nas.session import Decision
 from nas.study import StudyError
 from tests.nas.images import write_folder
@@ -49,7 +50,7 @@ def test_what_ended_a_lease_ends_the_trial_or_the_search_or_neither(
     tmp_path: Path, result: dict[str, str], state: TrialState, problem: str | None
 ) -> None:
     session = open_folder(tmp_path, make_study())[1]
-    room = _Room(lambda: 1, head="nowhere", num_slots=1)
+    room = Room(lambda: 1, head="nowhere", num_slots=1)
     adapter = _Adapter(session, num_devices=1, room=room, on_event=lambda: None)
     assert adapter.begin("of tune") is not None
     assert adapter.result("of tune", {**result, "left_out": ["b.jpg"]}) is Decision.STOP

@@ -280,7 +280,7 @@ def test_a_plan_says_what_the_budget_buys_and_writes_nothing(search: Search, run
     assert [rung["epochs"] for rung in plan["rungs"]] == [1, 3, 6]
     assert plan["most_macs"] == 800_000
     spent = plan["reference_seconds"] + plan["rungs"][0]["num_trials"] * plan["seconds_per_trial"]
-    assert 7000 < spent <= 7200
+    assert 6000 < spent <= 7200  # what measuring took is charged, and no part of a trial is planned
     assert f"about {plan['rungs'][0]['num_trials']} trials of " in outcome.err
     assert not runs.exists()
 
