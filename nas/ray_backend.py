@@ -50,6 +50,7 @@ _SETTINGS_OF_TUNE = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # failures are recorded with their reason
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a box even where it is told to be silent
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # at Ray's 15 a trial beside other programs all but stands still, and is charged for it
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default, and no warning about it
 }
 

@@ -31,8 +31,9 @@ _EPOCHS = 12
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A head that trains nothing, and one node of one core."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # or the tests beside these take all the time there is
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     cluster.add_node(num_cpus=1)
     yield cluster
@@ -207,6 +208,7 @@ def test_a_lost_head_ends_the_program_in_one_line_and_the_same_command_goes_on_o
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")  # a head that is given by its address is asked with a token only then
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     runs = tmp_path / "runs"
     command = (*QUICK, "--epochs", 12, "--references", "none", "--budget", "900cpu-seconds", "--max-trials", 2)
     command = (*command, "--runs", runs, "--name", "lost")

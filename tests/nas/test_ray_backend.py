@@ -1,8 +1,10 @@
 """That a cluster, or data, that is not there is named."""
 
+import os
 from pathlib import Path
 
 import pytest
+import ray
 
 from nas.data import DataError, DataInfo, open_dataset
 from nas.devices import Devices, Wanted
@@ -30,6 +32,13 @@ def test_a_cluster_that_cannot_be_used_is_refused_in_one_line(info: DataInfo, ad
     backend = RayBackend(info, wanted=Wanted(kind="cpu"), address=address, scratch=Path("nowhere"))
     with pytest.raises(StudyError, match=f"ray_address: must be a running cluster, got '{address}' .*{reason}"):
         backend.__enter__()
+
+
+@pytest.mark.xdist_group("ray")
+def test_a_worker_yields_to_other_programs_no_more_than_the_driver(info: DataInfo, tmp_path: Path) -> None:
+    with RayBackend(info, wanted=Wanted(kind="cpu", workers=1), address=None, scratch=tmp_path):
+        niceness = ray.get(ray.remote(num_cpus=0)(lambda: os.nice(0)).remote())
+    assert niceness == os.nice(0)
 
 
 def test_a_node_with_other_data_is_refused(info: DataInfo) -> None:
