@@ -219,6 +219,7 @@ def train_batch_size(recipe: Recipe, num_images: int) -> int:
 
 
 def mixes(recipe: Recipe) -> bool:
+    """Whether images are mixed, by Mixup or CutMix, so that labels are soft."""
     return recipe.augmentation.mixup > 0 or recipe.augmentation.cutmix > 0
 
 
