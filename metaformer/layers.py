@@ -103,7 +103,7 @@ class SquaredReLU(nn.Module):
 class Gelu(nn.Module):
     """The exact GELU (erf), of a map in channels-last memory as a view that is contiguous: so oneDNN's kernel takes it.
 
-    On CPU (torch 2.15) the other one takes 1.1 to 1.4 times as long in float32 and twice as long in bfloat16.
+    On CPU (torch 2.15) the other one is slower, most of all in bfloat16.
     """
 
     def forward(self, x: Tensor) -> Tensor:

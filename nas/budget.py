@@ -120,10 +120,14 @@ class Ledger:
         charged = max(before, seconds)
         self._open[name] = (charged, expected)
         self.spent += charged - before
-        self.reserved += max(0.0, expected - charged) - max(0.0, expected - before)
+        self._release(max(0.0, expected - before) - max(0.0, expected - charged))
         return charged
 
     def close(self, name: str) -> None:
         """End a lease; what it used stays spent, the rest of its reservation is free."""
         charged, expected = self._open.pop(name)
-        self.reserved = self.reserved - max(0.0, expected - charged) if self._open else 0.0
+        self._release(max(0.0, expected - charged))
+
+    def _release(self, seconds: float) -> None:
+        """Take from what is reserved; nothing of it is left to rounding where no lease is open."""
+        self.reserved = max(0.0, self.reserved - seconds) if self._open else 0.0

@@ -146,8 +146,8 @@ class HypervolumeStopper(Stopper):
             distances = np.abs(then - (1 - accuracies)[:, None])
             nearest = np.argsort(distances, axis=1, kind="stable")[:, :_NEAREST]
             part = np.sort(left[nearest], axis=1)[:, int(_QUANTILE * nearest.shape[1])]
-            ends: _Floats = 1 - (1 - accuracies) * part
-            return ends
+            reached: _Floats = 1 - (1 - accuracies) * part
+            return reached
 
         return foretell
 
