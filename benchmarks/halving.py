@@ -19,19 +19,20 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from nas.budget import Ledger
-from nas.data import default_recipe, open_dataset
-from nas.halving import make_stopper, names
-from nas.lease import Speed
-from nas.pareto import HypervolumeScale
-from nas.plan import default_settings
-from nas.record import IN_MEMORY, Record, TrialState
-from nas.session import Session
-from nas.simulator import CurveTable, Simulator
-from nas.study import Study
-from search_spaces.space import SearchSpace, get
+from nas.execution.simulator import CurveTable, Simulator
+from nas.record.record import Record
+from nas.record.storage import IN_MEMORY
+from nas.record.trials import TrialState
+from nas.session.pareto import HypervolumeScale
+from nas.session.session import Place, Session, open_session
+from nas.session.stoppers import names
+from nas.study.lease import Speed
+from nas.study.study import Study
+from search_spaces.space import SearchSpace
 
-TABLE = Path(__file__).parents[1] / "studies" / "curves" / "digits_hybrid_stages.csv"
+STUDIES = Path(__file__).parents[1] / "studies"
+TABLE = STUDIES / "curves" / "digits_hybrid_stages.csv"
+STUDY = STUDIES / "digits_hybrid_stages.yaml"  # by whose recipe the table was recorded
 
 
 class Replayed(NamedTuple):
@@ -44,40 +45,31 @@ class Replayed(NamedTuple):
     num_complete: int
 
 
-def study_of_table(table: CurveTable, space: SearchSpace) -> Study:
-    """A study of the digits without early stopping that tries as many architectures as the table has."""
-    info = open_dataset("digits", resolution=space.settings.resolution).info
-    return Study(
-        space=space.name,
-        settings=space.settings,
-        data=info.name,
-        data_fingerprint=info.fingerprint,
-        recipe=default_recipe(info.name).model_copy(update={"epochs": table.num_epochs}),
-        references=(),
-        sampler="random",
-        seed=0,
-        stopper="none",
-        budget="1000cpu-days",
-        max_trials=len(table.architectures),
-    )
+def study_of_table(table: CurveTable) -> Study:
+    """The recorded study without early stopping and references, with a trial for each architecture of the table."""
+    recorded = Study.from_file(STUDY)
+    changes = {
+        "recipe": recorded.recipe.model_copy(update={"epochs": table.num_epochs}),
+        "references": (),
+        "sampler": "random",
+        "stopper": "none",
+        "budget": "1000cpu-days",
+        "max_trials": len(table.architectures),
+    }
+    return recorded.model_copy(update=changes)
 
 
 def replay(table: CurveTable, space: SearchSpace, study: Study, order: list[int], *, num_devices: int) -> Session:
     """The session after it has tried every architecture of the table."""
-    session = Session(
-        study,
-        Record(IN_MEMORY, space, writes=True),
-        Ledger(1e12),
-        space=space,
+    place = Place(
         speed=Speed(base=1e-6, per_gmac=1e-3),
         num_images={"train": 1079, "val": 359, "test": 359},
         num_workers=num_devices,
         checkpoints="nowhere",
-        on_drop=lambda _home: None,
-        stopper=make_stopper(study, space),
-        first=[table.architectures[i] for i in order],
     )
-    Simulator(session, table, num_devices=num_devices).run()
+    first = [table.architectures[i] for i in order]
+    session = open_session(study, Record(IN_MEMORY, space, study.goals, writes=True), place, first=first)
+    Simulator(table, num_devices=num_devices).run(session)
     return session
 
 
@@ -88,9 +80,9 @@ def compare(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Replay searches with and without early stopping and print what they cost and find."""
-    space = get("hybrid_stages", default_settings(open_dataset("digits", resolution=32).info))
+    space = Study.from_file(STUDY).make_space()
     curves = CurveTable(table, space)
-    base = study_of_table(curves, space)
+    base = study_of_table(curves)
     results: dict[str, list[Replayed]] = {name: [] for name in names()}
     for seed in track(range(orders), console=Console(stderr=True), description="orders"):
         order = random.Random(seed).sample(range(len(curves.architectures)), len(curves.architectures))
@@ -104,9 +96,8 @@ def compare(
 
 
 def _compare(session: Session, full: Session, space: SearchSpace) -> Replayed:
-    scale = HypervolumeScale.of(space)
     cheapest = min(full.front, key=lambda trial: trial.params)
-    alone = scale.hypervolume([cheapest.objectives])
+    alone = HypervolumeScale.of(space, full.objectives).hypervolume([full.objectives.values(cheapest)])
     members = {trial.architecture.digest for trial in full.front}
     kept = {trial.architecture.digest for trial in session.front}
     return Replayed(

@@ -5,10 +5,10 @@ Hardware:  two CPU cores, one for the trials; no GPU
 Time:      about 15 minutes
 Expected:  at most 0.1 s of ours for a warm trial; Ray Tune as it comes takes seconds, since each trial starts a worker
 
-All train models of one space on the digits with `nas.training.train`, one trial at a time, and ask a multi-objective
-TPE for each. The worker takes the time of every epoch; what passes between the last epoch of a trial and that of the
-next, less the epochs, is the overhead of a warm trial. That of the first trial counts from the moment at which the
-search is started on a cluster that is up: the start of the worker and its imports are in it.
+All train models of one space on the digits with `nas.training.loop.train`, one trial at a time, and ask a multi-
+objective TPE for each. The worker takes the time of every epoch; what passes between the last epoch of a trial and
+that of the next, less the epochs, is the overhead of a warm trial. That of the first trial counts from the moment at
+which the search is started on a cluster that is up: the start of the worker and its imports are in it.
 
 `ours` is the real backend, session and SQLite record. `tune` is a function and OptunaSearch with nothing else set;
 `tune-reuse` is the fastest that Ray Tune offers, a class that keeps its worker and its data (`reuse_actors`). Each
@@ -36,25 +36,25 @@ from rich.console import Console
 from rich.table import Table
 
 from metaformer.cost import count_cost
-from nas import ray_backend
-from nas.budget import Ledger
 from nas.data import Dataset, default_recipe, open_dataset
-from nas.devices import Wanted
-from nas.halving import make_stopper
-from nas.lease import Lease, Report, Speed
-from nas.plan import default_settings
-from nas.ray_backend import RayBackend
-from nas.record import DIRECTIONS, METRICS, Record, sqlite_url
-from nas.session import Session
-from nas.study import Study
-from nas.training import train
+from nas.execution import ray_backend
+from nas.execution.devices import Wanted
+from nas.execution.ray_backend import RayBackend
+from nas.make_study import default_settings
+from nas.record.record import Record
+from nas.record.storage import sqlite_url
+from nas.session.session import Place, open_session
+from nas.study.lease import OUTCOME, EpochDone, Lease, Report, Speed
+from nas.study.objectives import DEFAULT, choose
+from nas.study.study import Study
+from nas.training.loop import train
 from search_spaces.space import SearchSpace, get
 
 TARGET_SECONDS = 0.1
 RESOLUTION = 16
 RECIPE = default_recipe("digits").model_copy(update={"epochs": 2, "batch_size": 256})
 _EPOCHS_FILE = "OVERHEAD_EPOCHS_FILE"  # environment of the workers: where they write down their epochs
-_MODES = [{"maximize": "max", "minimize": "min"}[direction] for direction in DIRECTIONS]
+_GOALS = choose(DEFAULT)
 
 
 class Epoch(NamedTuple):
@@ -85,21 +85,31 @@ def timed(lease: Lease, dataset: Dataset, *, device: torch.device) -> Iterator[R
         report = next(reports, None)
         if report is None:
             return
-        with Path(os.environ[_EPOCHS_FILE]).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(Epoch(lease.folder, start, time.monotonic())) + "\n")
+        write_epoch(Epoch(lease.folder, start, time.monotonic()))
         yield report
+
+
+def write_epoch(epoch: "Epoch") -> None:
+    with Path(os.environ[_EPOCHS_FILE]).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(epoch) + "\n")
 
 
 # ---------------------------------------------------------------------- ours
 
 
-class TimedWorker(ray_backend._TrialWorker):
+class TimedWorker(ray_backend.TrialWorker):
     """The backend's worker, with the time of each epoch written down."""
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        super().reset_config(new_config)
-        self._reports = timed(self._lease, self._dataset, device=self._device)
-        return True
+        self._folder = Lease.model_validate_json(new_config["lease"]).folder
+        return super().reset_config(new_config)
+
+    def step(self) -> dict[str, Any]:
+        start = time.monotonic()
+        result = super().step()
+        if isinstance(OUTCOME.validate_json(result["outcome"]), EpochDone):
+            write_epoch(Epoch(self._folder, start, time.monotonic()))
+        return result
 
 
 def run_ours(folder: Path, num_trials: int) -> float:
@@ -119,19 +129,14 @@ def run_ours(folder: Path, num_trials: int) -> float:
         budget="1cpu-days",
         max_trials=num_trials,
     )
-    session = Session(
-        study,
-        Record(sqlite_url(folder / "study.db"), space, writes=True),
-        Ledger(1e6),
-        space=space,
+    place = Place(
         speed=Speed(base=1e-6, per_gmac=1e-3),
         num_images={"train": info.num_images["train"], "val": info.num_images["val"], "test": 0},
         num_workers=1,
         checkpoints=str(folder / "checkpoints"),
-        on_drop=lambda _home: None,
-        stopper=make_stopper(study, space),
     )
-    ray_backend._TrialWorker = TimedWorker  # type: ignore[misc]
+    session = open_session(study, Record(sqlite_url(folder / "study.db"), space, study.goals, writes=True), place)
+    ray_backend.TrialWorker = TimedWorker  # type: ignore[misc]
     wanted = Wanted(kind="cpu", cpus=1, workers=1)
     with RayBackend(info, wanted=wanted, address=None, scratch=folder / "scratch") as backend:
         start = time.monotonic()
@@ -182,7 +187,10 @@ def run_theirs(folder: Path, num_trials: int, *, reuse: bool) -> float:
         tune.with_resources(TrainClass if reuse else train_function, {"cpu": 1}),
         param_space={**space, "folder": str(folder / "checkpoints")},
         tune_config=tune.TuneConfig(
-            search_alg=OptunaSearch(metric=METRICS, mode=_MODES),
+            search_alg=OptunaSearch(
+                metric=[objective.metric for objective in _GOALS],
+                mode=["max" if objective.is_maximised else "min" for objective in _GOALS],
+            ),
             num_samples=num_trials,
             max_concurrent_trials=1,
             reuse_actors=reuse,

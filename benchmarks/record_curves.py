@@ -27,33 +27,34 @@ import typer
 from rich.progress import track
 
 from metaformer import Architecture, count_cost
-from nas.data import default_recipe, default_resolution, open_dataset
-from nas.lease import Lease
-from nas.plan import default_settings
-from nas.recipe import Recipe
-from nas.training import train
-from search_spaces.space import SearchSpace, get
+from nas.data import open_dataset
+from nas.study.lease import Lease
+from nas.study.recipe import Recipe
+from nas.study.study import Study
+from nas.training.loop import train
+from search_spaces.space import SearchSpace
+
+STUDY = Path(__file__).parents[1] / "studies" / "digits_hybrid_stages.yaml"
 
 
 def record(
     out: Annotated[Path, typer.Argument(help="CSV file; rows are added to one that exists.")],
-    space: Annotated[str, typer.Option(help="Search space by name.")] = "hybrid_stages",
-    data: Annotated[str, typer.Option(help="Dataset by name.")] = "digits",
+    study: Annotated[Path, typer.Option(help="Study file: its space, data and recipe.")] = STUDY,
     number: Annotated[int, typer.Option(help="Architectures in all.")] = 168,
     epochs: Annotated[int, typer.Option(help="Epochs of each.")] = 16,
     processes: Annotated[int, typer.Option(help="Architectures at a time.")] = 1,
     seed: Annotated[int, typer.Option(help="Which random architectures, and of each training.")] = 0,
 ) -> None:
     """Train random architectures of a space and write their learning curves."""
-    info = open_dataset(data, resolution=default_resolution(data)).info
-    fitted = get(space, default_settings(info))
-    recipe = default_recipe(data).model_copy(update={"epochs": epochs})
+    recorded = Study.from_file(study)
+    data, resolution, fitted = recorded.data, recorded.settings.resolution, recorded.make_space()
+    recipe = recorded.recipe.model_copy(update={"epochs": epochs})
     done = {row["digest"] for row in csv.DictReader(out.open(encoding="utf-8"))} if out.exists() else set()
     wanted = [arch for arch in _architectures(fitted, number, seed) if arch.digest not in done]
     out.parent.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         futures = {
-            pool.submit(_train, arch.model_dump_json(), recipe.model_dump_json(), data, info.resolution, seed): arch
+            pool.submit(_train, arch.model_dump_json(), recipe.model_dump_json(), data, resolution, seed): arch
             for arch in wanted
         }
         for future in track(as_completed(futures), total=len(futures), description="architectures"):

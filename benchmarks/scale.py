@@ -24,14 +24,13 @@ from rich.table import Table
 
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
-from nas.budget import Ledger
-from nas.halving import make_stopper
-from nas.lease import Speed
-from nas.recipe import Recipe
-from nas.record import Record, sqlite_url
-from nas.session import Session
-from nas.simulator import Curve, Simulated, Simulator
-from nas.study import Study
+from nas.execution.simulator import Curve, Simulated, Simulator
+from nas.record.record import Record
+from nas.record.storage import sqlite_url
+from nas.session.session import Place, open_session
+from nas.study.lease import Speed
+from nas.study.recipe import Recipe
+from nas.study.study import Study
 from search_spaces.space import SpaceSettings
 
 EPOCHS = 32
@@ -71,30 +70,25 @@ def simulate(num_devices: int, num_trials: int, minutes: float, folder: Path, co
     space = study.make_space()
     database = folder / f"{num_devices}.db"
     images_per_epoch = IMAGES["train"] + IMAGES["val"] / 3
-    session = Session(
-        study,
-        Record(sqlite_url(database), space, writes=True),
-        Ledger(1e15),
-        space=space,
+    place = Place(
         speed=Speed(base=0.2 * minutes * 60 / images_per_epoch, per_gmac=0.4 * minutes * 60 / images_per_epoch),
         num_images=IMAGES,
         num_workers=num_devices,
         checkpoints=str(folder),
-        on_drop=lambda _home: None,
-        stopper=make_stopper(study, space),
     )
-    simulator = Simulator(
-        session, GrowingWithCost(minutes), num_devices=num_devices, driver_takes_time=True, keeps_history=False
-    )
+    session = open_session(study, Record(sqlite_url(database), space, study.goals, writes=True), place)
+    simulation = Simulator(
+        GrowingWithCost(minutes), num_devices=num_devices, driver_takes_time=True, keeps_history=False
+    ).begin(session)
     with Progress(console=console) as progress:
         task = progress.add_task(f"{num_devices} devices", total=num_trials)
         full: Simulated | None = None  # while there were trials to begin
-        while simulator.step():
-            if full is None and session.num_suggested >= num_trials:
-                full = simulator.snapshot()
-            if simulator.result.num_events % 1000 == 0:
-                progress.update(task, completed=session.num_suggested)
-    result = simulator.result
+        while simulation.step():
+            if full is None and session.queue.num_suggested >= num_trials:
+                full = simulation.snapshot()
+            if simulation.result.num_events % 1000 == 0:
+                progress.update(task, completed=session.queue.num_suggested)
+    result = simulation.result
     full = full or result
     size = sum(path.stat().st_size for path in folder.glob(f"{database.name}*"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

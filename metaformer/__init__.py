@@ -13,8 +13,8 @@ from metaformer.errors import ArchitectureError, CheckpointError
 
 if TYPE_CHECKING:
     from metaformer.checkpoints import load
-    from metaformer.mixers import register_mixer
-    from metaformer.model import MetaFormer, build
+    from metaformer.network.mixers import register_mixer
+    from metaformer.network.model import MetaFormer, build
 
 __all__ = [
     "Architecture",
@@ -30,10 +30,10 @@ __all__ = [
 ]
 
 _NEEDS_TORCH = {
-    "MetaFormer": "metaformer.model",
-    "build": "metaformer.model",
+    "MetaFormer": "metaformer.network.model",
+    "build": "metaformer.network.model",
     "load": "metaformer.checkpoints",
-    "register_mixer": "metaformer.mixers",
+    "register_mixer": "metaformer.network.mixers",
 }
 
 

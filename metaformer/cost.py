@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from metaformer.architecture import Architecture
-from metaformer.parts import PartCost, TokenMap, activation_cost
 from metaformer.specs import Stage
+from metaformer.specs.parts import PartCost, TokenMap, activation_cost
 
 
 @dataclass(frozen=True)

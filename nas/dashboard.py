@@ -73,8 +73,8 @@ def dashboard(
         raise UserError('dashboard: needs a package that is not here: pip install "metaformer-nas[dashboard]"')
     from optuna_dashboard import wsgi
 
-    from nas.record import open_storage
-    from nas.run import open_run
+    from nas.record.run_folder import open_run
+    from nas.record.storage import open_storage
 
     storage = open_storage(open_run(cli.run_path(run)).record.url)
     with make_dashboard(read_only(wsgi(storage)), host, port) as server:

@@ -1,10 +1,12 @@
 """Carries a search through: check, measure, plan, run, evaluate, report."""
 
 import json
+import logging
 import shutil
 import sys
 import threading
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,26 +15,32 @@ from uuid import uuid4
 
 from rich.console import Console
 
-from nas.budget import Budget, Ledger, parse_duration
-from nas.checkpoint_files import NO_ROOM, check_place
 from nas.data import DataInfo, open_dataset
-from nas.devices import Wanted
-from nas.driver import Hold, hold_study
-from nas.export import replace_text
-from nas.forecast import fit_speed, forecast, representative
-from nas.halving import make_stopper
-from nas.lease import Speed
-from nas.plan import Request, data_and_resolution, make_study
-from nas.progress import Progress, make_console, print_plan, print_summary
-from nas.ray_backend import LEASE_SECONDS, RayBackend
-from nas.record import IN_MEMORY, check_storage, is_journal
-from nas.report import summarise, write_report
-from nas.run import Run, RunFolder, open_record, open_run
-from nas.session import Session
-from nas.study import Study, StudyError, read_mapping
+from nas.execution.backend import Backend
+from nas.execution.devices import Wanted
+from nas.execution.ray_backend import RayBackend
+from nas.make_study import Images, find_images, make_study
+from nas.record.atomic import replace_text
+from nas.record.lock import StudyLock, lock_study
+from nas.record.notes import EventKind, Notes
+from nas.record.record import Record
+from nas.record.run_folder import Run, RunFolder, open_record, open_run
+from nas.record.run_log import log_to
+from nas.record.storage import IN_MEMORY, check_storage, is_journal
+from nas.results.baselines import is_small, simple_classifiers
+from nas.results.console import ProgressView, make_console, print_plan, print_summary
+from nas.results.report_files import summarise, write_report
+from nas.session.forecast import fit_speed, forecast, representative
+from nas.session.session import Place, Session, open_session
+from nas.study.budget import Budget, parse_duration
+from nas.study.lease import Speed, Step
+from nas.study.request import Request
+from nas.study.study import MAY_CHANGE, Study, StudyError, read_mapping
+from nas.training.checkpoints import NO_ROOM, check_place
 
-_SPEED, _PEAK_BYTES = "speed", "peak_bytes"  # noted in the study
+_LOG = logging.getLogger(__name__)
 _MOST_NAMES = 10  # of images, in a line
+_BELOW, _ABOVE = 2.0, 4.0  # how far a measured objective's bounds lie beyond what a few architectures had
 
 
 def launch(
@@ -57,9 +65,9 @@ def launch(
     seconds = parse_duration("deadline", deadline) if deadline else None
     if request.extend:
         request = _extended(request, RunFolder(runs / (name or _default_name(request.space, request.data))))
-    fields = read_mapping(request.study) if request.study else {}
-    data_name, resolution = data_and_resolution(request, fields)
-    info = open_dataset(data_name, resolution=resolution).info
+    fields = _known_fields(request, RunFolder(runs / (name or _default_name(request.space, request.data))))
+    images = find_images(request, fields)
+    info = open_dataset(images.data, resolution=images.resolution).info
     study = make_study(request, fields, info)
     folder = RunFolder(runs / (name or _default_name(study.space, study.data)), study.checkpoints)
     study = _named_in_storage(study, folder)
@@ -80,18 +88,18 @@ def launch(
     backend = RayBackend(info, wanted=wanted, address=ray_address, scratch=scratch)
     console.print("starting workers …", style="dim")
     with _room_needed(folder.path), backend:
-        around = _Around(folder, backend, budget, info, console)
+        around = _Around(folder, backend, budget, info, images, console)
         measured = None if folder.study_file.exists() else _measure(study, backend, console)
         if plan_only:
             _preview(study, around, measured).show_plan(as_json)
             return
         _make_folder(folder.path)
-        with folder.lock(), _shared(study) as hold:
+        with folder.lock(), _shared(study) as lock, log_to(folder.log):
             shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed; under the lock, so of no live one
             replace_text(folder.study_file, study.to_yaml())
-            search = _Search(study, around, measured)
-            if hold is not None:
-                hold.on_lost = search.give_up
+            search = _open_search(study, around, measured)
+            if lock is not None:
+                lock.on_lost = search.give_up
             try:
                 search.run(seconds)
             finally:
@@ -100,11 +108,23 @@ def launch(
         search.report(as_json)
 
 
+def _known_fields(request: Request, folder: RunFolder) -> dict[str, object]:
+    """The fields of the study file that was asked for, else of the run, which keeps the defaults it began with."""
+    if request.study:
+        return read_mapping(request.study)
+    if not folder.study_file.exists():
+        return {}
+    fields = read_mapping(folder.study_file)
+    return {name: value for name, value in fields.items() if name not in MAY_CHANGE or name == "budget"}
+
+
 class _Costs(NamedTuple):
     """What training takes of a device, as measured."""
 
     speed: Speed
     peak_bytes: int  # of the architecture that takes the most memory
+    bounds: dict[str, tuple[float, float]]  # of the objectives that are measured
+    device: str | None  # that measured them
     spent: float  # device-seconds that measuring took
 
 
@@ -112,53 +132,50 @@ class _Around(NamedTuple):
     """What a search works with, beside its study."""
 
     folder: RunFolder
-    backend: RayBackend
+    backend: Backend
     budget: Budget
     info: DataInfo
+    images: Images
     console: Console
 
 
 class _Search:
     """One driver's work on one study."""
 
-    def __init__(self, study: Study, around: _Around, measured: _Costs | None, *, spent: float = 0.0) -> None:
-        self._folder, self._backend, self._budget, self._info, self._console = around
-        space = study.make_space()
-        self._record = open_record(study, self._folder, space, writes=True)
-        self._run = Run(self._folder, study, space, self._record)
-        num_images = {str(split): number for split, number in self._info.num_images.items()}
-        self._record.note("num_images", num_images)
-        speed = self._speed(measured)
-        self._session = Session(
-            study,
-            self._record,
-            Ledger(self._budget.seconds, spent=spent + self._record.spent_seconds),
-            space=space,
-            speed=speed,
-            num_images=num_images,
-            num_workers=self._backend.num_workers,
-            checkpoints=self._folder.checkpoints,
-            on_drop=self._folder.drop_checkpoints,
-            stopper=make_stopper(study, space),
-            lease_seconds=LEASE_SECONDS * self._backend.devices.count,
-        )
+    def __init__(self, run: Run, session: Session, around: _Around) -> None:
+        self._run, self._session, self._around = run, session, around
+        self._console = around.console
 
     def run(self, deadline_seconds: float | None) -> None:
         """Carry out leases until the session has no more, or the deadline has come."""
-        session, console = self._session, self._console
+        session = self._session
         self.show_plan()
-        progress = Progress(session, self._budget, console)
-        with progress.live(), _deadline(session, deadline_seconds):
-            self._backend.run(session, on_event=progress.on_event)
-        for note in [*session.notes, *_left_out_note(session.left_out)]:
-            console.print(note, style="yellow", markup=False)
+        _LOG.info("the search begins: %s on %s, %s", self._run.study.space, self._run.study.data, self._around.budget)
+        view = ProgressView(session, self._around.budget, self._console)
+        with view.live(), _deadline(session, deadline_seconds) as deadline_came:
+            self._around.backend.run(session, on_event=view.on_event)
+        if deadline_came.is_set():
+            text = "the deadline has come; the same command goes on"
+            session.events.append(self._run.record.add_event(EventKind.DEADLINE, text))
+        _LOG.info("the search ends: %d trials, %.0f device-seconds", len(self._run.record.trials), session.ledger.spent)
+        for event in session.events:
+            if event.kind is not EventKind.IMAGES_LEFT_OUT:
+                self._console.print(str(event), style="yellow", markup=False)
+        for line in _left_out_line(self._run.record.notes.images_left_out):
+            self._console.print(line, style="yellow", markup=False)
 
     def show_plan(self, as_json: bool = False) -> None:
         """Say what is about to happen."""
-        peak_bytes = self._record.noted(_PEAK_BYTES)
-        plan = forecast(self._session, peak_bytes=peak_bytes if isinstance(peak_bytes, int) else 0)
-        count = self._backend.devices.count
-        print_plan(self._console, self._session, plan, budget=self._budget, info=self._info, devices_per_trial=count)
+        around, session = self._around, self._session
+        plan = forecast(session, peak_bytes=self._run.record.notes.peak_bytes or 0)
+        print_plan(
+            self._console,
+            session,
+            plan,
+            budget=around.budget,
+            info=around.info,
+            devices_per_trial=around.backend.devices_per_trial,
+        )
         if as_json:
             sys.stdout.write(json.dumps(asdict(plan), indent=2) + "\n")
 
@@ -169,51 +186,83 @@ class _Search:
 
     def report(self, as_json: bool) -> None:
         """Write the report and say what came out."""
-        with self._folder.report_lock():
+        with self._run.folder.report_lock():
             write_report(self._run)
-        print_summary(self._console, self._session, self._folder, self._budget)
+        print_summary(self._console, self._session, self._run.folder, self._around.budget)
         if as_json:
             sys.stdout.write(json.dumps(summarise(self._run), indent=2) + "\n")
         if self._session.problem:
             raise StudyError(self._session.problem)
 
-    def _speed(self, measured: _Costs | None) -> Speed:
-        """Seconds per image on these devices, measured once a study, and what that took, charged."""
-        noted, peak_bytes = self._record.noted(_SPEED), self._record.noted(_PEAK_BYTES)
-        if noted is not None and isinstance(peak_bytes, int):
-            self._backend.pack(peak_bytes)
-            return Speed.model_validate(noted)
-        costs = measured or _measure(self._run.study, self._backend, self._console)
-        self._record.note(_SPEED, costs.speed.model_dump(mode="json"))
-        self._record.note(_PEAK_BYTES, costs.peak_bytes)
-        self._record.add_overhead(costs.spent)
-        self._backend.pack(costs.peak_bytes)
-        return costs.speed
+
+def _open_search(study: Study, around: _Around, measured: _Costs | None, *, spent: float = 0.0) -> _Search:
+    """A search that goes on where its record stands; what has not been measured yet is measured.
+
+    Args:
+        spent: Device-seconds that the record does not hold.
+    """
+    folder, backend = around.folder, around.backend
+    space = study.make_space()
+    record = open_record(study, folder, space, writes=True)
+    num_images = {str(split): number for split, number in around.info.num_images.items()}
+    record.note(num_images=num_images)
+    costs = _known_costs(record.notes)
+    if costs is None:
+        costs = measured or _measure(study, backend, around.console)
+        _note_costs(record, costs)
+    if not record.notes.baselines and is_small(around.info):
+        _note_baselines(study, record, around)
+    backend.pack(costs.peak_bytes)
+    place = Place(
+        speed=costs.speed,
+        num_images=num_images,
+        num_workers=backend.num_workers,
+        checkpoints=folder.checkpoints,
+        lease_seconds=backend.lease_seconds * backend.devices_per_trial,
+    )
+    session = open_session(study, record, place, on_drop=folder.drop_checkpoints, spent=spent)
+    return _Search(Run(folder, study, space, record), session, around)
 
 
-def _left_out_note(images: Collection[str]) -> list[str]:
-    """A line about images that could not be read, where there are any; the study's notes have all their names."""
-    if not images:
-        return []
-    shown = ", ".join(sorted(images)[:_MOST_NAMES]) + (", …" if len(images) > _MOST_NAMES else "")
-    number = "1 image" if len(images) == 1 else f"{len(images)} images"
-    return [f"{number} could not be read and took no part: {shown}"]
+def _note_baselines(study: Study, record: Record, around: _Around) -> None:
+    """Note what simple classifiers reach on the same pixels, and charge what that took of a CPU budget."""
+    start = time.monotonic()
+    dataset = open_dataset(study.data, resolution=study.settings.resolution, bad_images=study.bad_images)
+    record.note(baselines=simple_classifiers(dataset, study.recipe))
+    if around.budget.device == "cpu":
+        record.add_overhead(time.monotonic() - start)
 
 
-def _shared(study: Study) -> AbstractContextManager[Hold | None]:
-    """The study's row in a database that other drivers may reach; None where only its folder leads to it."""
-    if study.storage is None or study.storage_name is None or is_journal(study.storage):
-        return nullcontext()
-    return hold_study(study.storage, study.storage_name)
+def _known_costs(notes: Notes) -> _Costs | None:
+    """What was measured before, and has been charged."""
+    if notes.speed is None or notes.peak_bytes is None:
+        return None
+    return _Costs(notes.speed, notes.peak_bytes, notes.bounds, notes.device, spent=0.0)
 
 
-def _measure(study: Study, backend: RayBackend, console: Console) -> _Costs:
-    """What training takes of these devices."""
+def _note_costs(record: Record, costs: _Costs) -> None:
+    """Note what was measured, once a study, and charge what that took."""
+    record.note(speed=costs.speed.model_dump(), peak_bytes=costs.peak_bytes, bounds=costs.bounds, device=costs.device)
+    record.add_overhead(costs.spent)
+
+
+def _measure(study: Study, backend: Backend, console: Console) -> _Costs:
+    """What training takes of these devices, and between which bounds the measured objectives lie."""
     console.print("measuring the speed of a few architectures …", style="dim")
     archs = representative(study.make_space())
-    measured, spent = backend.measure(archs, study.recipe)
-    speed = fit_speed(archs, [step.seconds_per_image for step in measured])
-    return _Costs(speed, max(step.peak_bytes for step in measured), spent)
+    measured = [objective.name for objective in study.goals.measured]
+    steps, spent = backend.measure(archs, study.recipe, objectives=measured)
+    speed = fit_speed(archs, [step.seconds_per_image for step in steps])
+    values = [step.measurement.values for step in steps if step.measurement]
+    bounds = {
+        name: (min(value[name] for value in values) / _BELOW, max(value[name] for value in values) * _ABOVE)
+        for name in measured
+    }
+    return _Costs(speed, max(step.peak_bytes for step in steps), bounds, _device(steps), spent)
+
+
+def _device(steps: list[Step]) -> str | None:
+    return next((step.measurement.device for step in steps if step.measurement), None)
 
 
 def _preview(study: Study, around: _Around, measured: _Costs | None) -> _Search:
@@ -226,11 +275,25 @@ def _preview(study: Study, around: _Around, measured: _Costs | None) -> _Search:
         tried = {trial.architecture.digest for trial in earlier.record}
         known = earlier.space.references()
         references = tuple(name for name in references if known[name].digest not in tried)
-        noted, peak_bytes = earlier.record.noted(_SPEED), earlier.record.noted(_PEAK_BYTES)
-        if noted is not None and isinstance(peak_bytes, int):
-            measured = _Costs(Speed.model_validate(noted), peak_bytes, 0.0)
+        measured = _known_costs(earlier.record.notes) or measured
     copy = study.model_copy(update={"storage": IN_MEMORY, "references": references})
-    return _Search(copy, around, measured, spent=spent)
+    return _open_search(copy, around, measured, spent=spent)
+
+
+def _left_out_line(images: tuple[str, ...]) -> list[str]:
+    """A line about images that could not be read, where there are any; the study's notes have all their names."""
+    if not images:
+        return []
+    shown = ", ".join(images[:_MOST_NAMES]) + (", …" if len(images) > _MOST_NAMES else "")
+    number = "1 image" if len(images) == 1 else f"{len(images)} images"
+    return [f"{number} could not be read and took no part: {shown}"]
+
+
+def _shared(study: Study) -> AbstractContextManager[StudyLock | None]:
+    """The study's row in a database that other drivers may reach; None where only its folder leads to it."""
+    if study.storage is None or study.storage_name is None or is_journal(study.storage):
+        return nullcontext()
+    return lock_study(study.storage, study.storage_name)
 
 
 @contextmanager
@@ -247,11 +310,12 @@ def _room_needed(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _deadline(session: Session, seconds: float | None) -> Iterator[None]:
-    """Stop the session when so many seconds have passed, unless the block ends before."""
+def _deadline(session: Session, seconds: float | None) -> Iterator[threading.Event]:
+    """Stop the session when so many seconds have passed, unless the block ends before; the event says that it did."""
+    came = threading.Event()
 
     def come() -> None:
-        session.notes.append("the deadline has come; the same command goes on")
+        came.set()
         session.stop()
 
     timer = threading.Timer(seconds or 0.0, come)
@@ -259,7 +323,7 @@ def _deadline(session: Session, seconds: float | None) -> Iterator[None]:
     if seconds is not None:
         timer.start()
     try:
-        yield
+        yield came
     finally:
         timer.cancel()
 

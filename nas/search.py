@@ -46,7 +46,23 @@ def search(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.", show_default="by the data")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="by the data")] = None,
-    sampler: Annotated[str | None, typer.Option(help="tpe, nsga2 or random.", show_default="tpe")] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            help="accuracy and any of params, macs, latency, batch_latency and peak_memory, with commas.",
+            show_default="accuracy,params,macs",
+        ),
+    ] = None,
+    max_latency: Annotated[
+        str | None, typer.Option(help="Most time for one image, such as 3ms; slower models are not trained.")
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="The same for any measured objective: peak_memory=200MiB."),
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="tpe, nsga2, random or regularized_evolution.", show_default="tpe")
+    ] = None,
     stopper: Annotated[
         str | None,
         typer.Option(help="Early stopping: hypervolume, rank or none.", show_default="hypervolume"),
@@ -89,11 +105,13 @@ def search(
       python -m nas.search --space hybrid_stages --budget 6cpu-minutes
       python -m nas.search --space hybrid_stages --budget 64gpu-days --data folder:/data/imagenet --max-macs 1.9G
       python -m nas.search --space hybrid_stages --budget 64gpu-days --data folder:/data/imagenet --plan
+      python -m nas.search --space hybrid_stages --budget 2gpu-days --data folder:/data/imagenet \\
+          --objectives accuracy,latency --max-latency 3ms
       python -m nas.search --name hybrid_stages-imagenet --extend 8gpu-days --deadline 12h
       python -m nas.search --study runs/mine/study.yaml --name again --seed 1
     """
     from nas.launch import launch
-    from nas.plan import Request
+    from nas.study.request import Request, parse_limits
 
     request = Request(
         space=space,
@@ -106,6 +124,8 @@ def search(
         width_scale=width_scale,
         epochs=epochs,
         batch_size=batch_size,
+        objectives=objectives,
+        measured_limits=parse_limits(max_latency, limit or []),
         sampler=sampler,
         stopper=stopper,
         extend=extend,

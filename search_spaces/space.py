@@ -92,7 +92,8 @@ class SearchSpace(ABC):
     """Architectures as a fixed-length genome without conditional genes.
 
     Genes that do nothing in an architecture (the kernel size of an attention stage) have one canonical value:
-    `encode(decode(genes))` is the canonical form of `genes`.
+    `encode(decode(genes))` is the canonical form of `genes`. Whether a gene does anything depends on genes before it
+    in `choices` alone, so that the space can be walked without meeting an architecture twice.
     """
 
     name: str
@@ -123,13 +124,13 @@ class SearchSpace(ABC):
     def references(self) -> dict[str, Architecture]:
         """The papers' hand-designed models that the genes can express, by zoo name, fitted to the settings."""
 
-    def distinct_references(self, names: Iterable[str]) -> dict[str, Architecture]:
-        """The references of these names; those that are the same network here under one label, `name = name`."""
+    def distinct_references(self, names: Iterable[str]) -> dict[tuple[str, ...], Architecture]:
+        """The references of these names, each with all its names: several can be the same network here."""
         known = self.references()
         groups: dict[str, list[str]] = {}
         for name in names:
             groups.setdefault(known[name].digest, []).append(name)
-        return {" = ".join(group): known[group[0]] for group in groups.values()}
+        return {tuple(group): known[group[0]] for group in groups.values()}
 
     def suggest(self, trial: Suggester) -> Architecture:
         """The architecture that an Optuna trial chooses, gene by gene."""
@@ -174,14 +175,14 @@ class SearchSpace(ABC):
 
     def _find_smallest(self, cost_name: CostName) -> Architecture:
         genes: Genes = {choice.name: choice.values[0] for choice in self.choices}
-        best = self._cost(genes, cost_name)
+        best = self.cost_of(genes, cost_name)
         improved = True
         while improved:
             improved = False
             for choice in self.choices:
                 for value in choice.values:
                     candidate = {**genes, choice.name: value}
-                    cost = self._cost(candidate, cost_name)
+                    cost = self.cost_of(candidate, cost_name)
                     if cost < best:
                         genes, best, improved = candidate, cost, True
         return self.decode(genes)
@@ -193,12 +194,12 @@ class SearchSpace(ABC):
             return limit
         genes: Genes = {choice.name: choice.values[-1] for choice in self.choices}
         for choice in self.choices:
-            costs = {value: self._cost({**genes, choice.name: value}, cost_name) for value in choice.values}
+            costs = {value: self.cost_of({**genes, choice.name: value}, cost_name) for value in choice.values}
             genes[choice.name] = max(costs, key=costs.__getitem__)
-        return self._cost(genes, cost_name)
+        return self.cost_of(genes, cost_name)
 
     def check_limits(self) -> None:
-        """Do nothing where some architecture satisfies the limits.
+        """Check that some architecture satisfies the limits.
 
         Raises:
             SpaceError: None does; the message says how small the smallest is.
@@ -234,7 +235,8 @@ class SearchSpace(ABC):
                 numbers.extend(float(i == index) for i in range(len(choice.values)))
         return tuple(numbers)
 
-    def _cost(self, genes: Mapping[str, Gene], cost_name: CostName) -> int:
+    def cost_of(self, genes: Mapping[str, Gene], cost_name: CostName) -> int:
+        """One cost of the architecture of these genes."""
         cost = count_cost(self.decode(genes))
         return cost.params if cost_name == "params" else cost.macs
 

@@ -10,9 +10,9 @@ import typer
 import yaml
 from typer.main import get_command
 
-from nas.budget import Budget
 from nas.search import search
-from nas.storage import without_password
+from nas.study.budget import Budget
+from nas.study.database_url import without_password
 
 FOLDER = Path(__file__).parents[1] / "studies" / "cluster"
 CLUSTERS = ["ray-cluster.yaml", "on-premise.yaml"]

@@ -22,7 +22,7 @@ def loaded_by(code: str) -> set[str]:
     "code",
     [
         "import search_spaces",
-        "import nas.budget, nas.recipe, nas.study",
+        "import nas.study.budget, nas.study.recipe, nas.study.study",
         "import nas.search, nas.cli; sys.argv = ['search', '--help']; nas.cli.run(nas.search.search)",
     ],
 )
@@ -31,11 +31,11 @@ def test_writing_things_down_and_asking_for_help_load_nothing_heavy(code: str) -
 
 
 def test_the_session_loads_neither_torch_nor_ray() -> None:
-    assert loaded_by("import nas.session") & {"torch", "timm", "ray"} == set()
+    assert loaded_by("import nas.session.session") & {"torch", "timm", "ray"} == set()
 
 
 def test_training_and_data_load_no_more_than_a_bare_gpu_machine_has() -> None:
-    assert loaded_by("import nas.training, nas.data") == {"torch", "timm"}
+    assert loaded_by("import nas.training.loop, nas.data") == {"torch", "timm"}
 
 
 def test_the_public_names_of_the_spaces_are_chosen() -> None:

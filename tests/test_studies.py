@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from nas.data import open_dataset
-from nas.plan import Request, data_and_resolution, make_study
-from nas.study import read_mapping
+from nas.make_study import find_images, make_study
+from nas.study.request import Request
+from nas.study.study import read_mapping
 
 STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
 
@@ -27,6 +28,6 @@ def test_a_study_says_how_it_is_run_and_what_to_expect(path: Path) -> None:
 def test_a_study_of_embedded_data_is_complete(path: Path) -> None:
     request = Request(study=path)
     fields = read_mapping(path)
-    name, resolution = data_and_resolution(request, fields)
-    study = make_study(request, fields, open_dataset(name, resolution=resolution).info)
+    images = find_images(request, fields)
+    study = make_study(request, fields, open_dataset(images.data, resolution=images.resolution).info)
     assert study.model_dump(mode="json") == fields

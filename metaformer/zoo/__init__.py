@@ -1,6 +1,6 @@
 """The papers' models as values, one file per family.
 
-`published.csv` in the folder above holds what the papers measured, with the source of each figure.
+`published.csv` holds what the papers measured, with the source of each figure.
 """
 
 import csv
@@ -97,7 +97,7 @@ class Published:
 @cache
 def published() -> dict[str, Published]:
     """What the papers measured, for the models of this zoo."""
-    text = files("metaformer").joinpath("published.csv").read_text(encoding="utf-8")
+    text = files("metaformer.zoo").joinpath("published.csv").read_text(encoding="utf-8")
     return {row["name"]: _published(row) for row in csv.DictReader(text.splitlines()) if row["name"]}
 
 

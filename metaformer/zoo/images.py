@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from metaformer.architecture import Architecture
-from metaformer.parts import Spec
+from metaformer.specs.parts import Spec
 from metaformer.zoo import baselines, convmixer, isotropic, poolformer, pvt, t2t_vit
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

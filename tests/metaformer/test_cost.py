@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from metaformer import Architecture, ArchitectureError, build, count_cost, zoo
-from metaformer.layers import ChannelLayerNorm
+from metaformer.network.layers import ChannelLayerNorm
 from metaformer.specs import PartCost, RandomSpec, SpatialMlpSpec, TokenMap
 from tests.strategies import architectures
 
@@ -145,7 +145,7 @@ def published_figures() -> dict[str, str]:
 
     The row without channel MLP is left out: it was counted with the second norms, which our model does not have.
     """
-    text = files("metaformer").joinpath("published.csv").read_text(encoding="utf-8")
+    text = files("metaformer.zoo").joinpath("published.csv").read_text(encoding="utf-8")
     rows = {row["name"]: row["macs_fvcore_measured_G"] for row in csv.DictReader(text.splitlines()) if row["name"]}
     return {name: figure for name, figure in rows.items() if figure and name != "poolformer_s12_no_channel_mlp"}
 

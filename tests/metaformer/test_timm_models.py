@@ -21,8 +21,8 @@ from metaformer import Architecture, ArchitectureError, build, timm_models, zoo
 from metaformer.checkpoints import to_ours
 from metaformer.errors import CheckpointError, UserError
 from metaformer.specs import AttentionSpec, Head, PoolSpec, Stage, Stem
-from metaformer.timm_metaformer import TimmMetaFormer
-from tests.metaformer.timm_weights import pair_with_timm
+from metaformer.timm_models.network import TimmMetaFormer
+from tests.metaformer.checkpoints.timm_weights import pair_with_timm
 
 REGISTRY = """
 import timm

@@ -7,16 +7,15 @@ from pathlib import Path
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from metaformer.specs import Stem
-from nas.budget import Budget, Ledger
-from nas.halving import make_stopper
-from nas.lease import Report, Speed
-from nas.recipe import Recipe
-from nas.run import Run, RunFolder, open_record
-from nas.session import Decision, Session
-from nas.study import Study
+from nas.record.run_folder import Run, RunFolder, open_record
+from nas.session.session import Decision, Place, Session, open_session
+from nas.study.lease import Lease, Measurement, Report, Speed
+from nas.study.recipe import Recipe
+from nas.study.study import Study
 from search_spaces.space import Limits, SpaceSettings
 
 NUM_IMAGES = {"train": 1077, "val": 360, "test": 360}
+BOUNDS = (0.01, 100.0)  # of every measured objective
 FAILURE = "loss: must be finite, got <nan>"  # as text of a web page it has to be escaped
 _BONUS = {"pool": 0.0, "attention": 0.03, "spatial_mlp": 0.01, "dwconv": 0.02, "identity": -0.05}
 
@@ -61,19 +60,19 @@ def open_folder(path: Path, study: Study) -> tuple[Run, Session]:
     folder.study_file.write_text(study.to_yaml(), encoding="utf-8")
     space = study.make_space()
     record = open_record(study, folder, space, writes=True)
-    session = Session(
-        study,
-        record,
-        Ledger(Budget.parse(study.budget).seconds, spent=record.spent_seconds),
-        space=space,
-        speed=Speed(base=1e-4, per_gmac=0.05),
-        num_images=NUM_IMAGES,
-        num_workers=1,
-        checkpoints=folder.checkpoints,
-        on_drop=folder.drop_checkpoints,
-        stopper=make_stopper(study, space),
+    if study.goals.measured and not record.notes.bounds:
+        record.note(bounds={objective.name: BOUNDS for objective in study.goals.measured})
+    place = Place(
+        speed=Speed(base=1e-4, per_gmac=0.05), num_images=NUM_IMAGES, num_workers=1, checkpoints=folder.checkpoints
     )
+    session = open_session(study, record, place, on_drop=folder.drop_checkpoints)
     return Run(folder, study, space, record), session
+
+
+def made_up_measurement(lease: Lease) -> Measurement:
+    """Grows with MACs, in the unit of each objective that the lease asks for."""
+    macs = count_cost(lease.architecture).macs
+    return Measurement(values=dict.fromkeys(lease.measure, 0.1 + macs / 1000000.0), device="a made-up device")
 
 
 def fill(session: Session, *, fail_every: int = 7, seed: int = 0) -> None:
@@ -88,6 +87,11 @@ def fill(session: Session, *, fail_every: int = 7, seed: int = 0) -> None:
             continue
         num_leases += 1
         final = made_up[lease.trial] = made_up_accuracy(lease.architecture, rng)
+        if lease.measure:
+            measured = made_up_measurement(lease)
+            if session.measured(lease.name, measured, device_seconds=0.0) is Decision.STOP:
+                session.finish(lease.name, device_seconds=0.0)
+                continue
         seconds = session.expected_seconds(lease.architecture, epochs=lease.epochs)
         if num_leases % fail_every == 0:
             session.fail(lease.name, FAILURE, device_seconds=seconds / 10)
@@ -105,5 +109,5 @@ def make_run(path: Path, *, fail_every: int = 7, **changes: object) -> Run:
     """A run that came to its end; `changes` are of the study."""
     run, session = open_folder(path, make_study(**changes))
     fill(session, fail_every=fail_every)
-    run.record.note("num_images", NUM_IMAGES)
+    run.record.note(num_images=NUM_IMAGES)
     return run

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from metaformer.errors import ArchitectureError, UserError
-from nas.budget import BudgetError
 from nas.cli import one_line_errors, run_path
-from nas.study import StudyError
+from nas.study.budget import BudgetError
+from nas.study.study import StudyError
 from search_spaces.space import SpaceError
 
 

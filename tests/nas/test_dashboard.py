@@ -17,7 +17,7 @@ import pytest
 
 from metaformer.errors import UserError
 from nas import dashboard
-from nas.run import Run, open_run
+from nas.record.run_folder import Run, open_run
 from tests.nas.runs import make_run
 
 
@@ -68,7 +68,7 @@ def test_it_lists_the_study_with_its_trials(server: Server, run: Run) -> None:
     shown = {trial["number"]: (trial["state"], trial.get("values")) for trial in detail["trials"]}
     states = {"complete": "Complete", "failed": "Fail"}
     assert shown == {
-        trial.number: (states[trial.state], list(trial.objectives) if trial.state == "complete" else None)
+        trial.number: (states[trial.state], list(run.study.goals.values(trial)) if trial.state == "complete" else None)
         for trial in run.record
     }
 

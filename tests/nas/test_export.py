@@ -11,10 +11,11 @@ import torch
 
 import metaformer
 from metaformer.errors import UserError
-from nas.export import export, pick_trial
-from nas.lease import WEIGHTS
-from nas.record import TrialState
-from nas.run import Run
+from nas.export import export
+from nas.record.run_folder import Run
+from nas.record.trials import TrialState
+from nas.results.picks import architecture_text, pick_trial
+from nas.study.lease import WEIGHTS, Measurement, Report
 from tests.nas.runs import make_run, make_study, open_folder
 
 
@@ -54,17 +55,51 @@ def test_the_exported_file_says_where_it_comes_from(run: Run, tmp_path: Path) ->
     ]
 
 
-def test_best_is_the_highest_accuracy_and_of_equals_the_cheapest(run: Run) -> None:
-    best = pick_trial(run, "best")
+def test_best_is_the_highest_accuracy_and_of_equals_the_lowest_in_the_other_objectives(run: Run) -> None:
+    goals = run.study.goals
+    accuracy, params, macs = goals.values(pick_trial(run, "best"))
     for trial in run.record.complete:
-        assert (trial.objectives[0], -trial.macs, -trial.params) <= (best.objectives[0], -best.macs, -best.params)
+        other = goals.values(trial)
+        assert (-accuracy, params, macs) <= (-other[0], *other[1:])
 
 
-def test_the_knee_is_on_the_front(run: Run) -> None:
-    picked = pick_trial(run, "knee").objectives
+def test_best_asks_the_objectives_of_the_study_in_their_order(tmp_path: Path) -> None:
+    """Two trials of equal accuracy: one has the lower latency, the other has fewer parameters."""
+    picked = {}
+    for objectives in (("accuracy", "latency", "params"), ("params", "accuracy", "latency")):
+        run, _ = open_folder(tmp_path / objectives[0], make_study(objectives=objectives))
+        for name, latency in (("poolformer_s12", 2.0), ("poolformer_s24", 1.0)):
+            trial = run.record.start(run.space.references()[name], references=(name,))
+            trial.add_epoch(Report(epoch=3, val_accuracy=0.9, train_loss=1.0, checkpoint="3.pt"))
+            trial.add_measurement(Measurement(values={"latency": latency}, device="one"))
+            run.record.end(trial, "complete")
+        picked[objectives] = pick_trial(run, "best").reference
+    assert list(picked.values()) == ["poolformer_s24", "poolformer_s12"]
+
+
+@pytest.mark.parametrize(
+    "objectives", [("accuracy", "params", "macs"), ("accuracy", "latency")], ids=["usual", "measured"]
+)
+def test_the_knee_is_on_the_front(tmp_path: Path, objectives: tuple[str, ...]) -> None:
+    run = make_run(tmp_path / "run", max_trials=10, objectives=objectives)
+    goals = run.study.goals
+    picked = goals.values(pick_trial(run, "knee"))
     for trial in run.record.complete:
-        accuracy, params, macs = trial.objectives
-        assert (accuracy, params, macs) == picked or accuracy < picked[0] or params > picked[1] or macs > picked[2]
+        accuracy, *costs = goals.values(trial)
+        assert (
+            (accuracy, *costs) == picked
+            or accuracy < picked[0]
+            or any(cost > least for cost, least in zip(costs, picked[1:], strict=True))
+        )
+
+
+def test_the_text_of_an_architecture_says_what_was_measured(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", max_trials=1, objectives=("accuracy", "latency", "peak_memory"))
+    trial = run.record.trials[0]
+    lines = architecture_text(run.name, trial, file="arch.yaml").splitlines()
+    latency, memory = trial.measured["latency"], trial.measured["peak_memory"]
+    assert lines[3] == f"# latency {latency:.3g} ms, peak memory {memory:.3g} MiB on a made-up device"
+    assert lines[4].startswith("# build it: ")
 
 
 def test_a_trial_that_is_not_complete_is_exported_with_a_word_about_it(
@@ -122,7 +157,11 @@ def test_the_program_prints_json_and_writes_into_the_present_folder(run: Run, tm
     environment = {"PYTHONPATH": str(Path(metaformer.__file__).parents[1])}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     result, trial = json.loads(done.stdout), pick_trial(run, "best")
-    assert (result["trial"], result["val_accuracy"], result["params"]) == (trial.number, *trial.objectives[:2])
+    assert (result["trial"], result["val_accuracy"], result["params"]) == (
+        trial.number,
+        trial.val_accuracy,
+        trial.params,
+    )
     assert metaformer.Architecture.from_file(tmp_path / result["architecture"]) == trial.architecture
     assert not done.stderr
 

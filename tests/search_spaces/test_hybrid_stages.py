@@ -14,7 +14,7 @@ import search_spaces
 from metaformer import build, count_cost, zoo
 from metaformer.architecture import Architecture
 from metaformer.specs import AttentionSpec, Stem
-from nas.samplers import distribution
+from nas.session.proposers.optuna_samplers import distribution
 from search_spaces import Limits, SearchSpace, SpaceError, SpaceSettings
 from search_spaces.hybrid_stages import DEPTHS, RATIOS, REFERENCES, share_depth
 from search_spaces.space import Genes, register_space

@@ -1,0 +1,254 @@
+"""Token mixers: the modules behind the specs, in one registry.
+
+B batch, C channels, H height, W width, N = H * W tokens, M tokens of a smaller map, h heads, d channels of a
+head.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metaformer.errors import ArchitectureError, unknown_name
+from metaformer.network.layers import ChannelLayerNorm, init_linear, make_activation
+from metaformer.specs import (
+    AttentionSpec,
+    DepthwiseConvSpec,
+    IdentitySpec,
+    MixerSpec,
+    PoolSpec,
+    RandomSpec,
+    ReducedAttentionSpec,
+    SepConvSpec,
+    SpatialMlpSpec,
+    TokenMlpSpec,
+)
+
+Layout = Literal["BCHW", "BNC"]
+
+
+class _Entry(NamedTuple):
+    make: Callable[..., nn.Module]
+    layout: Layout
+
+
+_REGISTRY: dict[str, _Entry] = {}
+
+
+def register_mixer(kind: str, *, layout: Layout) -> Callable[[type[nn.Module]], type[nn.Module]]:
+    """Make a module class the mixer called `kind`; it is made as `cls(width, spec, side=...)`.
+
+    A spec class of that kind must exist (see `MixerSpec`): it holds the fields, the demands and the cost.
+
+    Raises:
+        ValueError: No spec is known by that name, or it already has a module.
+    """
+    if kind not in MixerSpec.known:
+        raise ValueError(f"mixer: must have a MixerSpec subclass of its kind, got {kind!r}")
+    if kind in _REGISTRY:
+        raise ValueError(f"mixer: must be registered once, got {kind!r} again")
+
+    def register(make: type[nn.Module]) -> type[nn.Module]:
+        _REGISTRY[kind] = _Entry(make, layout)
+        return make
+
+    return register
+
+
+def make_mixer(spec: MixerSpec, width: int, *, side: int) -> nn.Module:
+    """The mixer `spec` describes, for maps of `width` channels and `side` by `side` tokens; BCHW in, BCHW out.
+
+    Raises:
+        ArchitectureError: No module is registered for its kind.
+    """
+    if spec.kind not in _REGISTRY:
+        raise ArchitectureError(unknown_name("mixer", spec.kind, _REGISTRY))
+    entry = _REGISTRY[spec.kind]
+    mixer = entry.make(width, spec, side=side)
+    return OnTokens(mixer) if entry.layout == "BNC" else mixer
+
+
+class OnTokens(nn.Module):
+    """Runs a mixer of BNC tokens on a BCHW map."""
+
+    def __init__(self, mixer: nn.Module) -> None:
+        super().__init__()
+        self.mixer = mixer
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BNC = x_BCHW.flatten(2).transpose(1, 2)
+        return self.mixer(x_BNC).transpose(1, 2).unflatten(2, x_BCHW.shape[2:])
+
+
+def _has_slow_backward(x: Tensor) -> bool:
+    """Whether gradients would take longer in bfloat16 than in float32.
+
+    On CPU those of oneDNN's depthwise convolution do (torch 2.15: four times), and those of torch's fused attention.
+    """
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
+
+
+def convolve(conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
+    """A depthwise convolution, computed in the faster precision."""
+    if _has_slow_backward(x_BCHW):
+        with torch.autocast("cpu", enabled=False):
+            return conv(x_BCHW.float()).to(torch.get_autocast_dtype("cpu"))
+    return conv(x_BCHW)
+
+
+def attend(q_BhNd: Tensor, k_BhMd: Tensor, v_BhMd: Tensor) -> Tensor:
+    """Softmax attention, q's shape, in the faster precision."""
+    if _has_slow_backward(q_BhNd):
+        with torch.autocast("cpu", enabled=False):
+            return F.scaled_dot_product_attention(q_BhNd.float(), k_BhMd.float(), v_BhMd.float())
+    return F.scaled_dot_product_attention(q_BhNd, k_BhMd, v_BhMd)
+
+
+@register_mixer("pool", layout="BCHW")
+class PoolMixer(nn.Module):
+    """Mean of the neighbours that exist, minus the input (PoolFormer, arXiv:2111.11418, eq. 4)."""
+
+    def __init__(self, width: int, spec: PoolSpec, *, side: int) -> None:
+        super().__init__()
+        self.size = spec.size
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        mean_BCHW = F.avg_pool2d(x_BCHW, self.size, 1, self.size // 2, count_include_pad=False)
+        return mean_BCHW.sub_(x_BCHW)
+
+
+@register_mixer("attention", layout="BNC")
+class AttentionMixer(nn.Module):
+    """Multi-head self-attention with fused softmax (arXiv:1706.03762, eq. 1)."""
+
+    def __init__(self, width: int, spec: AttentionSpec, *, side: int) -> None:
+        super().__init__()
+        self.head_size = spec.head_size
+        self.qkv = nn.Linear(width, 3 * width, bias=spec.qkv_bias)
+        self.proj = nn.Linear(width, width, bias=spec.proj_bias)
+        init_linear(self.qkv)
+        init_linear(self.proj)
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        qkv_3BhNd = self.qkv(x_BNC).unflatten(2, (3, -1, self.head_size)).permute(2, 0, 3, 1, 4)
+        y_BhNd = attend(*qkv_3BhNd.unbind(0))
+        return self.proj(y_BhNd.transpose(1, 2).flatten(2))
+
+
+@register_mixer("reduced_attention", layout="BCHW")
+class ReducedAttentionMixer(nn.Module):
+    """Self-attention to keys and values of a smaller map (PVT, arXiv:2102.12122, eqs. 1 to 3)."""
+
+    def __init__(self, width: int, spec: ReducedAttentionSpec, *, side: int) -> None:
+        super().__init__()
+        self.head_size = spec.head_size
+        self.q = nn.Linear(width, width)
+        self.reduce = nn.Conv2d(width, width, spec.reduction, spec.reduction)
+        self.norm = ChannelLayerNorm(width, eps=1e-5)
+        self.kv = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
+        for linear in (self.q, self.kv, self.proj):
+            init_linear(linear)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BNC = x_BCHW.flatten(2).transpose(1, 2)
+        reduced_BMC = self.norm(self.reduce(x_BCHW)).flatten(2).transpose(1, 2)
+        q_BhNd = self.q(x_BNC).unflatten(2, (-1, self.head_size)).transpose(1, 2)
+        k_BhMd, v_BhMd = self.kv(reduced_BMC).unflatten(2, (2, -1, self.head_size)).permute(2, 0, 3, 1, 4).unbind(0)
+        y_BhNd = attend(q_BhNd, k_BhMd, v_BhMd)
+        y_BNC = self.proj(y_BhNd.transpose(1, 2).flatten(2))
+        return y_BNC.transpose(1, 2).unflatten(2, x_BCHW.shape[2:])
+
+
+def over_positions(linear: nn.Linear, x_BNC: Tensor) -> Tensor:
+    """A linear layer along the positions, the same for every channel."""
+    y_BNC = torch.matmul(linear.weight, x_BNC)
+    return y_BNC if linear.bias is None else y_BNC + linear.bias[:, None]
+
+
+@register_mixer("spatial_mlp", layout="BNC")
+class SpatialMlpMixer(nn.Module):
+    """One linear layer over the positions, the same for every channel (the paper's SpatialFC; ResMLP's with bias)."""
+
+    def __init__(self, width: int, spec: SpatialMlpSpec, *, side: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(side**2, side**2, bias=spec.bias)
+        init_linear(self.fc)
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        return over_positions(self.fc, x_BNC)
+
+
+@register_mixer("token_mlp", layout="BNC")
+class TokenMlpMixer(nn.Module):
+    """Two linear layers over the positions with an activation between (MLP-Mixer, arXiv:2105.01601, eq. 1)."""
+
+    def __init__(self, width: int, spec: TokenMlpSpec, *, side: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(side**2, spec.hidden)
+        self.act = make_activation(spec.activation)
+        self.fc2 = nn.Linear(spec.hidden, side**2)
+        init_linear(self.fc1)
+        init_linear(self.fc2)
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        return over_positions(self.fc2, self.act(over_positions(self.fc1, x_BNC)))
+
+
+@register_mixer("dwconv", layout="BCHW")
+class DepthwiseConvMixer(nn.Module):
+    """Depthwise convolution in place of the pooling; nothing is subtracted."""
+
+    def __init__(self, width: int, spec: DepthwiseConvSpec, *, side: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, spec.size, padding=spec.size // 2, groups=width)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return convolve(self.conv, x_BCHW)
+
+
+@register_mixer("sep_conv", layout="BCHW")
+class SepConvMixer(nn.Module):
+    """Linear, activation, depthwise convolution, linear; no biases (arXiv:2210.13452, eq. 9)."""
+
+    def __init__(self, width: int, spec: SepConvSpec, *, side: int) -> None:
+        super().__init__()
+        hidden = spec.ratio * width
+        self.pwconv1 = nn.Linear(width, hidden, bias=False)
+        self.act1 = make_activation(spec.activation)
+        self.dwconv = nn.Conv2d(hidden, hidden, spec.size, padding=spec.size // 2, groups=hidden, bias=False)
+        self.pwconv2 = nn.Linear(hidden, width, bias=False)
+        init_linear(self.pwconv1)
+        init_linear(self.pwconv2)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        hidden_BHWC = self.act1(self.pwconv1(x_BCHW.permute(0, 2, 3, 1)))
+        mixed_BCHW = convolve(self.dwconv, hidden_BHWC.permute(0, 3, 1, 2))
+        return self.pwconv2(mixed_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+@register_mixer("identity", layout="BCHW")
+class IdentityMixer(nn.Module):
+    """The normalised input itself."""
+
+    def __init__(self, width: int, spec: IdentitySpec, *, side: int) -> None:
+        super().__init__()
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW
+
+
+@register_mixer("random", layout="BNC")
+class RandomMixer(nn.Module):
+    """A frozen matrix of uniform numbers, softmax over each row, times the tokens."""
+
+    random_matrix: Tensor
+
+    def __init__(self, width: int, spec: RandomSpec, *, side: int) -> None:
+        super().__init__()
+        self.register_buffer("random_matrix", torch.softmax(torch.rand(side**2, side**2), dim=-1))
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        return torch.matmul(self.random_matrix.to(x_BNC.dtype), x_BNC)

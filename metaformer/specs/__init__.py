@@ -1,0 +1,311 @@
+"""Mixers, stages and the head as values, and what each costs; the smaller parts are in `parts.py`.
+
+Nothing here needs torch. `width` is the number of channels C of a stage's map of tokens.
+"""
+
+from abc import abstractmethod
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
+
+from metaformer.errors import unknown_name
+from metaformer.specs.parts import (
+    Activation,
+    AnyStem,
+    Conv,
+    Downsample,
+    Dropout,
+    Mlp,
+    Norm,
+    NormKind,
+    OddSize,
+    PartCost,
+    Spec,
+    Stem,
+    TokenMap,
+    TokensToToken,
+    activation_cost,
+)
+
+__all__ = [
+    "Activation",
+    "AnyStem",
+    "AttentionSpec",
+    "Conv",
+    "DepthwiseConvSpec",
+    "Downsample",
+    "Head",
+    "IdentitySpec",
+    "Mixer",
+    "MixerSpec",
+    "Mlp",
+    "Norm",
+    "NormKind",
+    "OddSize",
+    "PartCost",
+    "PoolSpec",
+    "RandomSpec",
+    "ReducedAttentionSpec",
+    "SepConvSpec",
+    "SpatialMlpSpec",
+    "Spec",
+    "Stage",
+    "Stem",
+    "TokenMap",
+    "TokenMlpSpec",
+    "TokensToToken",
+]
+
+
+class MixerSpec(Spec):
+    """A token mixer as written down. A subclass gives `kind` a default, and is known by that name from then on."""
+
+    fixes_resolution: ClassVar[bool] = False  # its parameters have the shape of one token map
+    takes_class_token: ClassVar[bool] = False  # it mixes any set of tokens, not only a square map
+    known: ClassVar[dict[str, type["MixerSpec"]]] = {}
+
+    kind: str
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        kind = cls.model_fields["kind"].default
+        if kind in MixerSpec.known:
+            raise ValueError(f"kind: must be new, got {kind!r}, which is {MixerSpec.known[kind].__name__}")
+        MixerSpec.known[kind] = cls
+
+    @property
+    def width_multiple(self) -> int:
+        """The stage's width must be a multiple of this."""
+        return 1
+
+    @property
+    def min_side(self) -> int:
+        """The stage's map must have at least this side."""
+        return 1
+
+    @abstractmethod
+    def cost(self, width: int, tokens: TokenMap) -> PartCost:
+        """Parameters and MACs of one mixer on a map of these tokens."""
+
+
+class PoolSpec(MixerSpec):
+    """Average pooling over `size` x `size` tokens."""
+
+    kind: Literal["pool"] = "pool"
+    size: OddSize = 3
+
+    def cost(self, width: int, tokens: TokenMap) -> PartCost:
+        return PartCost()
+
+
+class AttentionSpec(MixerSpec):
+    """Multi-head self-attention, products scaled by the root of the head size."""
+
+    takes_class_token: ClassVar[bool] = True
+    kind: Literal["attention"] = "attention"
+    head_size: PositiveInt = 32
+    qkv_bias: bool = False  # of query, key and value
+    proj_bias: bool = True  # of the output projection
+
+    @property
+    def width_multiple(self) -> int:
+        return self.head_size
+
+    def cost(self, width: int, tokens: TokenMap) -> PartCost:
+        number = tokens.num_tokens
+        biases = (3 * self.qkv_bias + self.proj_bias) * width
+        return PartCost(params=4 * width**2 + biases, macs=4 * width**2 * number + 2 * number**2 * width)
+
+
+class ReducedAttentionSpec(MixerSpec):
+    """Self-attention whose keys and values come from a smaller map (PVT, arXiv:2102.12122, section 3.3).
+
+    A convolution of kernel and stride `reduction` and a layer norm (eps 1e-5) make the smaller map. All layers have
+    biases.
+    """
+
+    kind: Literal["reduced_attention"] = "reduced_attention"
+    head_size: PositiveInt = 64
+    reduction: Annotated[int, Field(ge=2)] = 2
+
+    @property
+    def width_multiple(self) -> int:
+        return self.head_size
+
+    @property
+    def min_side(self) -> int:
+        return self.reduction
+
+    def cost(self, width: int, tokens: TokenMap) -> PartCost:
+        number, reduced = tokens.num_tokens, (tokens.side // self.reduction) ** 2
+        conv = width**2 * self.reduction**2
+        macs = 2 * width**2 * number + (conv + 2 * width**2) * reduced + 2 * number * reduced * width
+        return PartCost(params=4 * width**2 + conv + 7 * width, macs=macs)
+
+
+class SpatialMlpSpec(MixerSpec):
+    """One linear layer over the positions, shared by all channels (SpatialFC of the MetaFormer paper; ResMLP's)."""
+
+    fixes_resolution: ClassVar[bool] = True
+    kind: Literal["spatial_mlp"] = "spatial_mlp"
+    bias: bool = False
+
+    def cost(self, width: int, tokens: TokenMap) -> PartCost:
+        number = tokens.num_tokens
+        return PartCost(params=number**2 + number * self.bias, macs=number**2 * width)
+
+
+class TokenMlpSpec(MixerSpec):
+    """Two linear layers over the positions with an activation between (MLP-Mixer, arXiv:2105.01601, eq. 1)."""
+
+    fixes_resolution: ClassVar[bool] = True
+    kind: Literal["token_mlp"] = "token_mlp"
+    hidden: PositiveInt = 256
+    activation: Activation = "gelu"
+
+    def cost(self, width: int, tokens: TokenMap) -> PartCost:
+        number = tokens.num_tokens
+        weights = 2 * number * self.hidden
+        return PartCost(params=weights + self.hidden + number, macs=weights * width) + activation_cost(self.activation)
+
+
+class DepthwiseConvSpec(MixerSpec):
+    """Depthwise convolution of `size` x `size` tokens with bias."""
+
+    kind: Literal["dwconv"] = "dwconv"
+    size: OddSize = 3
+
+    def cost(self, width: int, tokens: TokenMap) -> PartCost:
+        return PartCost(params=width * (self.size**2 + 1), macs=width * self.size**2 * tokens.num_tokens)
+
+
+class SepConvSpec(MixerSpec):
+    """Inverted separable convolution (arXiv:2210.13452, eq. 9): linear to `ratio` times the width, activation,
+    depthwise convolution of `size` x `size` tokens, linear back; no biases."""
+
+    kind: Literal["sep_conv"] = "sep_conv"
+    size: OddSize = 7
+    ratio: PositiveInt = 2
+    activation: Activation = "star_relu"
+
+    def cost(self, width: int, tokens: TokenMap) -> PartCost:
+        weights = 2 * self.ratio * width**2 + self.ratio * width * self.size**2
+        return PartCost(params=weights, macs=weights * tokens.num_tokens) + activation_cost(self.activation)
+
+
+class IdentitySpec(MixerSpec):
+    """No mixing: the normalised tokens themselves."""
+
+    takes_class_token: ClassVar[bool] = True
+    kind: Literal["identity"] = "identity"
+
+    def cost(self, width: int, tokens: TokenMap) -> PartCost:
+        return PartCost()
+
+
+class RandomSpec(MixerSpec):
+    """A frozen random matrix over the positions, each row a softmax, shared by all channels."""
+
+    fixes_resolution: ClassVar[bool] = True
+    kind: Literal["random"] = "random"
+
+    def cost(self, width: int, tokens: TokenMap) -> PartCost:
+        return PartCost(frozen_params=tokens.num_tokens**2, macs=tokens.num_tokens**2 * width)
+
+
+def _mixer(value: object) -> object:
+    """Find the class of a mixer that comes as a mapping, by its `kind`."""
+    if not isinstance(value, dict):
+        return value
+    if "kind" not in value:
+        raise ValueError(f"kind: must be given, one of {', '.join(MixerSpec.known)}, got none")
+    kind = str(value["kind"])
+    if kind not in MixerSpec.known:
+        raise ValueError(unknown_name("kind", kind, MixerSpec.known))
+    spec = MixerSpec.known[kind]
+    for key in value:
+        if key not in spec.model_fields:
+            raise ValueError(unknown_name(f"field of {kind}", str(key), spec.model_fields))
+    return spec.model_validate(value)
+
+
+Mixer = Annotated[SerializeAsAny[MixerSpec], BeforeValidator(_mixer)]
+
+
+def _position_embedding(value: object) -> object:
+    """Files of earlier versions say true for learned positions and false for none."""
+    return {True: "learned", False: None}[value] if isinstance(value, bool) else value
+
+
+PositionKind = Annotated[Literal["learned", "sinusoidal"] | None, BeforeValidator(_position_embedding)]
+
+
+class Stage(Spec):
+    """`depth` equal blocks: x + scale * mixer(norm(x)), then x + scale * mlp(norm(x)).
+
+    With `res_scale` the skip has a learned factor per channel too. With `post_activation` the blocks are ConvMixer's
+    (arXiv:2201.09792): x + norm(activation(mixer(x))), then norm(activation(linear(x))).
+    """
+
+    depth: PositiveInt
+    width: PositiveInt
+    mixer: Mixer
+    downsample: Downsample | None = None
+    class_token: bool = False  # a learned token that joins in front before the first block
+    position_embedding: PositionKind = None  # added to the map, class token included, before the first block
+    norm: Norm = Norm()
+    mlp: Mlp | None = Mlp()  # None: the second half of the block is left out, with its norm and scale
+    layer_scale: PositiveFloat | None = 1e-5  # initial value; None: no LayerScale
+    res_scale: PositiveFloat | None = None  # initial value; None: the plain skip
+    residual: bool = True
+    post_activation: Activation | None = None
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> Self:
+        if self.class_token and not self.mixer.takes_class_token:
+            raise ValueError(f"class_token: must be false, since {self.mixer.kind} needs a square map, got true")
+        if self.res_scale is not None and not self.residual:
+            raise ValueError(f"res_scale: must be null without a residual, got {self.res_scale}")
+        if self.post_activation is not None:
+            for field in ("mlp", "layer_scale", "res_scale"):
+                if getattr(self, field) is not None:
+                    raise ValueError(
+                        f"{field}: must be null in blocks with post_activation, got {getattr(self, field)}"
+                    )
+        return self
+
+    @property
+    def fixes_resolution(self) -> bool:
+        return self.position_embedding is not None or self.mixer.fixes_resolution
+
+
+class Head(Spec):
+    """Norm and pooling (in the order stated), then a linear classifier, with `hidden_ratio` after one hidden layer.
+
+    The hidden layer is linear to `hidden_ratio` times the width, squared ReLU and layer norm (arXiv:2210.13452).
+    Pooling is the mean over all tokens, or takes the class token.
+    """
+
+    order: Literal["norm_then_pool", "pool_then_norm"] = "norm_then_pool"
+    pool: Literal["mean", "class_token"] = "mean"
+    norm: Norm = Norm()
+    hidden_ratio: PositiveInt | None = None
+    dropout: Dropout = 0.0  # before the classifier
+    zero_init: bool = False  # the classifier's weights start at zero
+    num_classes: PositiveInt = 1000
+
+    @property
+    def order_matters(self) -> bool:
+        """Whether the two orders compute different things."""
+        position_wise = self.pool == "class_token" and self.norm.kind == "layer_norm"
+        return not (position_wise or self.norm.kind in {"none", "affine"})
+
+    def cost(self, width: int) -> PartCost:
+        total = self.norm.cost(width)
+        if self.hidden_ratio:
+            hidden = self.hidden_ratio * width
+            total += PartCost(params=width * hidden + 3 * hidden, macs=width * hidden)  # with bias and norm
+            width = hidden
+        weights = width * self.num_classes
+        return total + PartCost(params=weights + self.num_classes, macs=weights)

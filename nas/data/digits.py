@@ -1,0 +1,130 @@
+"""scikit-learn's handwritten digits: a dataset that is there wherever the project is installed.
+
+B batch, H height, W width, N images of a split.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nas.data.registry import (
+    SMALLEST_SIDE,
+    Batch,
+    DataError,
+    DataInfo,
+    Dataset,
+    Fit,
+    Split,
+    fingerprint_of,
+    mix_seed,
+    register_dataset,
+    shuffled_class,
+    train_batch_size,
+    wrong,
+)
+from nas.study.recipe import Augmentation, BadImages, Recipe
+
+_DIGITS_AUGMENTATION = Augmentation(
+    crop_scale=(1.0, 1.0), flip=0, rand_augment=None, random_erasing=0, mixup=0, cutmix=0, shift=2, eval_crop=1.0
+)
+
+
+@register_dataset(
+    "digits",
+    resolution=32,
+    recipe=Recipe(epochs=4, batch_size=64, lr_per_1024=0.1, warmup_epochs=1, augmentation=_DIGITS_AUGMENTATION),
+    fit=Fit(width_scale=0.125, max_macs=3_500_000),  # seconds a trial on one core; PoolFormer-S12 fits
+)
+class Digits(Dataset):
+    """1,797 scans of handwritten digits (8 x 8 grey, scikit-learn's `load_digits`), held as tensors on the device.
+
+    60 % of each class train, 20 % are val and 20 % test. The scans are enlarged bilinearly, normalised by the mean and
+    standard deviation of the training images, and repeated to three channels. No two of the scans are equal.
+    """
+
+    def __init__(self, _argument: str, *, resolution: int, num_workers: int, bad_images: BadImages) -> None:
+        del num_workers, bad_images  # nothing is read while training
+        try:
+            from sklearn.datasets import load_digits
+        except ModuleNotFoundError as error:
+            raise DataError("dataset: digits needs scikit-learn, which is not installed") from error
+        found = load_digits()
+        scans_NHW, labels_N = torch.from_numpy(found.images).byte(), torch.from_numpy(found.target).long()
+        places = _split_digits(found.target)
+        enlarged_NHW = F.interpolate(scans_NHW[:, None].float(), (resolution,) * 2, mode="bilinear")[:, 0]
+        std, mean = torch.std_mean(enlarged_NHW[places["train"]])
+        self._background = float(-mean / std)
+        images_NHW = (enlarged_NHW - mean) / std
+        here = {split: (images_NHW[place], labels_N[place]) for split, place in places.items()}
+        self._resident = {torch.device("cpu"): here}
+        parts = (x_N[place].byte().numpy().tobytes() for place in places.values() for x_N in (scans_NHW, labels_N))
+        self.info = DataInfo(
+            name="digits",
+            num_classes=10,
+            class_names=tuple("0123456789"),
+            resolution=resolution,
+            num_images={split: len(place) for split, place in places.items()},
+            fingerprint=fingerprint_of(parts),
+        )
+
+    @staticmethod
+    def check(recipe: Recipe) -> None:
+        augmentation = recipe.augmentation
+        for field, only in _DIGITS_AUGMENTATION.model_dump(exclude={"shift"}).items():
+            if getattr(augmentation, field) != only:
+                rule = f"must be {only} for digits, which can only be shifted"
+                raise wrong(f"augmentation.{field}", rule, getattr(augmentation, field))
+        if augmentation.shift > SMALLEST_SIDE:
+            raise wrong("augmentation.shift", f"must be at most {SMALLEST_SIDE} for digits", augmentation.shift)
+
+    def train_batches(self, recipe: Recipe, *, epoch: int, seed: int, device: torch.device) -> Iterator[Batch]:
+        self.check(recipe)
+        return self._train(recipe, mix_seed(seed, epoch), device)
+
+    def eval_batches(self, split: Split, recipe: Recipe, *, device: torch.device) -> Iterator[Batch]:
+        self.check(recipe)
+        images_NHW, labels_N = self._on(device)[split]
+        size = recipe.batch_size
+        starts = range(0, len(labels_N), size)
+        return (Batch(_three_channels(images_NHW[i : i + size]), labels_N[i : i + size]) for i in starts)
+
+    def _train(self, recipe: Recipe, seed: int, device: torch.device) -> Iterator[Batch]:
+        images_NHW, labels_N = self._on(device)["train"]
+        num_images, shift = len(labels_N), recipe.augmentation.shift
+        generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same epoch
+        order_N = torch.randperm(num_images, generator=generator).to(device)
+        starts_2N = torch.randint(2 * shift + 1, (2, num_images), generator=generator).to(device)
+        padded_NHW = F.pad(images_NHW, (shift,) * 4, value=self._background)
+        side = torch.arange(self.info.resolution, device=device)
+        size = train_batch_size(recipe, num_images)
+        for start in range(0, self.num_steps(recipe) * size, size):
+            picked_B = order_N[start : start + size]
+            rows_BH, columns_BW = starts_2N[:, start : start + size, None] + side
+            x_BHW = padded_NHW[picked_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
+            yield Batch(_three_channels(x_BHW), labels_N[picked_B])
+
+    def _on(self, device: torch.device) -> dict[Split, tuple[Tensor, Tensor]]:
+        """The splits on a device, where they stay."""
+        if device not in self._resident:
+            here = self._resident[torch.device("cpu")]
+            self._resident[device] = {split: (x.to(device), y.to(device)) for split, (x, y) in here.items()}
+        return self._resident[device]
+
+
+def _split_digits(labels_N: NDArray[np.int64]) -> dict[Split, NDArray[np.int64]]:
+    """Where the images of each split are, class by class."""
+    parts = []
+    for label in range(10):
+        found = np.flatnonzero(labels_N == label)
+        fifth = round(0.2 * len(found))
+        parts.append(np.split(found[shuffled_class(len(found), label)], [fifth, 2 * fifth]))
+    val, test, train = (np.concatenate(of_split) for of_split in zip(*parts, strict=True))
+    return {"train": train, "val": val, "test": test}
+
+
+def _three_channels(x_BHW: Tensor) -> Tensor:
+    return x_BHW[:, None].expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,284 @@
+"""Datasets by name, and what they have in common.
+
+What a dataset yields depends on its images, the recipe, the epoch and the seed, on nothing else: not on earlier epochs,
+the global random generators or the number of worker processes. A run that goes on from a checkpoint sees what an
+uninterrupted one sees.
+
+B batch, C channels, H height, W width, N images of a split, K classes.
+"""
+
+import hashlib
+import importlib
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metaformer.errors import UserError, unknown_name
+from metaformer.specs import Stem
+from nas.study.recipe import BadImages, Recipe
+
+Split = Literal["train", "val", "test"]
+_SPLIT_SEED = 2111_11418  # fixes which images are held out
+_BUILT_IN = {"digits": "nas.data.digits", "folder": "nas.data.image_folder"}  # modules that register these names
+SMALLEST_SIDE = 8  # pixels
+
+
+class DataError(UserError):
+    """Data that cannot be read or used as asked; the message is one line and names field, rule and value."""
+
+
+def wrong(field: str, rule: str, value: object) -> DataError:
+    """A value that breaks a rule."""
+    return DataError(f"{field}: {rule}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a dataset holds. `fingerprint` is equal on every machine whose classes, images and splits are equal."""
+
+    name: str  # as given, but with an absolute path
+    num_classes: int
+    class_names: tuple[str, ...]
+    resolution: int  # side of the square images that a model sees, in pixels
+    num_images: Mapping[Split, int]
+    fingerprint: str  # 16 hex digits; of a folder's images it covers the names, not the content
+
+
+class Batch(NamedTuple):
+    """Images (float32, channels-last) and labels: (B,) int64, or (B, K) soft and smoothed where images were mixed."""
+
+    x_BCHW: Tensor
+    y: Tensor
+
+
+class Dataset(ABC):
+    """Images and labels in three splits: `val` is for choosing, `test` for reporting."""
+
+    info: DataInfo
+
+    @abstractmethod
+    def __init__(self, argument: str, *, resolution: int, num_workers: int, bad_images: BadImages) -> None:
+        """Takes what follows the colon in the name; the rest is `open_dataset`'s."""
+
+    @staticmethod
+    @abstractmethod
+    def check(recipe: Recipe) -> None:
+        """Raises DataError for a recipe that such a dataset cannot follow."""
+
+    @staticmethod
+    def look(argument: str) -> "Look | None":
+        """What the images themselves say of the resolution; None: they are not asked, and the registered one holds.
+
+        Args:
+            argument: What follows the colon in the name.
+        """
+        del argument
+        return None
+
+    @abstractmethod
+    def train_batches(self, recipe: Recipe, *, epoch: int, seed: int, device: torch.device) -> Iterator[Batch]:
+        """The batches of one epoch on `device`, `num_steps(recipe)` of equal size; what does not fill one is left out.
+
+        Raises:
+            DataError: The recipe asks for what this dataset cannot do, or an image cannot be read.
+        """
+
+    @abstractmethod
+    def eval_batches(self, split: Split, recipe: Recipe, *, device: torch.device) -> Iterator[Batch]:
+        """Every image of a split once, in a fixed order, with hard labels; only the last batch may be smaller.
+
+        Where bad images are skipped, their batches are smaller by them.
+
+        Raises:
+            DataError: The recipe asks for what this dataset cannot do, or an image cannot be read.
+        """
+
+    def num_steps(self, recipe: Recipe) -> int:
+        """Batches, that is optimiser steps, of one epoch."""
+        num_images = self.info.num_images["train"]
+        return num_images // train_batch_size(recipe, num_images)
+
+    def left_out(self) -> list[str]:
+        """The images that have been found unreadable so far and are left out, by name."""
+        return []
+
+
+class Look(NamedTuple):
+    """What a look at the images says of the side that a model should see."""
+
+    resolution: int  # in pixels
+    reason: str  # a clause for people: what was seen, and by which rule
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a search is fitted to a dataset where the rules by image size do not do; None: they do."""
+
+    stem: Stem | None = None
+    width_scale: float | None = None
+    max_macs: int | None = None
+    references: tuple[str, ...] | None = None  # hand-designed models to train first
+
+
+class _Kind(NamedTuple):
+    make: type[Dataset]
+    argument: str | None
+    resolution: int
+    recipe: Recipe
+    fit: Fit
+
+
+_REGISTRY: dict[str, _Kind] = {}
+
+
+def register_dataset(
+    kind: str, *, resolution: int, recipe: Recipe, argument: str | None = None, fit: Fit | None = None
+) -> Callable[[type[Dataset]], type[Dataset]]:
+    """Make a class the datasets called `kind`.
+
+    Args:
+        resolution: Default side of the images in pixels.
+        recipe: Default recipe.
+        argument: What must follow the colon in a name, such as PATH; None where a name has no colon.
+        fit: How a search is fitted to it; None: by the size of its images.
+
+    A dataset of one's own need not be in this package: in a module such as `flowers.loaders` that can be imported on
+    every node, registered under that module's `__name__`, it is known as `flowers.loaders`.
+
+    Raises:
+        ValueError: The kind is registered already.
+    """
+    if kind in _REGISTRY or (kind in _BUILT_IN and _BUILT_IN[kind] not in sys.modules):
+        raise ValueError(f"dataset: must be registered once, got {kind!r} again")
+
+    def register(make: type[Dataset]) -> type[Dataset]:
+        _REGISTRY[kind] = _Kind(make, argument, resolution, recipe, fit or Fit())
+        return make
+
+    return register
+
+
+def names() -> list[str]:
+    """The known names; a capital word stands for what the user fills in, as in `folder:PATH`."""
+    _register_built_in()
+    return [kind if entry.argument is None else f"{kind}:{entry.argument}" for kind, entry in sorted(_REGISTRY.items())]
+
+
+def look(name: str) -> Look:
+    """The side of the images that a model sees if nothing else is asked for, and why."""
+    entry, argument = _find(name)
+    return entry.make.look(argument) or Look(
+        entry.resolution, f"{name.partition(':')[0]} has {entry.resolution} pixels"
+    )
+
+
+def default_resolution(name: str) -> int:
+    """Side in pixels of the images that a model sees if nothing else is asked for."""
+    return look(name).resolution
+
+
+def fit_of(name: str) -> Fit:
+    """How a search is fitted to this dataset if nothing else is asked for."""
+    return _find(name)[0].fit
+
+
+def default_recipe(name: str) -> Recipe:
+    """The recipe for this dataset if nothing else is asked for."""
+    return _find(name)[0].recipe
+
+
+def check_recipe(name: str, recipe: Recipe) -> None:
+    """Raises DataError where the dataset cannot do what the recipe asks; reads no image."""
+    _find(name)[0].make.check(recipe)
+
+
+def open_dataset(name: str, *, resolution: int, num_workers: int = 0, bad_images: BadImages = "stop") -> Dataset:
+    """The dataset of that name, ready to yield batches.
+
+    Args:
+        resolution: Side of the square images that a model sees, in pixels.
+        num_workers: Processes that read images; 0 reads them in this process. Changes no batch.
+        bad_images: What an image that cannot be read does: `stop` raises, `skip` leaves it out. In training another
+            of its class takes its place, the next one in the list that can be read.
+    Raises:
+        DataError: The name is unknown, the data are not there or not as they must be.
+    """
+    entry, argument = _find(name)
+    if resolution < SMALLEST_SIDE:
+        raise wrong("resolution", f"must be at least {SMALLEST_SIDE} pixels", resolution)
+    if num_workers < 0:
+        raise wrong("num_workers", "must be 0 or more", num_workers)
+    return entry.make(argument, resolution=resolution, num_workers=num_workers, bad_images=bad_images)
+
+
+def _find(name: str) -> tuple[_Kind, str]:
+    """The entry of a name and what follows the colon."""
+    kind, _, argument = name.partition(":")
+    _register_built_in()
+    if kind not in _REGISTRY and "." in kind and all(part.isidentifier() for part in kind.split(".")):
+        _import(kind)
+    if kind not in _REGISTRY:
+        raise DataError(unknown_name("dataset", kind, names()))
+    entry = _REGISTRY[kind]
+    if entry.argument is None and name != kind:
+        raise wrong("dataset", f"nothing may follow {kind}", name)
+    if entry.argument is not None and not argument:
+        raise wrong("dataset", f"must be given as {kind}:{entry.argument}", name)
+    return entry, argument
+
+
+def _register_built_in() -> None:
+    """Import the modules of our own datasets, which import this one."""
+    for kind, module in _BUILT_IN.items():
+        if kind not in _REGISTRY:
+            importlib.import_module(module)
+
+
+def _import(module: str) -> None:
+    """Import a module that registers a dataset under its own name.
+
+    Raises:
+        DataError: It cannot be imported here, or registers no such dataset.
+    """
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise wrong("dataset", f"must be in a module that can be imported ({error})", module) from error
+    if module not in _REGISTRY:
+        raise wrong("dataset", "must be registered by its module under __name__", module)
+
+
+def train_batch_size(recipe: Recipe, num_images: int) -> int:
+    """The recipe's batch size, or all images where there are fewer; even for Mixup, which pairs first with last."""
+    size = min(recipe.batch_size, num_images)
+    return size - size % 2 if mixes(recipe) else size
+
+
+def mixes(recipe: Recipe) -> bool:
+    """Whether images are mixed, by Mixup or CutMix, so that labels are soft."""
+    return recipe.augmentation.mixup > 0 or recipe.augmentation.cutmix > 0
+
+
+def shuffled_class(num_images: int, label: int) -> NDArray[np.int64]:
+    """The order in which images of a class are held out; numpy never changes what this generator draws."""
+    return np.random.RandomState([_SPLIT_SEED, label]).permutation(num_images)
+
+
+def fingerprint_of(parts: Iterable[bytes]) -> str:
+    """16 hex digits over the parts and where each ends."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()[:16]
+
+
+def mix_seed(*numbers: int) -> int:
+    """Hash integers into one 64-bit seed; they may be negative. Always pass the same count per use."""
+    return int(np.random.SeedSequence([number % 2**64 for number in numbers]).generate_state(1, np.uint64)[0])

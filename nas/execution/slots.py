@@ -1,0 +1,76 @@
+"""For how many trials at a time a cluster has devices, and whether its head answers; asked without ray."""
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Self
+
+_LOOK_EVERY = 1.0  # seconds between looks at the cluster
+_HEAD_PATIENCE = 30.0  # seconds without an answer of the head; ray itself breaks the program off after 60
+
+
+class Slots:
+    """Trials at a time that the cluster has devices for, while nodes come and go. A context manager.
+
+    Where the head stops answering nothing can be saved any more but the record, and that is on disk: the program ends
+    before ray breaks it off, with a line that says why.
+    """
+
+    def __init__(self, count: Callable[[], int], *, head: str, number: int) -> None:
+        """Begin to look when the context is entered.
+
+        Args:
+            count: Says how many trials fit now; OSError where that cannot be known.
+            head: `host:port` of the cluster's head.
+            number: Trials that fit, until the first look.
+        """
+        self.number = number
+        self._count = count
+        self._head = head
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        last_answer = time.monotonic()
+        while not self._ended.wait(_LOOK_EVERY):
+            try:
+                check_answers(self._head)
+                self.number = self._count()
+                last_answer = time.monotonic()
+            except OSError:
+                self.number = 0  # what is lost now is tried again once the head is back
+            if time.monotonic() - last_answer > _HEAD_PATIENCE:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        sys.stderr.write(
+            f"error: ray_address: head {self._head} must keep answering, got nothing for {_HEAD_PATIENCE:.0f} s; "
+            "the record is whole, and the same command on a running cluster goes on\n"
+        )
+        sys.stderr.flush()
+        os._exit(2)  # ray's calls never return now, those that would end it neither
+
+
+def check_answers(address: str | None) -> None:
+    """Check that something answers at `host:port`; ray itself would try for minutes.
+
+    Raises:
+        OSError: Nothing does.
+        ValueError: The address is none that a search can be carried by.
+    """
+    if address and "://" in address:
+        raise ValueError("ray's client cannot carry a search; run it on a machine of the cluster")
+    host, _, port = (address or "").rpartition(":")
+    if host:
+        socket.create_connection((host, int(port)), timeout=10).close()

@@ -1,0 +1,141 @@
+"""From flags, a study file and the data's defaults to a study that has been checked."""
+
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from metaformer.cost import count_cost
+from metaformer.errors import explain, unknown_name
+from metaformer.specs import Stem
+from nas.data import DataInfo, check_recipe, default_recipe, fit_of, look
+from nas.session import proposers, stoppers
+from nas.study.budget import Budget
+from nas.study.request import Request, asked_fields, overlay, shorten_warmup
+from nas.study.study import Study, StudyError
+from nas.training.checkpoints import absolute
+from search_spaces.space import Limits, SearchSpace, SpaceSettings, get
+
+_SMALL_IMAGES = 64  # pixels, up to which the stem takes every second one rather than every fourth
+_SMALL_WIDTHS = 0.25  # factor on all widths for them
+
+
+class Images(NamedTuple):
+    """Which images a study is about."""
+
+    data: str
+    resolution: int  # side in pixels that a model sees
+    reason: str  # why: a clause for people
+
+
+def find_images(request: Request, fields: dict[str, Any]) -> Images:
+    """The dataset's name and the side of its images: from the flags, the study file, or a look at the images.
+
+    Raises:
+        StudyError: The resolution in the study file is no whole number.
+        DataError: No dataset has this name.
+    """
+    data = request.data or str(fields.get("data", "digits"))
+    settings = fields.get("settings")
+    written = settings.get("resolution") if isinstance(settings, dict) else None
+    if not isinstance(written, int | None):
+        raise StudyError(f"settings.resolution: must be a whole number of pixels, got {written!r}")
+    if request.resolution or written:
+        return Images(data, request.resolution or written or 0, "as asked for")
+    return Images(data, *look(data))
+
+
+def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Study:
+    """The study that was asked for: the data's defaults, overlaid by the study file, overlaid by the flags.
+
+    Raises:
+        StudyError: A field is unknown, missing or breaks a rule.
+        DataError, SpaceError: As the dataset and the space say.
+    """
+    space_name = str(asked_fields(request).get("space", fields.get("space", "hybrid_stages")))
+    defaults = {
+        "space": "hybrid_stages",
+        "settings": default_settings(info, space_name).model_dump(mode="json"),
+        "measured_limits": {},
+        "data": info.name,
+        "data_fingerprint": info.fingerprint,
+        "recipe": default_recipe(info.name).model_dump(mode="json"),
+        "sampler": "tpe",
+        "seed": 0,
+    }
+    merged = overlay(overlay(defaults, fields), asked_fields(request))
+    merged["data"] = info.name
+    if isinstance(merged.get("checkpoints"), str):
+        merged["checkpoints"] = absolute(merged["checkpoints"])
+    if request.epochs:
+        shorten_warmup(merged["recipe"])
+    merged["references"] = _references(request.references, merged, get(space_name), fit_of(info.name).references)
+    if "budget" not in merged:
+        raise StudyError("budget: must be given, such as --budget 64gpu-days or --budget 6cpu-minutes, got none")
+    Budget.parse(str(merged["budget"]))
+    try:
+        study = Study.model_validate(merged)
+    except ValidationError as error:
+        raise StudyError(explain(error, Study)) from None
+    _check(study, info)
+    return study
+
+
+def default_settings(info: DataInfo, space_name: str = "hybrid_stages") -> SpaceSettings:
+    """How a space is fitted to the data, by the side of the images that a model sees.
+
+    Above 64 pixels as in the papers. Up to 64 pixels a stem of stride 2 instead of 4, so that the last stage keeps a
+    few tokens; a quarter of all widths; and no architecture with more MACs than the largest hand-designed model. A
+    dataset can say otherwise (`Fit`).
+    """
+    settings = SpaceSettings(resolution=info.resolution, num_classes=info.num_classes)
+    if info.resolution > _SMALL_IMAGES:
+        return settings
+    fit = fit_of(info.name)
+    stem = fit.stem or Stem(kernel=3, stride=2, padding=1)
+    small = settings.model_copy(update={"stem": stem, "width_scale": fit.width_scale or _SMALL_WIDTHS})
+    max_macs = fit.max_macs or _largest_reference(get(space_name, small))
+    return small.model_copy(update={"limits": Limits(max_macs=max_macs)})
+
+
+def _largest_reference(space: SearchSpace) -> int | None:
+    """MACs of the largest hand-designed model of a space; None where it has none."""
+    return max((count_cost(arch).macs for arch in space.references().values()), default=None)
+
+
+def _references(
+    asked: str | None, merged: dict[str, Any], space: SearchSpace, fitted: tuple[str, ...] | None
+) -> list[str]:
+    known = list(space.references())
+    if asked is None and "references" in merged:
+        names = merged["references"]
+    elif asked is None and fitted is not None:
+        names = [name for name in fitted if name in known]
+    elif asked in (None, "all"):
+        names = known
+    else:
+        names = [] if asked == "none" else [name.strip() for name in str(asked).split(",")]
+    if not isinstance(names, list):
+        raise StudyError(f"references: must be a list of names, got {names!r}")
+    for name in names:
+        if name not in known:
+            raise StudyError(unknown_name("references", str(name), ["all", "none", *known]))
+    return list(names)
+
+
+def _check(study: Study, info: DataInfo) -> None:
+    """What the fields of a study must be to each other and to the data."""
+    if study.sampler not in proposers.names():
+        raise StudyError(unknown_name("sampler", study.sampler, proposers.names()))
+    if study.stopper not in stoppers.names():
+        raise StudyError(unknown_name("stopper", study.stopper, stoppers.names()))
+    if study.data_fingerprint != info.fingerprint:
+        raise StudyError(
+            f"data: must hold what the study was made with (fingerprint {study.data_fingerprint}), "
+            f"got {info.name!r} with {info.fingerprint}"
+        )
+    if study.settings.num_classes != info.num_classes:
+        raise StudyError(
+            f"settings.num_classes: must be {info.num_classes}, as in {info.name!r}, got {study.settings.num_classes}"
+        )
+    check_recipe(study.data, study.recipe)
+    study.make_space().check_limits()

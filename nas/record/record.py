@@ -1,0 +1,299 @@
+"""The study on disk, and its mirror in memory; the driver alone writes it.
+
+A trial's values are told to Optuna once, at its end. Until then its progress (leases, curve, last checkpoint) is one
+user attribute, written whole at each report, so that a driver killed at any moment leaves a state that can go on.
+"""
+
+import logging
+import sqlite3
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from metaformer.architecture import Architecture
+from metaformer.cost import count_cost
+from metaformer.errors import explain
+from nas.record.notes import Event, EventKind, Notes
+from nas.record.storage import first_line, no_storage, open_storage
+from nas.record.trials import Progress, StopReason, TrialRecord, TrialState
+from nas.study.objectives import Objectives
+from nas.study.study import StudyError
+from search_spaces.space import Choice, SearchSpace, SpaceError
+
+STUDY_NAME = "search"
+TrialEnd = Literal["complete", "stopped", "failed"]
+_LOG = logging.getLogger(__name__)
+_STATES = {
+    optuna.trial.TrialState.RUNNING: TrialState.RUNNING,
+    optuna.trial.TrialState.COMPLETE: TrialState.COMPLETE,
+    optuna.trial.TrialState.PRUNED: TrialState.STOPPED,
+    optuna.trial.TrialState.FAIL: TrialState.FAILED,
+}
+# What version 0.1 wrote in place of a stop reason; such studies go on.
+_EARLIER_REASONS = {"the budget was spent before its last epoch": StopReason.BUDGET}
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Turn what a storage raises while it is written into one line; nothing is half written then."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, OSError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        rule = "storage: must be writable and have room"
+        raise StudyError(f"{rule}, got {first_line(cause)!r}; the same command goes on when it has") from None
+
+
+class Record:
+    """The trials and notes of one study in an Optuna storage.
+
+    Whatever writes to it raises StudyError where that fails, such as on a full disk.
+    """
+
+    def __init__(
+        self, url: str, space: SearchSpace, objectives: Objectives, *, name: str = STUDY_NAME, writes: bool = False
+    ) -> None:
+        """Open the study at a storage URL, or begin it there.
+
+        Args:
+            url: As Optuna takes it, or `journal:PATH` for a journal file.
+            name: Of the study, where the storage holds several.
+            writes: Whether this is the one driver's record; it ends trials that a killed driver was about to begin.
+        Raises:
+            StudyError: The storage cannot be reached, or holds trials that are not of this space.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.url = url
+        self.name = name
+        self.objectives = objectives
+        self.space = space
+        self._distributions = {choice.name: distribution(choice) for choice in space.choices}
+        try:
+            self._storage = open_storage(url, writes=writes)
+            self._study = optuna.create_study(
+                storage=self._storage,
+                study_name=name,
+                directions=["maximize" if is_maximised else "minimize" for is_maximised in objectives.is_maximised],
+                sampler=optuna.samplers.RandomSampler(),  # proposers have their own; nothing is asked of this one
+                load_if_exists=True,
+            )
+        except StorageInternalError as error:
+            raise no_storage(url, error.__cause__ or error) from None
+        except (SQLAlchemyError, sqlite3.Error, ImportError, OSError, ValueError, RuntimeError) as error:
+            raise no_storage(url, error) from None
+        if self._study.metric_names is None:
+            with _writing(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)  # the dashboard shows these names
+                self._study.set_metric_names([objective.metric for objective in objectives])
+        self._study_id = self._storage.get_study_id_from_name(name)
+        self._trial_ids: dict[int, int] = {}  # of Optuna's own, by trial number
+        self.trials: list[TrialRecord] = []
+        self.discarded: list[int] = []  # trials that a killed driver had not finished writing down; they cost nothing
+        attrs = self._study.user_attrs
+        self.notes = _read_notes(attrs)
+        for frozen in self._study.get_trials(deepcopy=False):
+            if frozen.state is optuna.trial.TrialState.WAITING:
+                continue  # somebody queued it; no trial of ours
+            if len(frozen.params) == len(space.choices):
+                self.trials.append(self._read(frozen, attrs))
+            elif frozen.state is optuna.trial.TrialState.RUNNING and writes:
+                self._discard(frozen.number)
+            elif frozen.state is optuna.trial.TrialState.FAIL:
+                self.discarded.append(frozen.number)
+
+    def __iter__(self) -> Iterator[TrialRecord]:
+        return iter(self.trials)
+
+    @property
+    def complete(self) -> list[TrialRecord]:
+        """The trials trained to the end, oldest first."""
+        return [trial for trial in self.trials if trial.state is TrialState.COMPLETE]
+
+    @property
+    def spent_seconds(self) -> float:
+        """Device-seconds of the study in all."""
+        return self.notes.overhead_device_seconds + sum(trial.device_seconds for trial in self.trials)
+
+    # ------------------------------------------------------------------ trials
+
+    def start(self, architecture: Architecture, *, references: tuple[str, ...] = ()) -> TrialRecord:
+        """A new trial of an architecture, perhaps that of hand-designed models; written in one transaction."""
+        return self._create(architecture, {"references": list(references)} if references else {})
+
+    def go_on(self, stopped: TrialRecord) -> TrialRecord:
+        """A new trial that takes up an ended one where it stood: its curve and checkpoints, but no charges."""
+        progress = stopped.progress.model_copy(update={"leases": ()})
+        attrs: dict[str, Any] = {"home": stopped.home, "progress": progress.model_dump(mode="json")}
+        if stopped.references:
+            attrs["references"] = list(stopped.references)
+        return self._create(stopped.architecture, attrs)
+
+    @_writing()
+    def save(self, trial: TrialRecord) -> None:
+        """Write a running trial's progress."""
+        self._storage.set_trial_user_attr(self._trial_id(trial), "progress", trial.progress.model_dump(mode="json"))
+
+    @_writing()
+    def end(
+        self, trial: TrialRecord, how: TrialEnd, *, stop_reason: StopReason | None = None, reason: str | None = None
+    ) -> None:
+        """Write a trial's last progress and tell its end.
+
+        Args:
+            stop_reason: Of a trial that was stopped.
+            reason: The sentence that says why it was stopped or failed.
+        """
+        if stop_reason:
+            self._storage.set_trial_user_attr(self._trial_id(trial), "stop_reason", stop_reason.value)
+        if reason:
+            self._storage.set_trial_user_attr(self._trial_id(trial), "reason", reason)
+        self.save(trial)
+        trial.stop_reason, trial.reason, trial.state = stop_reason, reason, TrialState(how)
+        if trial.state is TrialState.COMPLETE:
+            self._storage.set_trial_state_values(
+                self._trial_id(trial), optuna.trial.TrialState.COMPLETE, self.objectives.values(trial)
+            )
+        else:
+            state = optuna.trial.TrialState.FAIL if how == "failed" else optuna.trial.TrialState.PRUNED
+            self._storage.set_trial_state_values(self._trial_id(trial), state)
+
+    @_writing()
+    def set_test_accuracy(self, trial: TrialRecord, accuracy: float) -> None:
+        """Write the accuracy on the test split; kept with the study, since an ended trial takes no more attributes."""
+        self._study.set_user_attr(_test_key(trial.number), accuracy)
+        trial.test_accuracy = accuracy
+
+    # ------------------------------------------------------------------ notes
+
+    @_writing()
+    def note(self, **changes: Any) -> None:
+        """Write notes beside the trials, by the names of `Notes`; ask pydantic for errors."""
+        self.notes = Notes.model_validate({**self.notes.model_dump(), **changes})
+        written = self.notes.model_dump(mode="json", include=set(changes))
+        for key, value in written.items():
+            self._study.set_user_attr(key, value)
+
+    def add_overhead(self, seconds: float) -> None:
+        """Write that device-seconds were spent outside training leases."""
+        self.note(overhead_device_seconds=self.notes.overhead_device_seconds + seconds)
+
+    def add_event(self, kind: EventKind, text: str, *, trial: int | None = None) -> Event:
+        """Write, and log, what the run did without being asked."""
+        event = Event(kind=kind, text=text, at=datetime.now(UTC).isoformat(timespec="seconds"), trial=trial)
+        _LOG.warning("%s", event)
+        self.note(events=(*self.notes.events, event))
+        return event
+
+    # ------------------------------------------------------------------ Optuna
+
+    @_writing()
+    def _create(self, architecture: Architecture, attrs: dict[str, Any]) -> TrialRecord:
+        frozen = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.RUNNING,
+            params=self.space.encode(architecture),
+            distributions=self._distributions,
+            user_attrs=attrs,
+        )
+        trial_id = self._storage.create_new_trial(self._study_id, template_trial=frozen)
+        frozen.number = self._storage.get_trial_number_from_id(trial_id)  # all else is as it was handed over
+        trial = self._read(frozen, {})
+        self.trials.append(trial)
+        return trial
+
+    def _trial_id(self, trial: TrialRecord) -> int:
+        if trial.number not in self._trial_ids:
+            number = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+            self._trial_ids[trial.number] = number
+        return self._trial_ids[trial.number]
+
+    @_writing()
+    def _discard(self, number: int) -> None:
+        """End a trial that a killed driver had not finished writing down."""
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        self._storage.set_trial_user_attr(trial_id, "reason", "the driver was killed while it began this trial")
+        self._study.tell(number, state=optuna.trial.TrialState.FAIL)
+        self.discarded.append(number)
+
+    def _read(self, frozen: optuna.trial.FrozenTrial, notes: dict[str, object]) -> TrialRecord:
+        attrs = frozen.user_attrs
+        try:
+            architecture = self.space.decode(frozen.params)
+        except (KeyError, SpaceError, ValueError) as error:
+            raise StudyError(
+                f"storage: must hold trials of {self.space.name}, got trial {frozen.number} ({first_line(error)})"
+            ) from None
+        try:
+            progress = Progress.model_validate(attrs.get("progress", {}))
+        except ValidationError as error:
+            raise StudyError(f"storage: trial {frozen.number}: {explain(error, Progress)}") from None
+        cost = count_cost(architecture)
+        accuracy = notes.get(_test_key(frozen.number))
+        return TrialRecord(
+            number=frozen.number,
+            architecture=architecture,
+            params=cost.params,
+            macs=cost.macs,
+            home=attrs.get("home", frozen.number),
+            references=_read_references(attrs),
+            state=_STATES[frozen.state],
+            stop_reason=_read_stop_reason(frozen),
+            reason=attrs.get("reason"),
+            progress=progress,
+            test_accuracy=accuracy if isinstance(accuracy, float) else None,
+        )
+
+
+def distribution(choice: Choice) -> BaseDistribution:
+    """The Optuna distribution that `SearchSpace.suggest` uses for a choice."""
+    if choice.numbers:
+        return IntDistribution(choice.numbers[0], choice.numbers[-1], step=choice.numbers.step)
+    return CategoricalDistribution(choice.values)
+
+
+def _read_notes(attrs: dict[str, Any]) -> Notes:
+    """The notes among a study's attributes.
+
+    Raises:
+        StudyError: One is of another type.
+    """
+    try:
+        return Notes.model_validate({name: attrs[name] for name in Notes.model_fields if name in attrs})
+    except ValidationError as error:
+        raise StudyError(f"storage: notes of the study: {explain(error, Notes)}") from None
+
+
+def _read_references(attrs: dict[str, Any]) -> tuple[str, ...]:
+    """The names of hand-designed models; version 0.1 joined them into one text."""
+    if "references" in attrs:
+        return tuple(attrs["references"])
+    return tuple(attrs["reference"].split(" = ")) if "reference" in attrs else ()
+
+
+def _read_stop_reason(frozen: optuna.trial.FrozenTrial) -> StopReason | None:
+    """Why a trial was stopped; version 0.1 wrote the sentence alone."""
+    if frozen.state is not optuna.trial.TrialState.PRUNED:
+        return None
+    written = frozen.user_attrs.get("stop_reason")
+    if written is not None:
+        try:
+            return StopReason(written)
+        except ValueError:
+            known = ", ".join(StopReason)
+            raise StudyError(
+                f"storage: stop_reason of trial {frozen.number} must be one of {known}, got {written!r}"
+            ) from None
+    return _EARLIER_REASONS.get(frozen.user_attrs.get("reason", ""), StopReason.STOPPER)
+
+
+def _test_key(number: int) -> str:
+    return f"test_accuracy:{number}"

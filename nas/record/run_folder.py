@@ -1,0 +1,122 @@
+"""A run's folder: what lies where, and opening one that exists."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from metaformer.errors import nearest_first
+from nas.record.lock import lock_folder
+from nas.record.record import STUDY_NAME, Record
+from nas.record.storage import sqlite_url
+from nas.record.trials import TrialRecord
+from nas.study.study import Study, StudyError
+from nas.training.checkpoints import CheckpointFolder, folder_of
+from search_spaces.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of everything a run leaves."""
+
+    path: Path
+    place: str | None = None  # of the checkpoints, as the study says it: an absolute path or a URI; None: in the folder
+
+    @property
+    def study_file(self) -> Path:
+        return self.path / "study.yaml"
+
+    @property
+    def database(self) -> Path:
+        return self.path / "study.db"
+
+    @property
+    def checkpoints(self) -> str:
+        """Path or URI of the folder that holds one folder for each trial's checkpoints."""
+        return self.place or str((self.path / "checkpoints").resolve())
+
+    @property
+    def architectures(self) -> Path:
+        return self.path / "front"
+
+    @property
+    def trials_csv(self) -> Path:
+        return self.path / "trials.csv"
+
+    @property
+    def front_csv(self) -> Path:
+        return self.path / "front.csv"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "run.log"
+
+    @property
+    def report_html(self) -> Path:
+        return self.path / "report.html"
+
+    def checkpoints_of(self, trial: TrialRecord) -> CheckpointFolder:
+        """The checkpoints of a trial; a completed one of the front, or of a reference, has its weights there."""
+        return CheckpointFolder(folder_of(self.checkpoints, trial.home))
+
+    def drop_checkpoints(self, home: int) -> None:
+        """Remove the checkpoints of a trial, where there are any."""
+        CheckpointFolder(folder_of(self.checkpoints, home)).drop()
+
+    def report_lock(self) -> FileLock:
+        """Held while trials are read and written out as a report, so that an older look never replaces a newer one."""
+        return FileLock(self.path / ".report.lock")
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Held by the one driver that may write here; the system frees it when that process ends, however it ends.
+
+        Raises:
+            StudyError: Another driver holds it, on entering.
+        """
+        return lock_folder(self.path)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that exists: its folder, its study, its trials."""
+
+    folder: RunFolder
+    study: Study
+    space: SearchSpace
+    record: Record
+
+    @property
+    def name(self) -> str:
+        return self.folder.path.resolve().name
+
+
+def open_record(study: Study, folder: RunFolder, space: SearchSpace, *, writes: bool = False) -> Record:
+    """The record of a study, wherever it is kept.
+
+    Raises:
+        StudyError: It cannot be opened.
+    """
+    url = study.storage or sqlite_url(folder.database)
+    return Record(url, space, study.goals, name=study.storage_name or STUDY_NAME, writes=writes)
+
+
+def open_run(path: Path) -> Run:
+    """The run in a folder that `python -m nas.search` has made.
+
+    Raises:
+        StudyError: There is no run, or it cannot be read.
+    """
+    folder = RunFolder(path)
+    if not folder.study_file.exists():
+        beside = [other.parent.name for other in sorted(path.parent.glob("*/study.yaml"))]
+        known = (
+            f"; runs in {path.parent}, nearest first: {', '.join(nearest_first(path.name, beside))}" if beside else ""
+        )
+        raise StudyError(f"run: must be a folder with a study.yaml, got {str(path)!r}{known}")
+    study = Study.from_file(folder.study_file)
+    if study.storage is None and not folder.database.exists():
+        raise StudyError(f"run: must hold {folder.database.name}, got {str(path)!r} without it")
+    space = study.make_space()
+    folder = RunFolder(path, study.checkpoints)
+    return Run(folder, study, space, open_record(study, folder, space))

@@ -1,0 +1,134 @@
+"""A trial of a study: what it trains, what it costs, where it stands, and how it came to that.
+
+States and ends are enums, since decisions hang on them; the sentences beside them are for people.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from metaformer.architecture import Architecture
+from metaformer.specs import Spec
+from nas.study.lease import Measurement, Report
+
+
+class TrialState(StrEnum):
+    """Where a trial stands; `stopped` ones were ended early on purpose, with a reason."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class StopReason(StrEnum):
+    """Why a trial was stopped before its last epoch."""
+
+    BUDGET = "budget"  # it goes on when there is more
+    STOPPER = "stopper"
+    LIMIT = "limit"  # its device measured more than the study allows
+
+
+class LeaseEnd(StrEnum):
+    """How a lease ended."""
+
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    LOST = "lost"  # with its worker, or with the storage of its checkpoints
+    NODE_LOST = "node lost"
+
+
+class LeaseCharge(Spec):
+    """What one lease of a trial was charged, and how it ended (None: it has not)."""
+
+    attempt: PositiveInt
+    device_seconds: NonNegativeFloat = 0.0
+    end: LeaseEnd | None = None
+
+
+class Progress(Spec):
+    """All that is known of a trial's training so far."""
+
+    leases: tuple[LeaseCharge, ...] = ()
+    curve: tuple[Report, ...] = ()
+    measured: dict[str, NonNegativeFloat] = Field(default_factory=dict)  # by objective
+    device: str | None = None  # that measured
+
+
+@dataclass
+class TrialRecord:
+    """One trial, as it is kept in memory and on disk."""
+
+    number: int
+    architecture: Architecture
+    params: int
+    macs: int
+    home: int  # number of the trial whose folder holds its checkpoints: its own, or that of the trial it goes on with
+    references: tuple[str, ...] = ()  # names of the hand-designed models that it is; several may be one network here
+    state: TrialState = TrialState.RUNNING
+    stop_reason: StopReason | None = None
+    reason: str | None = None  # the sentence: why it was stopped or failed
+    progress: Progress = field(default_factory=Progress)
+    test_accuracy: float | None = None
+
+    @property
+    def reference(self) -> str | None:
+        """The names of the hand-designed models as one label; None where it is none."""
+        return " = ".join(self.references) or None
+
+    @property
+    def val_accuracy(self) -> float | None:
+        """Accuracy in [0, 1] after the last epoch reported."""
+        return self.progress.curve[-1].val_accuracy if self.progress.curve else None
+
+    @property
+    def measured(self) -> Mapping[str, float]:
+        """What a device measured, by objective."""
+        return self.progress.measured
+
+    @property
+    def num_epochs(self) -> int:
+        return self.progress.curve[-1].epoch if self.progress.curve else 0
+
+    @property
+    def device_seconds(self) -> float:
+        return sum(lease.device_seconds for lease in self.progress.leases)
+
+    def begin_lease(self) -> int:
+        """Add a lease; its number."""
+        attempt = len(self.progress.leases) + 1
+        self._set_leases((*self.progress.leases, LeaseCharge(attempt=attempt)))
+        return attempt
+
+    def charge(self, device_seconds: float) -> None:
+        """Note what the last lease has used so far."""
+        *before, last = self.progress.leases
+        self._set_leases((*before, last.model_copy(update={"device_seconds": device_seconds})))
+
+    def end_lease(self, end: LeaseEnd) -> None:
+        """Note how the last lease ended, unless there was none or that has been noted."""
+        if self.progress.leases and self.progress.leases[-1].end is None:
+            *before, last = self.progress.leases
+            self._set_leases((*before, last.model_copy(update={"end": end})))
+
+    def count_ends(self, end: LeaseEnd) -> int:
+        """How many leases ended so."""
+        return sum(lease.end is end for lease in self.progress.leases)
+
+    def add_epoch(self, report: Report) -> None:
+        """Add an epoch to the curve, whose later part goes where training had to fall back."""
+        before = (earlier for earlier in self.progress.curve if earlier.epoch < report.epoch)
+        curve = (*before, report.model_copy(update={"note": None}))
+        self.progress = self.progress.model_copy(update={"curve": curve})
+
+    def add_measurement(self, measurement: Measurement) -> None:
+        """Note what a device measured."""
+        values = {**self.progress.measured, **measurement.values}
+        self.progress = self.progress.model_copy(update={"measured": values, "device": measurement.device})
+
+    def _set_leases(self, leases: tuple[LeaseCharge, ...]) -> None:
+        self.progress = self.progress.model_copy(update={"leases": leases})

@@ -1,0 +1,256 @@
+"""What a search prints: the plan before it runs, its progress while it runs, a summary after."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from metaformer.cost import count_cost
+from nas.data import DataInfo
+from nas.record.run_folder import RunFolder
+from nas.record.trials import TrialRecord, TrialState
+from nas.results.results import mixer_text, percent
+from nas.results.words import noun, objective_text, objective_titles, plural
+from nas.session.forecast import Forecast
+from nas.session.session import Session
+from nas.study.budget import Budget, format_device_time
+from nas.study.objectives import DEFAULT
+from search_spaces.space import SearchSpace
+
+_PLAIN_SECONDS = 15  # between lines where there is no terminal
+_FEW_TRIALS = 50  # a search can hardly learn from fewer; the plan then says what would buy more
+_PLAIN_WIDTH = 132  # characters of a line there
+
+
+def make_console(*, as_json: bool) -> Console:
+    """A console on stdout, or on stderr where a program reads stdout; wide enough for the tables in a file."""
+    console = Console(stderr=as_json, soft_wrap=True)
+    return console if console.is_terminal else Console(stderr=as_json, soft_wrap=True, width=_PLAIN_WIDTH)
+
+
+class ProgressView:
+    """Shows a session on a console: a live panel in a terminal, a line now and then elsewhere."""
+
+    def __init__(self, session: Session, budget: Budget, console: Console) -> None:
+        self._session = session
+        self._budget = budget
+        self._console = console
+        self._last_line = 0.0
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Show the session until the block ends."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(get_renderable=self._panel, console=self._console, refresh_per_second=2, transient=True):
+            yield
+
+    def on_event(self) -> None:
+        """Print a line, unless there is a live panel or the last line is less than 15 seconds old."""
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last_line >= _PLAIN_SECONDS:
+            self._last_line = now
+            self._console.print(self._line())
+
+    def _line(self) -> str:
+        session = self._session
+        counts = _counts(session)
+        best = best_accuracy(session.front)
+        return (
+            f"spent {self._time(session.ledger.spent)}, reserved {self._time(session.ledger.reserved)}, "
+            f"left {self._time(max(session.ledger.left, 0.0))} | {counts} | "
+            f"best {'-' if best is None else f'{best:.2%}'} | front {len(session.front)} | "
+            f"hypervolume {session.hypervolume:.4f}"
+        )
+
+    def _panel(self) -> RenderableType:
+        session, ledger = self._session, self._session.ledger
+        left = max(ledger.left, 0.0)
+        table = Table.grid(padding=(0, 2))
+        table.add_row("budget", ProgressBar(total=ledger.total, completed=min(ledger.spent, ledger.total), width=40))
+        reserved = f"{self._time(ledger.reserved)} of it reserved"
+        table.add_row("", f"{self._time(ledger.spent)} spent, {self._time(left)} left, {reserved}")
+        table.add_row("trials", _counts(session))
+        best = best_accuracy(session.front)
+        table.add_row("best", "-" if best is None else f"{best:.2%} validation accuracy")
+        table.add_row("front", f"{plural(len(session.front), 'architecture')}, hypervolume {session.hypervolume:.4f}")
+        for trial in session.running:
+            table.add_row("running", _running_line(trial, session.study.recipe.epochs))
+        if session.events:
+            table.add_row("note", Text(str(session.events[-1])))
+        note = Text("stopping: running trials end at their next report", style="yellow") if session.stopping else Text()
+        return Group(table, note)
+
+    def _time(self, seconds: float) -> str:
+        return format_device_time(seconds, self._budget.device)
+
+
+def print_plan(
+    console: Console, session: Session, plan: Forecast, *, budget: Budget, info: DataInfo, devices_per_trial: float
+) -> None:
+    """Say what is about to happen: space, data, budget, and what it buys."""
+    study, space = session.study, session.space
+    images = ", ".join(f"{number:,} {split}" for split, number in info.num_images.items())
+    left = max(session.ledger.left, 0.0)
+    wall = left / (session.place.num_workers * devices_per_trial)
+
+    def spelled(seconds: float) -> str:
+        return format_device_time(seconds, budget.device)
+
+    console.print(
+        f"[bold]{study.space}[/] on [bold]{info.name}[/]: {images} images, {info.num_classes} classes, "
+        f"{info.resolution}x{info.resolution} pixels, {study.recipe.epochs} epochs a trial"
+    )
+    console.print(
+        f"space    {space.size:.2g} architectures{_limits(space)}, sampler {study.sampler}, seed {study.seed}"
+    )
+    if study.objectives != DEFAULT:
+        console.print(f"goals    {objective_titles(study)}")
+    console.print(
+        f"budget   {budget}, {spelled(left)} left; {plural(session.place.num_workers, 'trial')} at a time, "
+        f"about {_duration(wall)}, until {datetime.now() + timedelta(seconds=wall):%a %H:%M}"
+    )
+    console.print(
+        f"largest  {plan.most_params:,} parameters, {plan.most_macs:,} MACs, {spelled(plan.most_seconds)} to the end; "
+        f"a mean one {spelled(plan.seconds_to_the_end)}"
+    )
+    most, least = plan.images_per_second
+    console.print(
+        f"speed    trains on {most:,.0f} images a second with the smallest, {least:,.0f} with the largest; "
+        f"up to {plan.peak_bytes / 2**20:,.0f} MiB a trial"
+    )
+    waiting = session.queue.references
+    if waiting:
+        models = plural(len(waiting), "hand-designed model")
+        console.print(f"first    {models}, about {spelled(plan.reference_seconds)}")
+    left_out = _left_out(session)
+    if left_out:
+        console.print(f"         beyond the limits: {', '.join(left_out)}")
+    console.print(f"then     about {plan.num_trials} trials of {spelled(plan.seconds_per_trial)} each{_by_rung(plan)}")
+    if left > 0:
+        for line in advice(plan, left):
+            console.print(f"[yellow]         {line}[/]")
+
+
+def advice(plan: Forecast, left: float) -> list[str]:
+    """What to change if the budget buys little; `left` of it is left, in device-seconds."""
+    lines = []
+    if plan.cheapest_seconds > left:
+        lines.append("too little for a single full trial, even of the cheapest architecture; --epochs takes fewer")
+    elif plan.seconds_to_the_end > left - plan.reference_seconds:
+        lines.append("too little for a single full trial of mean size beside the hand-designed models")
+    if plan.reference_seconds > left / 2:
+        lines.append("the hand-designed models take more than half; --references takes fewer")
+    if plan.num_trials < _FEW_TRIALS:
+        lines.append(
+            f"--max-macs {_rounded(plan.median_macs)}, the median, would buy {plan.times_as_many:.1f} times as many "
+            "trials; half the --epochs twice as many"
+        )
+    return lines
+
+
+def _by_rung(plan: Forecast) -> str:
+    """How many of the trials reach each rung, as the end of a sentence; empty where none is stopped early."""
+    if len(plan.rungs) == 1 or not plan.num_trials:
+        return ""
+    *early, last = plan.rungs
+    parts = [f"{rung.num_trials} to epoch {rung.epochs}" for rung in early]
+    return f": {', '.join(parts)}, {last.num_trials} to the end"
+
+
+def _rounded(count: int) -> str:
+    """A count as `--max-macs` takes it, to two or three digits."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return str(count)
+
+
+def print_summary(console: Console, session: Session, folder: RunFolder, budget: Budget) -> None:
+    """Say what came out, and what to type next."""
+    table = Table(title=f"Pareto front: {plural(len(session.front), 'architecture')}", title_justify="left")
+    measured = session.objectives.measured
+    for column in ("trial", "mixers", "depths", "val", "test", "params", "MACs", *map(noun, measured)):
+        table.add_column(column, justify="left" if column in ("trial", "mixers") else "right")
+    for trial in session.front:
+        arch = trial.architecture
+        table.add_row(
+            trial.reference or f"#{trial.number}",
+            " ".join(mixer_text(stage.mixer) for stage in arch.stages),
+            "-".join(str(stage.depth) for stage in arch.stages),
+            f"{trial.val_accuracy:.2%}",
+            "-" if trial.test_accuracy is None else f"{trial.test_accuracy:.2%}",
+            f"{trial.params:,}",
+            f"{trial.macs:,}",
+            *(objective_text(objective, trial) for objective in measured),
+        )
+    console.print(table)
+    found = sum(not trial.references for trial in session.front)
+    console.print(
+        f"{found} of the front were found, {len(session.front) - found} were designed by hand. {_counts(session)}."
+    )
+    baselines = session.record.notes.baselines
+    if baselines:
+        rows = (f"{name} {percent(val)} val, {percent(test)} test" for name, (val, test) in baselines.items())
+        console.print(f"simple classifiers on the same pixels: {'; '.join(rows)}")
+    console.print(f"spent {format_device_time(session.ledger.spent, budget.device)} of {budget}")
+    console.print(f"report   {folder.report_html}")
+    run = folder.path
+    console.print(f"next     python -m nas.export {run} --pick knee --out arch.yaml", soft_wrap=True)
+    console.print(f"         python -m nas.dashboard {run}", soft_wrap=True)
+    if session.stopping or session.ledger.left > 0:
+        console.print("         the same command goes on with what is left of the budget; --extend adds to it")
+    else:
+        console.print("         --extend, or a larger --budget, goes on")
+
+
+def best_accuracy(front: list[TrialRecord]) -> float | None:
+    """The highest validation accuracy on a front, or None."""
+    return max((trial.val_accuracy for trial in front if trial.val_accuracy is not None), default=None)
+
+
+def _counts(session: Session) -> str:
+    counts = Counter(trial.state for trial in list(session.record))
+    running = len(session.running)
+    parts = [f"{counts[TrialState.COMPLETE]} done", f"{running} running", f"{counts[TrialState.STOPPED]} stopped"]
+    if counts[TrialState.FAILED]:
+        parts.append(f"{counts[TrialState.FAILED]} failed")
+    if session.queue.num_waiting:
+        parts.append(f"{session.queue.num_waiting} waiting")
+    return ", ".join(parts)
+
+
+def _running_line(trial: TrialRecord, epochs: int) -> str:
+    accuracy = "" if trial.val_accuracy is None else f", {trial.val_accuracy:.2%}"
+    mixers = " ".join(mixer_text(stage.mixer) for stage in trial.architecture.stages)
+    return f"{trial.reference or f'#{trial.number}'}: {mixers}, epoch {trial.num_epochs} of {epochs}{accuracy}"
+
+
+def _limits(space: SearchSpace) -> str:
+    limits = space.settings.limits
+    parts = []
+    if limits.max_params is not None:
+        parts.append(f"{limits.max_params:,} parameters")
+    if limits.max_macs is not None:
+        parts.append(f"{limits.max_macs:,} MACs")
+    return f", up to {' and '.join(parts)}" if parts else ""
+
+
+def _left_out(session: Session) -> list[str]:
+    limits, known = session.space.settings.limits, session.space.references()
+    return [name for name in session.study.references if not limits.allow(count_cost(known[name]))]
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,317 @@
+"""The report's charts of the objectives, as plotly figures; those of the mixers are in `mixer_figures.py`.
+
+Most trials are neither on the front nor hand-designed. Their hover texts are the same in all charts. So the page holds
+these texts once, and a trace of these trials refers to them by its `meta`, "others".
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.basedatatypes import BaseTraceType
+from plotly.colors import sample_colorscale
+
+from nas.record.trials import TrialRecord
+from nas.results import labels
+from nas.results.axes import ACCURACY_AXIS, PARAMS_AXIS, Axis
+from nas.results.results import Results, mixer_text, percent
+from nas.results.words import cost_text
+from nas.study.objectives import ACCURACY, Objectives
+from nas.study.objectives.units import short_count
+
+FRONT_COLOUR, OTHER_COLOUR, REFERENCE_COLOUR = "#1d5fb4", "#aab3bd", "#c8443c"
+_MANY_POINTS = 2000  # from here on drawn by the graphics card, no longer as vectors
+_PAD = 0.06  # of an axis, beyond its outermost points
+_NEAR = 8  # pixels within which hand-designed models share one name
+_NEAR_3D = 0.04  # of each axis, likewise
+_MOST_COST_FACES = 3
+_HALF_FACE, _WHOLE_FACE = (410, 380), (940, 380)  # width and height of a plot area: two faces in a row, or one
+_WIDTH_3D, _HEIGHT_3D = 984, 640
+_EYE, _CENTRE = {"x": -1.5, "y": -1.5, "z": 0.6}, {"x": 0.0, "y": 0.0, "z": -0.22}
+_ASPECT = {"x": 1.3, "y": 1.3, "z": 0.9}
+_FIELD_OF_VIEW = math.pi / 4  # plotly's
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure, and the name of its place in the page."""
+
+    name: str
+    figure: go.Figure
+    is_wide: bool = True  # it has a row of its own
+
+
+def finish(figure: go.Figure, *, height: float) -> go.Figure:
+    """The look that all charts share."""
+    figure.update_layout(
+        template="plotly_white",
+        height=height,
+        margin={"l": 64, "r": 16, "t": 40, "b": 52},
+        font={"family": "system-ui, sans-serif", "size": 12.5, "color": "#20262e"},
+        legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "itemsizing": "constant"},
+        hoverlabel={"align": "left"},
+    )
+    return figure
+
+
+def hover_text(trial: TrialRecord, objectives: Objectives) -> str:
+    """All that is known of a trial, in a few short lines of plotly's HTML."""
+    title = f"trial {trial.number}" + (f": {trial.reference}" if trial.references else "")
+    test = "" if trial.test_accuracy is None else f", test {percent(trial.test_accuracy)}"
+    stages = (f"{mixer_text(stage.mixer)}, {stage.depth} × {stage.width}" for stage in trial.architecture.stages)
+    lines = [
+        f"<b>{title}</b>",
+        f"val {percent(trial.val_accuracy)}{test}",
+        cost_text(trial, objectives),
+        *stages,
+        f"{trial.device_seconds:,.0f} device-seconds",
+    ]
+    return "<br>".join(lines)
+
+
+def space_chart(results: Results) -> list[Chart]:
+    """Accuracy over the first two other objectives, in three dimensions; no chart where there is only one other."""
+    costs = _cost_axes(results.goals)
+    if len(costs) < 2:
+        return []
+    axes = (costs[0], costs[1], ACCURACY_AXIS)
+    figure = go.Figure(_marks(results, axes, sizes=(2.5, 5, 6), symbol="diamond"))
+    figure.update_layout(
+        scene={f"{letter}axis": axis.style(results.complete) for letter, axis in zip("xyz", axes, strict=True)}
+        | {"camera": {"eye": _EYE, "center": _CENTRE}, "aspectratio": _ASPECT, "annotations": _names_3d(results, axes)}
+    )
+    return [Chart("space", finish(figure, height=_HEIGHT_3D))]
+
+
+def accuracy_faces(results: Results) -> list[Chart]:
+    """Accuracy over each of the other objectives."""
+    return _faces(results, [(cost, ACCURACY_AXIS) for cost in _cost_axes(results.goals)])
+
+
+def cost_faces(results: Results) -> list[Chart]:
+    """The first few pairs of objectives without accuracy, the second of a pair over the first."""
+    return _faces(results, list(combinations(_cost_axes(results.goals), 2))[:_MOST_COST_FACES])
+
+
+def _cost_axes(objectives: Objectives) -> list[Axis]:
+    """Every objective but accuracy."""
+    return [Axis(objective) for objective in objectives if objective.name != ACCURACY]
+
+
+def _faces(results: Results, pairs: Sequence[tuple[Axis, Axis]]) -> list[Chart]:
+    """A chart for each pair of axes, two in a row; the last of an odd number has a row of its own."""
+    charts = []
+    for number, (x, y) in enumerate(pairs, start=1):
+        is_wide = number == len(pairs) and number % 2 == 1
+        figure = _face(results, x, y, size=_WHOLE_FACE if is_wide else _HALF_FACE)
+        figure.update_layout(showlegend=len(results.goals) == 2)  # the chart in three dimensions has it otherwise
+        charts.append(Chart(f"{x.objective.name}-{y.objective.name}", figure, is_wide))
+    return charts
+
+
+def _face(results: Results, x: Axis, y: Axis, *, size: tuple[float, float]) -> go.Figure:
+    """Two of the objectives, with the front that these two alone have, and names at the hand-designed models.
+
+    Args:
+        size: Rough width and height of the plot area, in pixels; names are placed by it.
+    """
+    others, *above = _marks(results, (x, y), sizes=(4, 7, 13), symbol="star")
+    steps = front_of_two(results.complete, x, y)
+    line = type(others)(
+        x=[x.value(trial) for trial in steps],
+        y=[y.value(trial) for trial in steps],
+        mode="lines",
+        line={"color": FRONT_COLOUR, "width": 1.5, "shape": "hv"},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    figure = go.Figure([others, line, *above])
+    spans = (_span(x, results), _span(y, results))
+    figure.update_xaxes(**x.style(results.complete), range=spans[0])
+    figure.update_yaxes(**y.style(results.complete), range=spans[1])
+    _write_names(figure, results, (x, y), spans, size)
+    return finish(figure, height=size[1] + 92)
+
+
+def learning_curves(results: Results) -> go.Figure:
+    """Validation accuracy after each epoch of the front's members, coloured by parameters."""
+    figure = go.Figure()
+    positions = [PARAMS_AXIS.position(trial) for trial in results.front]
+    low, high = min(positions), max(positions)
+    shades = [(position - low) / ((high - low) or 1) for position in positions]
+    for trial, colour in zip(results.front, sample_colorscale("Viridis_r", shades), strict=True):
+        curve = trial.progress.curve
+        figure.add_scatter(
+            x=[report.epoch for report in curve],
+            y=[100 * report.val_accuracy for report in curve],
+            mode="lines+markers" if len(curve) < 10 else "lines",
+            line={"color": colour, "width": 1.5, "dash": "dot" if trial.references else "solid"},
+            hovertext=hover_text(trial, results.goals),
+            hoverinfo="y+text",
+            showlegend=False,
+        )
+    bar = {"title": {"text": "parameters"}, "tickvals": [low, high]}
+    bar["ticktext"] = [short_count(10**low), short_count(10**high)]
+    marker = {"color": [low, high], "colorscale": "Viridis_r", "showscale": True, "colorbar": bar}
+    figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, showlegend=False)
+    num_epochs = max(trial.num_epochs for trial in results.front)
+    figure.update_xaxes(title="epoch", dtick=1 if num_epochs <= 20 else None)
+    figure.update_yaxes(title=ACCURACY_AXIS.title)
+    return finish(figure, height=420)
+
+
+def front_of_two(trials: Sequence[TrialRecord], x: Axis, y: Axis) -> list[TrialRecord]:
+    """The trials that none beats in two objectives at once, from the best `x` to the best `y`; one of equals."""
+    best: list[TrialRecord] = []
+    for trial in sorted(trials, key=lambda trial: (x.loss(trial), y.loss(trial))):
+        if not best or y.loss(trial) < y.loss(best[-1]):
+            best.append(trial)
+    return best
+
+
+def _found_front(results: Results) -> list[TrialRecord]:
+    return [trial for trial in results.front if not trial.references]
+
+
+def _marks(
+    results: Results, axes: Sequence[Axis], *, sizes: tuple[float, float, float], symbol: str
+) -> list[BaseTraceType]:
+    """A mark for each complete trial in three traces: other trials, the front, hand-designed models.
+
+    All three are drawn the same way, since the graphics card draws above all vectors.
+    """
+    are_many = len(results.others) >= _MANY_POINTS
+    flat = go.Scattergl if are_many else go.Scatter
+    kind = go.Scatter3d if len(axes) == 3 else flat
+    faint = {"size": 0.75 * sizes[0], "opacity": 0.3} if are_many else {"size": sizes[0], "opacity": 0.6}
+    groups = (
+        ("other trials", results.others, {"color": OTHER_COLOUR, **faint}),
+        ("front, found", _found_front(results), {"color": FRONT_COLOUR, "size": sizes[1]}),
+        (
+            "hand-designed",
+            results.trained_references,
+            {"color": REFERENCE_COLOUR, "size": sizes[2], "symbol": symbol, "line": {"color": "white", "width": 1}},
+        ),
+    )
+    traces = []
+    for name, trials, marker in groups:
+        values = {letter: [axis.value(trial) for trial in trials] for letter, axis in zip("xyz", axes, strict=False)}
+        traces.append(kind(**values, mode="markers", name=name, marker=marker, hoverinfo="text"))
+        if trials is results.others:
+            traces[-1].meta = "others"
+        else:
+            traces[-1].hovertext = [hover_text(trial, results.goals) for trial in trials]
+    return traces
+
+
+def _span(axis: Axis, results: Results) -> Span:
+    """First and last position of an axis that shows the trials; a few very bad accuracies do not squeeze the others."""
+    positions = sorted(axis.position(trial) for trial in results.complete)
+    low, high = positions[0], positions[-1]
+    if not axis.is_logarithmic:
+        shown = [axis.position(trial) for trial in (*results.front, *results.trained_references)]
+        low = min(positions[len(positions) // 10], *shown)
+    pad = _PAD * (high - low) or 0.1
+    return low - pad, high + pad
+
+
+def _write_names(
+    figure: go.Figure, results: Results, axes: tuple[Axis, Axis], spans: tuple[Span, Span], size: tuple[float, float]
+) -> None:
+    """Names beside the stars, each tied to its star by a thin line."""
+
+    def pixel(trial: TrialRecord) -> labels.Pixel:
+        x, y = (_place(axis, span, trial) * length for axis, span, length in zip(axes, spans, size, strict=True))
+        return x, y
+
+    nearness = [_NEAR * (high - low) / length for (low, high), length in zip(spans, size, strict=True)]
+    named = _merged(results.trained_references, axes, nearness=nearness)
+    offsets = labels.place(
+        [pixel(trial) for trial, _ in named],
+        [text for _, text in named],
+        size=size,
+        keep_free=[pixel(trial) for trial in _found_front(results)],
+    )
+    for (trial, text), offset in zip(named, offsets, strict=True):
+        figure.add_annotation(x=axes[0].position(trial), y=axes[1].position(trial), **_annotation(text, offset))
+
+
+def _names_3d(results: Results, axes: tuple[Axis, Axis, Axis]) -> list[dict[str, object]]:
+    """Names beside the diamonds, placed for the first view."""
+    spans = [_span(axis, results) for axis in axes]
+
+    def pixel(trial: TrialRecord) -> labels.Pixel:
+        x, y, z = (_place(axis, span, trial) - 0.5 for axis, span in zip(axes, spans, strict=True))
+        return _project(x * _ASPECT["x"], y * _ASPECT["y"], z * _ASPECT["z"])
+
+    named = _merged(results.trained_references, axes, nearness=[_NEAR_3D * (high - low) for low, high in spans])
+    offsets = labels.place(
+        [pixel(trial) for trial, _ in named],
+        [text for _, text in named],
+        size=(_WIDTH_3D, _HEIGHT_3D),
+        keep_free=[pixel(trial) for trial in _found_front(results)],
+    )
+    return [
+        {letter: axis.position(trial) for letter, axis in zip("xyz", axes, strict=True)} | _annotation(text, offset)
+        for (trial, text), offset in zip(named, offsets, strict=True)
+    ]
+
+
+def _project(x: float, y: float, z: float) -> labels.Pixel:
+    """Where the first view of the 3-D chart shows a point; the middle of the box is (0, 0, 0)."""
+    eye, centre = np.array(list(_EYE.values())), np.array(list(_CENTRE.values()))
+    ahead = (centre - eye) / np.linalg.norm(centre - eye)
+    right = np.cross(ahead, (0, 0, 1))
+    right /= np.linalg.norm(right)
+    up = np.cross(right, ahead)
+    from_eye = np.array((x, y, z)) - eye
+    scale = _HEIGHT_3D / 2 / (math.tan(_FIELD_OF_VIEW / 2) * (from_eye @ ahead))
+    return float(_WIDTH_3D / 2 + scale * (from_eye @ right)), float(_HEIGHT_3D / 2 + scale * (from_eye @ up))
+
+
+def _annotation(text: str, offset: labels.Pixel) -> dict[str, object]:
+    return {
+        "text": text,
+        "ax": offset[0],
+        "ay": -offset[1],
+        "standoff": 6,
+        "arrowwidth": 0.6,
+        "arrowhead": 0,
+        "arrowcolor": REFERENCE_COLOUR,
+        "font": {"size": 11, "color": REFERENCE_COLOUR},
+        "bgcolor": "rgba(255,255,255,0.7)",
+        "borderpad": 0,
+    }
+
+
+def _place(axis: Axis, span: Span, trial: TrialRecord) -> float:
+    """How far along the axis a trial lies, from 0 to 1."""
+    return (axis.position(trial) - span[0]) / (span[1] - span[0])
+
+
+def _merged(
+    trials: Sequence[TrialRecord], axes: Sequence[Axis], *, nearness: Sequence[float]
+) -> list[tuple[TrialRecord, str]]:
+    """One trial and one name for each group of hand-designed models that lie within `nearness` of its first."""
+    groups: list[list[TrialRecord]] = []
+    for trial in trials:
+        for group in groups:
+            gaps = (abs(axis.position(trial) - axis.position(group[0])) for axis in axes)
+            if all(gap <= most for gap, most in zip(gaps, nearness, strict=True)):
+                group.append(trial)
+                break
+        else:
+            groups.append([trial])
+    return [(group[0], _short_name(group)) for group in groups]
+
+
+def _short_name(group: Sequence[TrialRecord]) -> str:
+    """The first model's name without its resolution, and how many more there are."""
+    names = [name for trial in group for name in trial.references]
+    more = f" +{len(names) - 1}" if len(names) > 1 else ""
+    return names[0].removesuffix("_224") + more

@@ -1,0 +1,226 @@
+"""The report as one HTML page that needs nothing else: charts, tables, and what they say in words."""
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+import plotly
+from jinja2 import Environment, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from nas.record.trials import StopReason, TrialRecord, TrialState
+from nas.results.figures import Chart, accuracy_faces, cost_faces, hover_text, learning_curves, space_chart
+from nas.results.mixer_figures import mixer_colours, mixer_shares, mixer_tiles
+from nas.results.results import Results, differs_from_paper, mixer_counts, mixer_text, percent
+from nas.results.words import (
+    cost_text,
+    difference,
+    large_number,
+    listing,
+    noun,
+    objective_text,
+    objective_titles,
+    part_of,
+    plural,
+)
+from nas.session.pareto import knee
+from nas.study.budget import Budget, format_device_time
+from nas.study.objectives.units import short_count
+
+_MOST_DOMINATORS = 3  # found models spelled out for each hand-designed one; the others are listed by number
+_MOST_SENTENCES = 20  # about trials that were stopped, for each reason; they can be as many as the trials
+_STOPPED = {  # how each reason reads after a number of trials
+    StopReason.BUDGET: "stopped because the budget was spent",
+    StopReason.STOPPER: "stopped early",
+    StopReason.LIMIT: "stopped over a limit on a measured objective",
+    None: "stopped",
+}
+
+
+@dataclass(frozen=True)
+class StoppedGroup:
+    """The trials that were stopped for one reason, and the sentences about them, the most frequent first."""
+
+    title: str
+    number: int
+    sentences: list[tuple[str, int]]
+    num_more: int  # sentences that are not listed
+
+
+def render(results: Results) -> str:
+    """The page as text."""
+    source = files("nas.results").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "percent": percent,
+        "count": short_count,
+        "mixer": mixer_text,
+        "shell": shlex.quote,
+        "noun": noun,
+        "objective": objective_text,
+        "plural": plural,
+        "listing": listing,
+    }
+    study, goals = results.run.study, results.goals
+    charts = _charts(results)
+    figures = {chart.name: chart.figure.to_json() for group in charts.values() for chart in group}
+    return environment.from_string(source).render(
+        results=results,
+        run=results.run,
+        study=study,
+        goals=goals,
+        nouns=[noun(goal) for goal in goals],
+        headline=_headline(results),
+        facts=_facts(results),
+        knee=_knee(results),
+        differs=differs_from_paper(study),
+        step=_accuracy_step(results),
+        winners=_winners(results),
+        baselines=_baselines(results),
+        colours=mixer_colours(results.trials),
+        stopped=_stopped(results.trials),
+        failed=[trial for trial in results.trials if trial.state is TrialState.FAILED],
+        cost_text=cost_text,
+        difference=difference,
+        most_dominators=_MOST_DOMINATORS,
+        tested=any(trial.test_accuracy is not None for trial in results.front),
+        charts=charts,
+        figures=_in_script("{" + ",".join(f'"{name}":{figure}' for name, figure in figures.items()) + "}"),
+        texts=_in_script(json.dumps({"others": [hover_text(trial, goals) for trial in results.others]})),
+        plotly_js=get_plotlyjs() if charts else "",
+        plotly_version=plotly.__version__,
+    )
+
+
+def _charts(results: Results) -> dict[str, list[Chart]]:
+    """The charts by the part of the page that shows them; none where no trial is complete."""
+    if not results.complete:
+        return {}
+    return {
+        "space": space_chart(results),
+        "accuracy_faces": accuracy_faces(results),
+        "cost_faces": cost_faces(results),
+        "tiles": [Chart("tiles", mixer_tiles(results))],
+        "shares": [Chart("shares", mixer_shares(results))],
+        "curves": [Chart("curves", learning_curves(results))],
+    }
+
+
+def _in_script(text: str) -> str:
+    """JSON without `<`, so that no text in it can close the script element that holds it."""
+    return text.replace("<", "\\u003c")
+
+
+def _headline(results: Results) -> str:
+    """The answer in one or two sentences."""
+    best = results.best
+    if best is None:
+        return f"No trial is complete yet, so there is no front to show (trials: {_trials(results)})."
+    front = results.front
+    found = sum(not trial.references for trial in front)
+    text = (
+        f"{plural(len(front), 'architecture')} on the front, {part_of(found, len(front))} found by the search. "
+        f"Best validation accuracy {percent(best.val_accuracy)} by trial {best.number} "
+        f"({cost_text(best, results.goals)})."
+    )
+    trained = [reference for reference in results.references if reference.trial in results.trained_references]
+    if trained:
+        beaten = sum(bool(reference.dominated_by) for reference in trained)
+        verb = "is" if beaten == 1 else "are"
+        models = plural(len(trained), "hand-designed model")
+        text += f" Of {models}, {part_of(beaten, len(trained))} {verb} dominated by a found one."
+    return text
+
+
+def _facts(results: Results) -> list[tuple[str, str]]:
+    """What was searched, how, and for how much."""
+    study, space = results.run.study, results.run.space
+    recipe, settings, budget = study.recipe, study.settings, Budget.parse(study.budget)
+    limits = {"parameters": settings.limits.max_params, "MACs": settings.limits.max_macs}
+    limited = "".join(f", at most {short_count(limit)} {what}" for what, limit in limits.items() if limit)
+    spent = format_device_time(results.spent_seconds, budget.device)
+    device = results.notes.device
+    return [
+        ("Space", f"{study.space}: {large_number(space.size)} architectures{limited}"),
+        ("Objectives", objective_titles(study)),
+        *([("Measured on", device)] if device else []),
+        ("Data", f"{study.data}, {settings.num_classes} classes, {settings.resolution} × {settings.resolution} pixels"),
+        (
+            "Recipe",
+            f"{recipe.epochs} epochs of AdamW, batch {recipe.batch_size}, peak learning rate {recipe.peak_lr:.3g}, "
+            f"{plural(recipe.warmup_epochs, 'warm-up epoch')}, weight decay {recipe.weight_decay:g}, "
+            f"precision {recipe.precision}",
+        ),
+        ("Budget", f"{spent} of {budget} spent ({100 * results.spent_seconds / budget.seconds:.0f} %)"),
+        ("Trials", _trials(results)),
+        ("Search", f"{study.sampler}, seed {study.seed}"),
+        ("Hypervolume", f"{results.hypervolume:.4f} of the unit cube (error; each cost on a log scale over its range)"),
+    ]
+
+
+def _knee(results: Results) -> TrialRecord | None:
+    """The balanced member of the front; None while there is no front."""
+    if not results.front:
+        return None
+    return results.front[knee([results.goals.values(trial) for trial in results.front], results.goals)]
+
+
+def _accuracy_step(results: Results) -> str:
+    """How finely validation accuracy can tell models apart, in percentage points; empty where it is not known."""
+    if not results.num_val or results.best is None:
+        return ""
+    right = (results.best.val_accuracy or 0.0) * results.num_val
+    share = (right + 2) / (results.num_val + 4)  # Agresti and Coull's, so that 100 % has an error too
+    error = 100 * (share * (1 - share) / results.num_val) ** 0.5
+    return (
+        f"Validation has {results.num_val:,} images: accuracy moves in steps of {100 / results.num_val:.2g} points, "
+        f"and the standard error of the best one is about {error:.2g} points."
+    )
+
+
+def _baselines(results: Results) -> str:
+    """How the best of the front stands beside simple classifiers; empty where there is nothing to compare."""
+    known, best = results.notes.baselines, results.best
+    if not known or best is None:
+        return ""
+    reached = listing([f"{name} reaches {percent(val)}" for name, (val, _) in known.items()])
+    text = f"The best of the front reaches {percent(best.val_accuracy)} on validation; on the same pixels {reached}."
+    if max(val for val, _ in known.values()) >= (best.val_accuracy or 0.0):
+        text += (
+            " No model does better than these classifiers. So the models were trained too briefly, or the data "
+            "is too easy, to say which mixer is best."
+        )
+    return text
+
+
+def _winners(results: Results) -> list[str]:
+    """For each stage the mixer that the front has most often, beside how often the search tried it."""
+    sentences = []
+    for i, (front, tried) in enumerate(zip(mixer_counts(results.front), mixer_counts(results.trials), strict=False)):
+        kind, number = front.most_common(1)[0]
+        shares = (100 * number / front.total(), 100 * tried[kind] / tried.total())
+        sentences.append(
+            f"Stage {i + 1}: {kind} in {shares[0]:.0f} % of the front, in {shares[1]:.0f} % of all trials."
+        )
+    return sentences
+
+
+def _stopped(trials: Sequence[TrialRecord]) -> list[StoppedGroup]:
+    """The trials that were stopped, by reason; the most frequent first."""
+    stopped = [trial for trial in trials if trial.state is TrialState.STOPPED]
+    groups = []
+    for reason, number in Counter(trial.stop_reason for trial in stopped).most_common():
+        said = Counter(trial.reason or "no reason given" for trial in stopped if trial.stop_reason is reason)
+        sentences = said.most_common(_MOST_SENTENCES)
+        groups.append(StoppedGroup(_STOPPED[reason], number, sentences, len(said) - len(sentences)))
+    return groups
+
+
+def _trials(results: Results) -> str:
+    """How many trials there are in each state; whether a driver still works on an unfinished one is not known here."""
+    names = {"running": "running or interrupted"}
+    counts = [f"{number:,} {names.get(state, state)}" for state, number in results.counts.items() if number]
+    return ", ".join(counts) or "none so far"

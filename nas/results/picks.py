@@ -1,0 +1,53 @@
+"""One trial of a run: the one that a pick names, and its architecture as the text of a file."""
+
+from metaformer.errors import UserError
+from nas.record.run_folder import Run
+from nas.record.trials import TrialRecord
+from nas.results.results import best_of, percent
+from nas.results.words import noun
+from nas.session.pareto import knee
+from nas.study.objectives import find
+
+PICKS = ("knee", "best")
+
+
+def architecture_text(run_name: str, trial: TrialRecord, *, file: str) -> str:
+    """The architecture of a trial as YAML, below comments that say where it comes from and how to build it."""
+    origin = f"hand-designed: {trial.reference}" if trial.reference else "found by the search"
+    test = "not measured" if trial.test_accuracy is None else percent(trial.test_accuracy)
+    measured = [f"{noun(find(name))} {find(name).text(value)}" for name, value in trial.measured.items()]
+    lines = [
+        f"run {run_name}, trial {trial.number} ({trial.state}, {trial.num_epochs} epochs), {origin}",
+        f"validation accuracy {percent(trial.val_accuracy)}, test accuracy {test}",
+        f"{trial.params:,} parameters, {trial.macs:,} MACs per image of {trial.architecture.resolution} pixels",
+        *([f"{', '.join(measured)} on {trial.progress.device}"] if measured else []),
+        f"build it: import metaformer; model = metaformer.build({file!r})",
+    ]
+    comments = "".join(f"# {' '.join(line.split())}\n" for line in lines)
+    return comments + trial.architecture.to_yaml()
+
+
+def pick_trial(run: Run, pick: str) -> TrialRecord:
+    """The trial meant by `best`, `knee` or a number.
+
+    `best` has the highest validation accuracy (of equals the lowest other objectives, in the study's order). `knee`
+    lies nearest to the ideal corner of the front. Both are complete; a number may be that of any trial.
+
+    Raises:
+        UserError: There is no such trial.
+    """
+    if pick not in PICKS:
+        return _numbered(run, pick)
+    complete, goals = run.record.complete, run.study.goals
+    best = best_of(complete, goals)
+    if best is None:
+        raise UserError(f"pick: must be the number of a trial while none is complete, got {pick!r}")
+    return best if pick == "best" else complete[knee([goals.values(trial) for trial in complete], goals)]
+
+
+def _numbered(run: Run, pick: str) -> TrialRecord:
+    numbers = {trial.number: trial for trial in run.record}
+    if pick.isascii() and pick.isdigit() and int(pick) in numbers:
+        return numbers[int(pick)]
+    there = f"trials are {min(numbers)} to {max(numbers)}" if numbers else "there are no trials yet"
+    raise UserError(f"pick: must be knee, best or the number of a trial, got {pick!r}; {there}")

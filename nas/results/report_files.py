@@ -1,0 +1,89 @@
+"""The report of a run as files in its folder, and as plain values for a program."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from nas.record.atomic import replace_text
+from nas.record.run_folder import Run
+from nas.record.trials import TrialRecord
+from nas.results.page import render
+from nas.results.picks import architecture_text
+from nas.results.results import Results, trial_frame
+
+
+def write_report(run: Run) -> Path:
+    """Path of the page, after writing it and, beside it, `trials.csv`, `front.csv` and `front/*.yaml`.
+
+    Each file is replaced whole. It may be called at any time, also while the search goes on.
+    """
+    results = Results(run)
+    _write_architectures(results)
+    replace_text(run.folder.trials_csv, _frame(results, results.trials).to_csv(index=False))
+    front = _frame(results, results.front)
+    front["architecture"] = [results.architecture_file(trial) for trial in results.front]
+    replace_text(run.folder.front_csv, front.to_csv(index=False))
+    replace_text(run.folder.report_html, render(results))
+    return run.folder.report_html
+
+
+def summarise(run: Run) -> dict[str, object]:
+    """What `write_report` says, as plain values for a program.
+
+    Accuracies lie in [0, 1], times are device-seconds, measured objectives are in their own units.
+    """
+    results = Results(run)
+    return {
+        "run": run.name,
+        "folder": str(run.folder.path),
+        "report": str(run.folder.report_html),
+        "trials": results.counts,
+        "budget": run.study.budget,
+        "spent_device_seconds": results.spent_seconds,
+        "hypervolume": results.hypervolume,
+        "objectives": list(results.goals.names),
+        "front": [
+            {
+                "trial": trial.number,
+                "reference": trial.reference,
+                "val_accuracy": trial.val_accuracy,
+                "test_accuracy": trial.test_accuracy,
+                "params": trial.params,
+                "macs": trial.macs,
+                "objectives": dict(zip(results.goals.names, results.goals.values(trial), strict=True)),
+                "device_seconds": trial.device_seconds,
+                "architecture": results.architecture_file(trial),
+            }
+            for trial in results.front
+        ],
+        "references": [
+            {
+                "names": list(reference.names),
+                "trial": reference.trial.number if reference.trial else None,
+                "standing": reference.standing,
+                "dominated_by": [trial.number for trial in reference.dominated_by],
+            }
+            for reference in results.references
+        ],
+        "baselines": {
+            name: {"val_accuracy": val, "test_accuracy": test} for name, (val, test) in results.notes.baselines.items()
+        },
+        "events": [event.model_dump(mode="json") for event in results.notes.events],
+    }
+
+
+def _frame(results: Results, trials: Sequence[TrialRecord]) -> pd.DataFrame:
+    return trial_frame(trials, front=results.front, objectives=results.goals)
+
+
+def _write_architectures(results: Results) -> None:
+    """Write a YAML file for each member of the front, and remove those of former members."""
+    folder = results.run.folder.architectures
+    folder.mkdir(exist_ok=True)
+    for trial in results.front:
+        path = folder.parent / results.architecture_file(trial)
+        replace_text(path, architecture_text(results.run.name, trial, file=path.name))
+    kept = {folder.parent / results.architecture_file(trial) for trial in results.front}
+    for path in set(folder.glob("trial-*.yaml")) - kept:
+        path.unlink(missing_ok=True)

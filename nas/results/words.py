@@ -1,0 +1,79 @@
+"""How results are said in words and short numbers; a missing value is a dash."""
+
+from collections.abc import Sequence
+
+from nas.record.trials import TrialRecord
+from nas.study.objectives import ACCURACY, Objective, Objectives
+from nas.study.objectives.units import short_count
+from nas.study.study import Study
+
+_NOUNS = {"params": "parameters", "macs": "MACs"}  # of objectives whose name is no word
+
+
+def noun(objective: Objective) -> str:
+    """An objective inside a sentence or above a column: `parameters`, `batch latency`."""
+    return _NOUNS.get(objective.name, objective.name.replace("_", " "))
+
+
+def objective_text(objective: Objective, trial: TrialRecord | None) -> str:
+    """A trial's value of an objective with its unit, or a dash."""
+    value = None if trial is None else objective.value(trial)
+    return "–" if value is None else objective.text(value)
+
+
+def cost_text(trial: TrialRecord, objectives: Objectives) -> str:
+    """What a trial costs: `152 k parameters, 1.82 M MACs, latency 0.42 ms`."""
+    measured = (f"{noun(goal)} {objective_text(goal, trial)}" for goal in objectives.measured)
+    return ", ".join([f"{short_count(trial.params)} parameters", f"{short_count(trial.macs)} MACs", *measured])
+
+
+def objective_titles(study: Study) -> str:
+    """The study's objectives with their units and, where they are measured, their limits."""
+    titles = []
+    for goal in study.goals:
+        limit = study.measured_limits.get(goal.name)
+        titles.append(goal.title + ("" if limit is None else f", at most {goal.text(limit)}"))
+    return "; ".join(titles)
+
+
+def difference(better: TrialRecord, worse: TrialRecord, objectives: Objectives) -> str:
+    """What one complete trial has over another: `+1.20 points, −40 % parameters, −35 % MACs, −12 % latency`."""
+    pairs = zip(objectives, objectives.values(better), objectives.values(worse), strict=True)
+    return ", ".join(_change(objective, now, before) for objective, now, before in pairs)
+
+
+def listing(words: Sequence[str]) -> str:
+    """Words as a sentence lists them: `accuracy, parameters and MACs`."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def plural(number: int, noun: str) -> str:
+    """A number and its noun: `1 trial`, `2 trials`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def part_of(part: int, whole: int) -> str:
+    """How many of a whole: `none`, `all`, or the number."""
+    return "none" if part == 0 else "all" if part == whole else str(part)
+
+
+def large_number(number: int) -> str:
+    """A number in full or, from a million on, to two digits: `2.0 × 10¹¹`."""
+    if number < 10**6:
+        return f"{number:,}"
+    digits = len(str(number)) - 1
+    return f"{number / 10**digits:.1f} × 10" + str(digits).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _change(objective: Objective, now: float, before: float) -> str:
+    if now == before:
+        return f"same {noun(objective)}"
+    if objective.name == ACCURACY:
+        return f"{_signed(100 * (now - before), '.2f')} points"
+    change = 100 * (now / before - 1)
+    return f"{_signed(change, '.0f' if abs(change) >= 10 else '.1f')} % {noun(objective)}"
+
+
+def _signed(value: float, form: str) -> str:
+    return f"{value:+{form}}".replace("-", "−")

@@ -1,0 +1,107 @@
+"""What a budget buys: how long trials take on these devices, and how many of them there will be."""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+from metaformer.architecture import Architecture
+from metaformer.cost import count_cost
+from nas.session.session import Session
+from nas.session.stoppers import FACTOR
+from nas.study.lease import Speed
+from search_spaces.space import SearchSpace
+
+_NUM_SAMPLES = 64  # architectures that stand for the space
+
+
+@dataclass(frozen=True)
+class Rung:
+    """So many trials are expected to be trained for at least so many epochs."""
+
+    epochs: int
+    num_trials: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is left of a budget, in trials; times are device-seconds."""
+
+    seconds_per_trial: float  # of a mean architecture of the space, those that are stopped early counted in
+    seconds_to_the_end: float  # of a mean architecture that is trained to its last epoch
+    cheapest_seconds: float  # of the cheapest architecture, to its last epoch
+    reference_seconds: float  # of the hand-designed models that are to be trained
+    rungs: tuple[Rung, ...]  # beside these models; the first holds all trials, the last those trained to the end
+    most_params: int
+    most_macs: int
+    most_seconds: float  # of an architecture of so many MACs, to its last epoch
+    images_per_second: tuple[float, float]  # in training, of the cheapest and of the most expensive architecture
+    peak_bytes: int  # of a device's memory, of those that were measured
+    median_macs: int
+    times_as_many: float  # trials if the median were the limit
+
+    @property
+    def num_trials(self) -> int:
+        """Trials beside the hand-designed models."""
+        return self.rungs[0].num_trials
+
+
+def forecast(session: Session, *, peak_bytes: int) -> Forecast:
+    """What the session can do with what is left of its budget; a trial takes up to `peak_bytes` of memory."""
+    epochs, speed = session.study.recipe.epochs, session.costs.speed
+    rng = random.Random(0)
+    sampled = [session.space.sample(rng) for _ in range(_NUM_SAMPLES)]
+    macs = np.array([count_cost(arch).macs for arch in sampled])
+    seconds = np.array([session.expected_seconds(arch, epochs=epochs) for arch in sampled])
+    shares = _shares(session.stopper.rungs, epochs)
+    part = sum(share * (end - start) for start, end, share in _segments(shares)) / epochs
+    waiting = sum(session.expected_seconds(arch, epochs=epochs) for arch in session.queue.references.values())
+    num_trials = max(0.0, session.ledger.left - waiting) / (seconds.mean() * part)
+    most_macs = session.space.largest_cost("macs")
+    least_macs = count_cost(session.space.smallest("macs")).macs
+    median_macs = int(np.median(macs))
+    return Forecast(
+        seconds_per_trial=float(seconds.mean() * part),
+        seconds_to_the_end=float(seconds.mean()),
+        cheapest_seconds=session.expected_seconds(session.space.smallest("macs"), epochs=epochs),
+        reference_seconds=waiting,
+        rungs=tuple(Rung(epoch, int(num_trials * share)) for epoch, share in shares.items()),
+        most_params=session.space.largest_cost("params"),
+        most_macs=most_macs,
+        most_seconds=session.costs.train_seconds(most_macs, epochs=epochs),
+        images_per_second=(
+            1 / speed.seconds_per_image(least_macs),
+            1 / speed.seconds_per_image(most_macs),
+        ),
+        peak_bytes=peak_bytes,
+        median_macs=median_macs,
+        times_as_many=float(seconds.mean() / seconds[macs <= median_macs].mean()),
+    )
+
+
+def fit_speed(archs: list[Architecture], seconds_per_image: list[float]) -> Speed:
+    """A line through measured device-seconds per image against MACs, by least squares, neither part below zero."""
+    macs = np.array([count_cost(arch).macs for arch in archs], dtype=float)
+    seconds = np.array(seconds_per_image)
+    slope = float(np.polyfit(macs, seconds, 1)[0]) if len(set(macs)) > 1 else 0.0
+    slope = min(max(slope, 0.0), float(seconds.mean() / macs.mean()))
+    base = max(float(seconds.mean() - slope * macs.mean()), 0.0)  # rounding can put it below
+    return Speed(base=base, per_gmac=slope * 1e9)
+
+
+def representative(space: SearchSpace) -> list[Architecture]:
+    """A few architectures that span the costs of a space, for measuring: the cheapest, and some random ones."""
+    rng = random.Random(0)
+    sampled = sorted((space.sample(rng) for _ in range(_NUM_SAMPLES)), key=lambda arch: count_cost(arch).macs)
+    return [space.smallest("macs"), sampled[_NUM_SAMPLES // 4], sampled[_NUM_SAMPLES // 2], sampled[-1]]
+
+
+def _shares(rungs: tuple[int, ...], epochs: int) -> dict[int, float]:
+    """Part of the trials that is trained for at least so many epochs: the next rung is reached by one in `FACTOR`."""
+    return {epoch: FACTOR**-step for step, epoch in enumerate((*rungs, epochs))}
+
+
+def _segments(shares: dict[int, float]) -> list[tuple[int, int, float]]:
+    """First and last epoch between two rungs, and the part of the trials trained from one to the other."""
+    ends = list(shares)
+    return [(start, end, shares[end]) for start, end in zip((0, *ends), ends, strict=False)]

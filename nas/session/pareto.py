@@ -1,0 +1,146 @@
+"""The Pareto front of a study's objectives, and the hypervolume it dominates.
+
+n points; a point has one value for each objective, in the study's order.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.record.trials import TrialRecord, TrialState
+from nas.study.objectives import ExactObjective, Objectives, Point
+from search_spaces.space import SearchSpace
+
+Bounds = tuple[float, float]
+
+
+def front(points: Sequence[Point], objectives: Objectives) -> list[int]:
+    """Indices of the points that no other dominates, in their order; equal points all stay."""
+    if not points:
+        return []
+    matrix = np.asarray(points, dtype=float)
+    kept = moocore.is_nondominated(matrix, maximise=objectives.is_maximised, keep_weakly=True)
+    return [int(i) for i in np.flatnonzero(kept)]
+
+
+def front_of(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialRecord]:
+    """The completed trials among these that no other dominates, by rising parameters."""
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    members = [complete[i] for i in front([objectives.values(trial) for trial in complete], objectives)]
+    return sorted(members, key=lambda trial: (trial.params, trial.macs, trial.number))
+
+
+def ranks(points: Sequence[Point], objectives: Objectives) -> NDArray[np.int64]:
+    """The rank of each of n > 0 points: 0 for those no other dominates, 1 for those only these dominate, and so on."""
+    found: NDArray[np.int64] = moocore.pareto_rank(np.asarray(points, dtype=float) * _signs(objectives))
+    return found
+
+
+def dominates(first: Point, second: Point, objectives: Objectives) -> bool:
+    """Whether `first` is at least as good in every objective and better in one."""
+    losses = np.asarray([first, second], dtype=float) * _signs(objectives)
+    return bool((losses[0] <= losses[1]).all() and (losses[0] < losses[1]).any())
+
+
+@dataclass(frozen=True)
+class HypervolumeScale:
+    """Bounds that turn objectives into a unit cube in which less is better.
+
+    A value v with bounds (low, high) lies at log(v / low) / log(high / low), cut off at 0 and 1; accuracy a lies at
+    1 - a.
+    """
+
+    objectives: Objectives
+    bounds: tuple[Bounds | None, ...]  # of each objective; None for accuracy
+
+    @classmethod
+    def of(cls, space: SearchSpace, objectives: Objectives, measured: Mapping[str, Bounds] | None = None) -> Self:
+        """From the least to the most cost in a space, or to its limit where it has one.
+
+        Args:
+            measured: Bounds of the objectives that are measured, by name, as the study has noted them.
+        Raises:
+            KeyError: A measured objective has none.
+        """
+        found: list[Bounds | None] = []
+        for objective in objectives:
+            if isinstance(objective, ExactObjective):
+                found.append(objective.bounds(space))
+            else:
+                found.append((measured or {})[objective.name] if objective.is_logarithmic else None)
+        return cls(objectives, tuple(found))
+
+    def hypervolume(self, points: Sequence[Point]) -> float:
+        """Part of the cube that the points dominate, in [0, 1]; points at or beyond an upper bound add nothing."""
+        if not points:
+            return 0.0
+        cube = np.array([self._in_cube(point) for point in points])
+        return float(moocore.hypervolume(cube, ref=[1] * len(self.bounds)))
+
+    def gains(self, points: Sequence[Point], more: Sequence[Point], *, replacing: Sequence[int | None]) -> list[float]:
+        """How much larger the dominated part gets by each of some more points alone.
+
+        Args:
+            replacing: For each of them the index of the point that it stands in for, which is then left out, or None.
+        """
+        corner = (1.0,) * len(self.bounds)  # adds nothing
+        measure = moocore.Hypervolume(ref=list(corner))
+        rows = np.array([*map(self._in_cube, points), corner])
+        whole = float(measure(rows))
+        found = []
+        for point, left_out in zip(more, replacing, strict=True):
+            used = rows.copy()
+            before = whole
+            if left_out is not None:
+                used[left_out] = 1.0
+                before = float(measure(used))
+            added = self._in_cube(point)
+            if (used <= added).all(axis=1).any():
+                found.append(0.0)  # one of them is no worse in anything
+                continue
+            used[-1] = added
+            found.append(float(measure(used)) - before)
+        return found
+
+    def _in_cube(self, point: Point) -> tuple[float, ...]:
+        return tuple(
+            _log_position(value, bounds) if bounds else 1 - value
+            for value, bounds in zip(point, self.bounds, strict=True)
+        )
+
+
+def knee(points: Sequence[Point], objectives: Objectives) -> int:
+    """Index of the front's member nearest to the ideal corner.
+
+    Distances are Euclidean, with every objective scaled to [0, 1] over the front, costs by their logarithm.
+
+    Raises:
+        ValueError: There are no points.
+    """
+    if not points:
+        raise ValueError("points: must hold at least one, got none")
+    members = front(points, objectives)
+    columns = np.asarray([points[i] for i in members], dtype=float)
+    for column, objective in enumerate(objectives):
+        if objective.is_logarithmic:
+            columns[:, column] = np.log(np.maximum(columns[:, column], np.finfo(float).tiny))
+    columns = columns * _signs(objectives)
+    spans = np.ptp(columns, axis=0)
+    scaled = (columns - columns.min(axis=0)) / np.where(spans > 0, spans, 1)
+    return members[int(np.argmin(np.linalg.norm(scaled, axis=1)))]
+
+
+def _signs(objectives: Objectives) -> NDArray[np.float64]:
+    """What turns the larger-is-better objectives into losses."""
+    return np.where(objectives.is_maximised, -1.0, 1.0)
+
+
+def _log_position(value: float, bounds: Bounds) -> float:
+    if value <= bounds[0]:
+        return 0.0  # also where the bounds are one
+    return min(math.log(value / bounds[0]) / math.log(bounds[1] / bounds[0]), 1.0) if bounds[1] > bounds[0] else 1.0

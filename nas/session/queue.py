@@ -1,0 +1,134 @@
+"""Which trial comes next: interrupted ones, hand-designed models, the cheapest architectures, then proposals."""
+
+from collections.abc import Callable, Sequence
+
+from metaformer.architecture import Architecture
+from metaformer.cost import count_cost
+from nas.record.record import Record
+from nas.record.trials import StopReason, TrialRecord
+from nas.session.proposers import Proposer
+from nas.study.study import Study
+from search_spaces.space import SearchSpace
+
+
+class TrialQueue:
+    """The trials of a study that wait, in the order in which they are begun.
+
+    Attributes:
+        resumable: Trials that were interrupted; they go on from their last checkpoints.
+        stopped: Trials that the budget stopped; each goes on under a new number when there is more.
+        references: Hand-designed models without a trial that counts, by all their names.
+        num_suggested: Trials begun so far that are no hand-designed models.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        record: Record,
+        proposer: Proposer,
+        *,
+        space: SearchSpace,
+        first: Sequence[Architecture] = (),
+    ) -> None:
+        """Read from the record what has been tried.
+
+        Args:
+            first: Architectures to try after the cheapest ones; those beyond the limits are left out.
+        """
+        self._study, self._record, self._proposer = study, record, proposer
+        self._limits = study.settings.limits
+        self.resumable: list[TrialRecord] = []
+        self.stopped = _unfinished(record)
+        self.num_suggested = sum(not trial.references and trial.home == trial.number for trial in record)
+        self._largest_macs = space.largest_cost("macs")
+        self.is_exhausted = False  # every architecture within the study's limits has been tried
+        self._tried = {trial.architecture.digest for trial in record}
+        cheapest = {count_cost(arch).total: arch for arch in (space.smallest("params"), space.smallest("macs"))}
+        self._first = [  # the cheapest are the ends of any front, and they cost next to nothing
+            arch
+            for arch in (*cheapest.values(), *first)
+            if arch.digest not in self._tried and self._limits.allow(count_cost(arch))
+        ]
+        counted = {
+            trial.architecture.digest
+            for trial in record
+            if trial.stop_reason is not StopReason.BUDGET or trial in self.stopped
+        }
+        self.references = {
+            names: arch
+            for names, arch in space.distinct_references(study.references).items()
+            if arch.digest not in counted and self._limits.allow(count_cost(arch))
+        }
+
+    @property
+    def num_waiting(self) -> int:
+        """Hand-designed models and interrupted trials that have not been given a lease yet."""
+        return len(self.references) + len(self.resumable)
+
+    def next(self, is_affordable: Callable[[int, int], bool], affordable_macs: Callable[[], int]) -> TrialRecord | None:
+        """The next trial that the budget affords; None where there is none now.
+
+        Args:
+            is_affordable: Whether a model of so many MACs, trained for so many epochs already, can be trained to its
+                end.
+            affordable_macs: The most MACs of a model that can be trained from the start.
+        """
+        trial = self._next_known(is_affordable) or self._next_new(is_affordable, affordable_macs)
+        if trial is not None:
+            self._tried.add(trial.architecture.digest)
+        return trial
+
+    def end_resumable(self) -> list[TrialRecord]:
+        """Interrupted trials that the budget no longer affords, which now count as stopped by it."""
+        ended, self.resumable = self.resumable, []
+        self.stopped += ended
+        return ended
+
+    def _next_known(self, is_affordable: Callable[[int, int], bool]) -> TrialRecord | None:
+        """A trial that was interrupted or stopped, or a hand-designed model."""
+        for trial in self.resumable:
+            if is_affordable(trial.macs, trial.num_epochs):
+                self.resumable.remove(trial)
+                return trial
+        for trial in self.stopped:
+            if is_affordable(trial.macs, trial.num_epochs):
+                self.stopped.remove(trial)
+                return self._record.go_on(trial)
+        for names, arch in self.references.items():
+            if is_affordable(count_cost(arch).macs, 0):
+                del self.references[names]
+                return self._record.start(arch, references=names)
+        return None
+
+    def _next_new(
+        self, is_affordable: Callable[[int, int], bool], affordable_macs: Callable[[], int]
+    ) -> TrialRecord | None:
+        """A trial of one of the first architectures, or of a proposal."""
+        most = self._study.max_trials
+        if self.is_exhausted or (most is not None and self.num_suggested >= most):
+            return None
+        self._first = [arch for arch in self._first if arch.digest not in self._tried]
+        for arch in self._first:
+            if is_affordable(count_cost(arch).macs, 0):
+                self.num_suggested += 1
+                return self._record.start(arch)
+        return self._propose(affordable_macs())
+
+    def _propose(self, affordable_macs: int) -> TrialRecord | None:
+        if affordable_macs < 1:
+            return None
+        is_tight = affordable_macs < self._largest_macs
+        limits = self._limits.model_copy(update={"max_macs": affordable_macs}) if is_tight else self._limits
+        seed = (self._study.seed * 1_000_003 + len(self._record.trials)) % 2**32
+        genes = self._proposer.propose(self._record.trials, limits=limits, seed=seed)
+        if genes is None:
+            self.is_exhausted = not is_tight
+            return None
+        self.num_suggested += 1
+        return self._record.start(self._record.space.decode(genes))
+
+
+def _unfinished(record: Record) -> list[TrialRecord]:
+    """Trials that an earlier, smaller budget stopped after some epochs, and that have not been taken up yet."""
+    last = {trial.home: trial for trial in record}  # of those that share checkpoints
+    return [trial for trial in last.values() if trial.stop_reason is StopReason.BUDGET and trial.num_epochs]

@@ -1,0 +1,432 @@
+"""The brain of a search: which trial next, go on or stop, what it costs.
+
+Pure: it knows no ray, no torch and no clock. A backend asks `next()` for a lease, carries it out, and answers with
+`measured()` and `report()` on the way and, when the device is free again, with `finish()`, `tested()`, `fail()` or
+`halt()`, each time with the device-seconds the lease has used so far. The same seed and the same order of answers give
+the same decisions.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from metaformer.architecture import Architecture
+from metaformer.cost import count_cost
+from nas.record.notes import Event, EventKind
+from nas.record.record import Record, TrialEnd
+from nas.record.trials import LeaseEnd, StopReason, TrialRecord, TrialState
+from nas.session.cost_model import CostModel
+from nas.session.ledger import Ledger
+from nas.session.pareto import HypervolumeScale, front_of
+from nas.session.proposers import make_proposer
+from nas.session.queue import TrialQueue
+from nas.session.stoppers import Stopper, make_stopper
+from nas.study.budget import Budget
+from nas.study.lease import WEIGHTS, Lease, LossCause, Measurement, Report, Speed, Task
+from nas.study.study import Study
+from nas.training.checkpoints import folder_of
+
+MAX_ATTEMPTS = 3  # workers that one trial may lose before it has failed
+MAX_NODES_LOST = 20  # machines likewise, which a cluster that shrinks takes away without any fault of the trial
+MAX_FAILURES = 10  # failed trials in a row before the session stops: something is wrong with all of them
+_LOG = logging.getLogger(__name__)
+
+
+class Decision(StrEnum):
+    """What a backend does after a report."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+
+
+@dataclass
+class _Open:
+    """A lease that is out, and how it will end (None: it goes on)."""
+
+    lease: Lease
+    trial: TrialRecord
+    is_warm: bool  # its worker has started, as far as can be told
+    end: LeaseEnd | None = None
+    stop_reason: StopReason | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a session's leases are carried out, as far as it must know."""
+
+    speed: Speed  # measured, on one device
+    num_images: dict[str, int]  # in the splits train, val and test
+    num_workers: int  # trials at a time
+    checkpoints: str  # path or URI of the folder with one folder for each trial
+    lease_seconds: float = 0.0  # device-seconds that a warm worker takes to begin and end a lease, beside its work
+
+
+class Session:
+    """One search over one record: hand-designed models first, then proposals, as long as the budget allows."""
+
+    def __init__(
+        self,
+        study: Study,
+        record: Record,
+        ledger: Ledger,
+        *,
+        place: Place,
+        queue: TrialQueue,
+        stopper: Stopper,
+        scale: HypervolumeScale,
+        on_drop: Callable[[int], None],
+    ) -> None:
+        """Put a session together; `open_session` does so from a study.
+
+        Args:
+            on_drop: Told the number of each trial whose checkpoints nobody needs any more.
+        """
+        self.study, self.record, self.ledger = study, record, ledger
+        self.space, self.objectives = record.space, study.goals
+        self.queue, self.stopper, self.place = queue, stopper, place
+        self.costs = CostModel(place.speed, place.num_images, place.lease_seconds, record.notes.correction)
+        self.finished = False
+        self.problem: str | None = None  # why the session stopped by itself before its end
+        self.events: list[Event] = []  # of this session alone; the record has all
+        self.stopping = False
+        self.front: list[TrialRecord] = []
+        self.hypervolume = 0.0
+        self._scale, self._on_drop = scale, on_drop
+        self._open: dict[str, _Open] = {}
+        self._num_training, self._training_macs = 0, 0  # of the open leases that train
+        self._waiting = False  # nothing affordable until an open lease answers
+        self._test_tried: set[int] = set()
+        self._num_failures = 0  # since the last completed trial
+        self._num_leases = 0
+        self._tested_anyway: list[TrialRecord] = []  # completed hand-designed models
+        self._checkpointed = {trial.home for trial in record}  # whose checkpoints may be there
+
+    def take_over(self) -> None:
+        """Go on where the record stands: close the leases that a dead driver left open, and queue their trials."""
+        for trial in self.record:
+            self.stopper.observe(trial)
+        self._update_front(self.record.complete)
+        for trial in self.record:
+            if trial.state is not TrialState.RUNNING:
+                continue
+            if trial.num_epochs >= self.study.recipe.epochs:
+                self._end(trial, "complete")
+            elif reason := self.stopper.reason_to_stop(trial, self.front):
+                self._end(trial, "stopped", StopReason.STOPPER, reason)
+            else:
+                self._interrupt(trial)
+        self._drop_checkpoints()
+
+    # ------------------------------------------------------------------ what a backend calls
+
+    def next(self) -> Lease | None:
+        """A lease to carry out now, or None: ask again after the next answer, unless `finished`."""
+        if self.stopping or self.finished or self._waiting:
+            self.finished = self.finished or (self.stopping and not self._open)
+            return None
+        trial = self.queue.next(self._is_affordable, self._affordable_macs)
+        if trial is not None:
+            return self._lease(trial)
+        if not self._num_training:  # the front is final
+            for trial in self.to_test:
+                if trial.number not in self._test_tried and self.costs.test_seconds(trial.macs) <= self.ledger.free:
+                    return self._test_lease(trial)
+        self._waiting = bool(self._open)
+        self.finished = not self._open
+        if self.finished:
+            for trial in self.queue.end_resumable():
+                self._end(trial, "stopped", StopReason.BUDGET, _BUDGET_SPENT)
+            self._note_untested()
+        return None
+
+    def measured(self, name: str, measurement: Measurement, *, device_seconds: float) -> Decision:
+        """Note what a device measured before the first epoch; whether the lease goes on."""
+        out = self._open[name]
+        self._charge(out, device_seconds)
+        out.is_warm = True
+        device = self.record.notes.device
+        if device not in (None, measurement.device):
+            measured = ", ".join(objective.name for objective in self.objectives.measured)
+            self.problem = (
+                f"objectives: {measured} must be measured on one kind of device, {device} in this study, "
+                f"got {measurement.device}"
+            )
+            self.stop()
+            out.end = LeaseEnd.INTERRUPTED
+            return Decision.STOP
+        if device is None:
+            self.record.note(device=measurement.device)
+        out.trial.add_measurement(measurement)
+        self.record.save(out.trial)
+        for limited, most in self.study.measured_limits.items():
+            value = measurement.values.get(limited, 0.0)
+            if value > most:
+                out.end, out.stop_reason = LeaseEnd.STOPPED, StopReason.LIMIT
+                out.reason = f"{limited} must be at most {most:g}, got {value:.4g} on {measurement.device}"
+        return Decision.STOP if out.end else Decision.CONTINUE
+
+    def report(self, name: str, report: Report, *, device_seconds: float) -> Decision:
+        """Note an epoch of a lease and what the lease has used so far; whether it goes on."""
+        out = self._open[name]
+        trial = out.trial
+        before = trial.progress.leases[-1].device_seconds
+        self._charge(out, device_seconds)
+        if out.is_warm:  # the first report of a fresh worker holds its start as well
+            self.costs.observe_epoch(trial.macs, device_seconds - before)
+        out.is_warm = True
+        if report.note:
+            self._note(EventKind.CHECKPOINT, report.note, trial=trial)
+        trial.add_epoch(report)
+        self.record.save(trial)
+        self.stopper.observe(trial)
+        if report.epoch >= out.lease.epochs:
+            out.end = LeaseEnd.COMPLETE
+        elif reason := self.stopper.reason_to_stop(trial, self.front):
+            out.end, out.stop_reason, out.reason = LeaseEnd.STOPPED, StopReason.STOPPER, reason
+        elif self.ledger.left <= self._held_back:
+            out.end, out.stop_reason, out.reason = LeaseEnd.STOPPED, StopReason.BUDGET, _BUDGET_SPENT
+        elif self.stopping:
+            out.end = LeaseEnd.INTERRUPTED
+        return Decision.STOP if out.end else Decision.CONTINUE
+
+    def finish(self, name: str, *, device_seconds: float) -> None:
+        """End a lease whose last answer was STOP; its device is free again."""
+        out = self._close(name, device_seconds)
+        if out.end in (None, LeaseEnd.INTERRUPTED):
+            self._interrupt(out.trial)
+            return
+        if out.stop_reason is StopReason.BUDGET:
+            self.queue.stopped.append(out.trial)
+        else:
+            self._num_failures = 0
+        self._end(out.trial, "complete" if out.end is LeaseEnd.COMPLETE else "stopped", out.stop_reason, out.reason)
+
+    def tested(self, name: str, accuracy: float, *, device_seconds: float) -> None:
+        """End a lease that has evaluated a trial on the test split."""
+        out = self._close(name, device_seconds)
+        self.record.set_test_accuracy(out.trial, accuracy)
+
+    def fail(self, name: str, reason: str, *, device_seconds: float, lost: LossCause | None = None) -> None:
+        """End a lease that broke; a trial whose worker was lost is queued again, until it has lost `MAX_ATTEMPTS`.
+
+        Machines come and go, so one that is lost with its workers counts apart, up to `MAX_NODES_LOST`.
+
+        Args:
+            lost: What was lost; None: the fault is the trial's own.
+        """
+        out = self._close(name, device_seconds)
+        end, most = (LeaseEnd.NODE_LOST, MAX_NODES_LOST) if lost is LossCause.NODE else (LeaseEnd.LOST, MAX_ATTEMPTS)
+        if out.lease.task == "test":
+            self._note(EventKind.UNTESTED, f"could not be tested: {reason}", trial=out.trial)
+        elif lost and out.trial.count_ends(end) < most - 1:
+            self._note(EventKind.LEASE_LOST, f"attempt {out.lease.attempt} was lost: {reason}", trial=out.trial)
+            self._interrupt(out.trial, end)
+        else:
+            self._end(out.trial, "failed", reason=reason)
+            self._num_failures += 1
+            if self._num_failures == MAX_FAILURES:
+                last = f"{MAX_FAILURES} trials failed one after another, the last with: {reason}"
+                self.problem = f"search: must have trials that work; {last}"
+                self.stop()
+
+    def halt(self, name: str, reason: str, *, device_seconds: float) -> None:
+        """End a lease that met what every other would meet, such as a full disk; its trial goes on in another session.
+
+        Other running trials end at their next report, and `problem` holds the reason.
+        """
+        out = self._close(name, device_seconds)
+        if out.lease.task == "train":
+            self._interrupt(out.trial)
+        self.problem = self.problem or reason
+        self.stop()
+
+    def leave_out(self, images: Collection[str]) -> None:
+        """Note images that could not be read and were left out."""
+        new = set(images) - set(self.record.notes.images_left_out)
+        if new:
+            self.record.note(images_left_out=sorted(new.union(self.record.notes.images_left_out)))
+            self._note(EventKind.IMAGES_LEFT_OUT, f"could not be read and took no part: {', '.join(sorted(new))}")
+
+    def stop(self) -> None:
+        """Start no more trials; running ones end at their next report and can go on later."""
+        self.stopping = True
+
+    # ------------------------------------------------------------------ what people look at
+
+    @property
+    def to_test(self) -> list[TrialRecord]:
+        """Members of the front and completed hand-designed models that have no accuracy on the test split yet."""
+        both = {trial.number: trial for trial in (*self.front, *self._tested_anyway)}
+        return [trial for trial in both.values() if trial.test_accuracy is None]
+
+    @property
+    def running(self) -> list[TrialRecord]:
+        return [out.trial for out in list(self._open.values())]
+
+    def expected_seconds(self, architecture: Architecture, *, epochs: int) -> float:
+        """Device-seconds that training an architecture for `epochs` should take."""
+        return self.costs.train_seconds(count_cost(architecture).macs, epochs=epochs)
+
+    # ------------------------------------------------------------------ leases
+
+    def _lease(self, trial: TrialRecord) -> Lease:
+        attempt = trial.begin_lease()
+        self.record.save(trial)
+        _LOG.info(
+            "trial %d begins, attempt %d%s", trial.number, attempt, f" ({trial.reference})" * bool(trial.references)
+        )
+        checkpoint = trial.progress.curve[-1].checkpoint if trial.progress.curve else None
+        lease = self._make_lease(trial, task="train", attempt=attempt, checkpoint=checkpoint)
+        self._open_lease(lease, trial, self.costs.train_seconds(trial.macs, epochs=lease.epochs - trial.num_epochs))
+        self._num_training += 1
+        self._training_macs += trial.macs
+        self._checkpointed.add(trial.home)
+        return lease
+
+    def _test_lease(self, trial: TrialRecord) -> Lease:
+        self._test_tried.add(trial.number)
+        lease = self._make_lease(trial, task="test", attempt=1, checkpoint=WEIGHTS)
+        self._open_lease(lease, trial, self.costs.test_seconds(trial.macs))
+        return lease
+
+    def _make_lease(self, trial: TrialRecord, *, task: Task, attempt: int, checkpoint: str | None) -> Lease:
+        unknown = (objective.name for objective in self.objectives.measured if objective.name not in trial.measured)
+        return Lease(
+            task=task,
+            trial=trial.number,
+            attempt=attempt,
+            architecture=trial.architecture,
+            recipe=self.study.recipe,
+            epochs=self.study.recipe.epochs,
+            seed=self.study.seed,
+            folder=folder_of(self.place.checkpoints, trial.home),
+            checkpoint=checkpoint,
+            measure=tuple(unknown),
+        )
+
+    def _open_lease(self, lease: Lease, trial: TrialRecord, expected: float) -> None:
+        self.ledger.open(lease.name, expected=expected)
+        self._open[lease.name] = _Open(lease, trial, is_warm=self._num_leases >= self.place.num_workers)
+        self._num_leases += 1
+
+    def _charge(self, out: _Open, device_seconds: float) -> None:
+        charged = self.ledger.charge(out.lease.name, device_seconds)
+        self._waiting = False
+        if out.lease.task == "train":
+            out.trial.charge(charged)
+
+    def _close(self, name: str, device_seconds: float) -> _Open:
+        out = self._open[name]
+        self._charge(out, device_seconds)
+        if out.lease.task == "test":
+            self.record.add_overhead(device_seconds)
+        else:
+            self._num_training -= 1
+            self._training_macs -= out.trial.macs
+        self.ledger.close(name)
+        del self._open[name]
+        return out
+
+    # ------------------------------------------------------------------ money
+
+    @property
+    def _held_back(self) -> float:
+        """Device-seconds kept for evaluating on test: the front, the references, and what may come to be of them."""
+        to_test = self.to_test
+        macs = self._training_macs + sum(trial.macs for trial in to_test)
+        return self.costs.test_seconds(macs, num_models=self._num_training + len(to_test))
+
+    def _is_affordable(self, macs: int, num_done: int) -> bool:
+        seconds = self.costs.train_seconds(macs, epochs=self.study.recipe.epochs - num_done)
+        return seconds + self.costs.test_seconds(macs) <= self.ledger.free - self._held_back
+
+    def _affordable_macs(self) -> int:
+        return self.costs.affordable_macs(self.ledger.free - self._held_back, epochs=self.study.recipe.epochs)
+
+    # ------------------------------------------------------------------ ends
+
+    def _end(
+        self, trial: TrialRecord, how: TrialEnd, stop_reason: StopReason | None = None, reason: str | None = None
+    ) -> None:
+        trial.end_lease(LeaseEnd(how))
+        self.record.end(trial, how, stop_reason=stop_reason, reason=reason)
+        self.record.note(correction=self.costs.correction.model_dump())
+        accuracy = "" if trial.val_accuracy is None else f" at {trial.val_accuracy:.2%}"
+        _LOG.info(
+            "trial %d %s after epoch %d%s%s",
+            trial.number,
+            how,
+            trial.num_epochs,
+            accuracy,
+            f": {reason}" * bool(reason),
+        )
+        if trial.state is TrialState.COMPLETE:
+            self._update_front([trial])
+        self._drop_checkpoints()
+
+    def _interrupt(self, trial: TrialRecord, end: LeaseEnd = LeaseEnd.INTERRUPTED) -> None:
+        """End a trial's lease and queue the trial again."""
+        trial.end_lease(end)
+        self.record.save(trial)
+        self.queue.resumable.append(trial)
+
+    def _update_front(self, completed: Sequence[TrialRecord]) -> None:
+        """Add trials that have been trained to the end."""
+        self._tested_anyway += [trial for trial in completed if trial.references]
+        self.front = front_of([*self.front, *completed], self.objectives)
+        self.hypervolume = self._scale.hypervolume([self.objectives.values(trial) for trial in self.front])
+
+    def _drop_checkpoints(self) -> None:
+        """Drop the checkpoints that nobody will need."""
+        wanted = (*self.queue.resumable, *self.queue.stopped, *self.running, *self.front, *self._tested_anyway)
+        needed = {trial.home for trial in wanted}
+        for home in self._checkpointed - needed:
+            self._on_drop(home)
+        self._checkpointed &= needed
+
+    def _note_untested(self) -> None:
+        """Say so where the budget did not suffice for the test split."""
+        untested = [trial for trial in self.to_test if trial.number not in self._test_tried]
+        if untested:
+            text = f"{len(untested)} trials were not tested, since the budget is spent; --extend adds to it"
+            self._note(EventKind.UNTESTED, text)
+
+    def _note(self, kind: EventKind, text: str, *, trial: TrialRecord | None = None) -> None:
+        self.events.append(self.record.add_event(kind, text, trial=None if trial is None else trial.number))
+
+
+_BUDGET_SPENT = "the budget was spent before its last epoch"
+
+
+def open_session(
+    study: Study,
+    record: Record,
+    place: Place,
+    *,
+    on_drop: Callable[[int], None] = lambda _home: None,
+    spent: float = 0.0,
+    first: Sequence[Architecture] = (),
+) -> Session:
+    """The session of a study that goes on where its record stands.
+
+    Args:
+        on_drop: Told the number of each trial whose checkpoints nobody needs any more.
+        spent: Device-seconds that the record does not hold.
+        first: Architectures to try before the proposer is asked; those beyond the limits are left out.
+    """
+    scale = HypervolumeScale.of(record.space, study.goals, record.notes.bounds)
+    proposer = make_proposer(study.sampler, record.space, study.goals)
+    session = Session(
+        study,
+        record,
+        Ledger(Budget.parse(study.budget).seconds, spent=spent + record.spent_seconds),
+        place=place,
+        queue=TrialQueue(study, record, proposer, space=record.space, first=first),
+        stopper=make_stopper(study, scale),
+        scale=scale,
+        on_drop=on_drop,
+    )
+    session.take_over()
+    return session

@@ -1,0 +1,173 @@
+"""When to stop a trial early: asynchronous successive halving (arXiv:1810.05934) for several objectives.
+
+All objectives but accuracy are known before the first epoch, so the only question is whether a trial's accuracy can
+still add something at its cost. It is asked at rungs, epochs a constant factor apart. What trials had reached there
+stands in their curves, so a stopper keeps nothing that the study does not hold: one made anew from it decides alike.
+
+n trials; a point has one value for each objective, in the study's order.
+"""
+
+import bisect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.record.trials import TrialRecord
+from nas.session.pareto import HypervolumeScale, ranks
+from nas.study.objectives import ACCURACY, Objectives, Point
+from nas.study.study import Study
+
+FACTOR = 2  # epochs from rung to rung, and trials at a rung to those that go on
+_FEWEST = 4  # trials at a rung, or trained to the end, below which none is stopped there
+_MOST = 256  # trials at a rung that one is compared with, the newest
+_NEAREST = 12  # trials trained to the end, of like accuracy at the rung, from which a trial's end is predicted
+_QUANTILE = 0.1  # of the part of the error that is left at the end: how well it may go yet
+_Floats = npt.NDArray[np.float64]
+_Predict = Callable[[_Floats], _Floats]  # accuracies of n trials to accuracies
+
+
+def rungs(epochs: int, *, first: int, factor: int = FACTOR) -> tuple[int, ...]:
+    """Epochs at which trials are judged: `epochs` divided by `factor` again and again, down to `first`."""
+    steps = []
+    epoch = epochs // factor
+    while epoch >= max(first, 1):
+        steps.append(epoch)
+        epoch //= factor
+    return tuple(reversed(steps))
+
+
+class Stopper(ABC):
+    """Says of a trial that has come to a rung whether it goes on."""
+
+    def __init__(self, *, epochs: int, first_rung: int, objectives: Objectives, scale: HypervolumeScale) -> None:
+        """Nothing has been observed yet.
+
+        Args:
+            epochs: Of a trial that is not stopped.
+            first_rung: Epochs before which no trial is stopped.
+            scale: What hypervolumes are measured on.
+        """
+        self.epochs = epochs
+        self.rungs = rungs(epochs, first=first_rung)
+        self._objectives = objectives
+        self._accuracy = objectives.names.index(ACCURACY)  # its place in a point
+        self._scale = scale
+        self._at: dict[int, dict[int, Point]] = {rung: {} for rung in (*self.rungs, epochs)}
+        self._homes: dict[int, list[int]] = {rung: [] for rung in self._at}  # the same trials, oldest first
+
+    def observe(self, trial: TrialRecord) -> None:
+        """Take note of the rungs that a trial has reached by now."""
+        for report in reversed(trial.progress.curve):
+            at_rung = self._at.get(report.epoch)
+            if at_rung is not None:
+                if trial.home in at_rung:
+                    return  # and so it is in the rungs below
+                at_rung[trial.home] = self._objectives.values(trial, accuracy=report.val_accuracy)
+                bisect.insort(self._homes[report.epoch], trial.home)
+
+    def reason_to_stop(self, trial: TrialRecord, front: Sequence[TrialRecord]) -> str | None:
+        """Why a trial that has been observed goes no further, or None; `front` is that of the trials trained fully."""
+        rung = trial.num_epochs
+        if rung not in self.rungs or trial.references or len(self._at[rung]) < _FEWEST:
+            return None
+        return self._judge(trial, rung, front)
+
+    @abstractmethod
+    def _judge(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> str | None: ...
+
+    def _others(self, trial: TrialRecord, rung: int) -> list[int]:
+        """The newest other trials at a rung, by their homes."""
+        newest = self._homes[rung][-_MOST - 1 :]
+        return [home for home in newest if home != trial.home][-_MOST:]
+
+
+class NeverStop(Stopper):
+    """Every trial is trained to its end."""
+
+    def __init__(self, *, epochs: int, first_rung: int, objectives: Objectives, scale: HypervolumeScale) -> None:
+        super().__init__(epochs=epochs, first_rung=epochs, objectives=objectives, scale=scale)
+
+    def _judge(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> str | None:
+        return None
+
+
+class RankStopper(Stopper):
+    """The better half at each rung goes on, by non-dominated rank (arXiv:2106.12639)."""
+
+    def _judge(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> str | None:
+        points = [self._at[rung][home] for home in (trial.home, *self._others(trial, rung))]
+        rank = ranks(points, self._objectives)
+        num_better = int((rank < rank[0]).sum())
+        if num_better < len(points) / FACTOR:
+            return None
+        return f"at epoch {rung} {num_better} of {len(points) - 1} others were of better non-dominated rank"
+
+
+class HypervolumeStopper(Stopper):
+    """At each rung keep the half of the trials that could still add most hypervolume to the front.
+
+    A trial could add what its costs are worth with the accuracy that it may reach. That is predicted from the trials
+    trained to the end whose error at the rung was most like its own: of the errors e at the rung and e' at the end of
+    the `_NEAREST` such trials, the ratio e'/e is taken at a low quantile q, and the trial with error e may reach
+    1 - q e. The quantile leaves room for a trial that does better than most.
+    """
+
+    def _judge(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> str | None:
+        predict = self._predictor(trial, rung)
+        if predict is None:
+            return None
+        [own] = self._gains([trial.home], rung, front, predict)
+        if own <= 0:
+            [accuracy] = predict(np.array([self._at[rung][trial.home][self._accuracy]]))
+            return f"at epoch {rung} even an accuracy of {accuracy:.2%} would add nothing to the front"
+        others = self._others(trial, rung)
+        num_better = sum(gain > own for gain in self._gains(others, rung, front, predict))
+        if num_better < (len(others) + 1) / FACTOR:
+            return None
+        return f"at epoch {rung} {num_better} of {len(others)} others could add more hypervolume to the front"
+
+    def _gains(self, homes: list[int], rung: int, front: Sequence[TrialRecord], predict: _Predict) -> list[float]:
+        """What each trial may add to the front of the others."""
+        places = {member.home: index for index, member in enumerate(front)}
+        points = [list(self._at[rung][home]) for home in homes]
+        for point, accuracy in zip(points, predict(np.array([p[self._accuracy] for p in points])), strict=True):
+            point[self._accuracy] = float(accuracy)
+        members = [self._objectives.values(member) for member in front]
+        return self._scale.gains(members, [tuple(p) for p in points], replacing=[places.get(home) for home in homes])
+
+    def _predictor(self, trial: TrialRecord, rung: int) -> _Predict | None:
+        """A function from accuracies at a rung to those that may be reached; None while too little is known."""
+        ends, at_rung = self._at[self.epochs], self._at[rung]
+        known = self._others(trial, self.epochs)
+        if len(known) < _FEWEST:
+            return None
+        then = np.array([1 - at_rung[home][self._accuracy] for home in known])
+        left = np.array([1 - ends[home][self._accuracy] for home in known]) / np.maximum(then, 1e-9)
+
+        def predict(accuracies: _Floats) -> _Floats:
+            """The accuracies, shape (n,), that trials with these accuracies at the rung, shape (n,), may reach."""
+            distances = np.abs(then - (1 - accuracies)[:, None])
+            nearest = np.argsort(distances, axis=1, kind="stable")[:, :_NEAREST]
+            part = np.sort(left[nearest], axis=1)[:, int(_QUANTILE * nearest.shape[1])]
+            reached: _Floats = 1 - (1 - accuracies) * part
+            return reached
+
+        return predict
+
+
+_STOPPERS: dict[str, type[Stopper]] = {"hypervolume": HypervolumeStopper, "rank": RankStopper, "none": NeverStop}
+
+
+def names() -> list[str]:
+    """Names of all stoppers."""
+    return list(_STOPPERS)
+
+
+def make_stopper(study: Study, scale: HypervolumeScale) -> Stopper:
+    """The stopper that a study names; the first rung is where its warm-up ends."""
+    recipe = study.recipe
+    return _STOPPERS[study.stopper](
+        epochs=recipe.epochs, first_rung=recipe.warmup_epochs, objectives=scale.objectives, scale=scale
+    )

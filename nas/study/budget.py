@@ -1,0 +1,85 @@
+"""Device time: budgets as people write them, and the ledger that spends one once."""
+
+import re
+from typing import Literal, NamedTuple, Self
+
+from metaformer.errors import UserError
+
+DeviceKind = Literal["cpu", "gpu"]
+_SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
+_MOST = 1e9  # of any unit; nobody has more, and what is larger was mistyped
+_FORM = re.compile(
+    r"(?P<amount>\d+(?:\.\d+)?)(?P<device>cpu|gpu)-(?P<unit>seconds|minutes|hours|days|second|minute|hour|day)"
+)
+
+
+class BudgetError(UserError):
+    """A budget that cannot be read or spent; the message names field, rule and value."""
+
+
+class Budget(NamedTuple):
+    """So many seconds of one kind of device: a CPU core or a GPU."""
+
+    device: DeviceKind
+    seconds: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The budget written as `text`, such as `64gpu-days` or `90cpu-minutes`.
+
+        Raises:
+            BudgetError: The text has another form, or the amount is not above 0.
+        """
+        match = _FORM.fullmatch(text.strip())
+        if not match or not 0 < float(match["amount"]) < _MOST:
+            raise BudgetError(
+                "budget: must be a number above 0 and a unit such as 64gpu-days, 36gpu-hours or 90cpu-minutes, "
+                f"got {text!r}; nearest: {_nearest(text)}"
+            )
+        unit = match["unit"] if match["unit"].endswith("s") else match["unit"] + "s"
+        device: DeviceKind = "gpu" if match["device"] == "gpu" else "cpu"
+        return cls(device, float(match["amount"]) * _SECONDS[unit])
+
+    def __str__(self) -> str:
+        return format_device_time(self.seconds, self.device)
+
+    def extended(self, more: "Budget") -> str:
+        """This budget and `more` together, written so that nothing is rounded away.
+
+        Raises:
+            BudgetError: They are of different devices.
+        """
+        if more.device != self.device:
+            raise BudgetError(f"extend: must be {self.device.upper()} time, as the budget is, got {str(more)!r}")
+        total = Budget(self.device, self.seconds + more.seconds)
+        is_exact = total.seconds >= 0.01 and Budget.parse(str(total)) == total
+        return str(total) if is_exact else f"{total.seconds:f}{self.device}-seconds"
+
+
+def format_device_time(seconds: float, device: DeviceKind) -> str:
+    """Device time in the largest unit that gives at least 1, such as `5.9cpu-minutes`; `parse` reads it."""
+    sizes = sorted(_SECONDS.items(), key=lambda item: -item[1])
+    unit, size = next(((unit, size) for unit, size in sizes if seconds >= size), ("seconds", 1))
+    return f"{round(seconds / size, 2):g}{device}-{unit}"
+
+
+def parse_duration(field: str, text: str) -> float:
+    """Seconds of wall time written as `text`, such as `12h`, `90m`, `2d` or `30s`.
+
+    Raises:
+        BudgetError: The text has another form, or the amount is not above 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if not match or not 0 < float(match[1]) < _MOST:
+        raise BudgetError(f"{field}: must be a number above 0 and a unit such as 12h, 90m or 2d, got {text!r}")
+    return float(match[1]) * {unit[0]: size for unit, size in _SECONDS.items() if unit.endswith("s")}[match[2]]
+
+
+def _nearest(text: str) -> str:
+    """A budget that can be read and is most like `text`."""
+    number = re.search(r"\d+(?:\.\d+)?", text)
+    amount = number.group() if number and float(number.group()) > 0 else "1"
+    device = "cpu" if "cpu" in text.lower() else "gpu"
+    usual = "minutes" if device == "cpu" else "days"
+    unit = next((unit for unit in _SECONDS if unit.removesuffix("s") in text.lower()), usual)
+    return f"{amount}{device}-{unit}"

@@ -1,0 +1,124 @@
+"""What travels between the session and a worker: orders one way, outcomes the other; plain values, JSON both ways."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
+
+from metaformer.architecture import Architecture
+from metaformer.specs import Spec
+from nas.study.recipe import Fraction, Recipe
+
+Task = Literal["train", "test"]
+WEIGHTS = "weights.pt"  # file in a trial's folder, left by its last epoch
+
+
+class Lease(Spec):
+    """The order to train one trial, on one device, from its last checkpoint up to `epochs`, or to test its weights."""
+
+    task: Task = "train"
+    trial: NonNegativeInt
+    attempt: PositiveInt  # 1 for the first lease of a trial, 2 for the one after an interruption, …
+    architecture: Architecture
+    recipe: Recipe
+    epochs: PositiveInt
+    seed: int
+    folder: str  # absolute path or fsspec URI that the trial's checkpoints are written to
+    checkpoint: str | None = None  # file in `folder` to go on from; None: from the start
+    measure: tuple[str, ...] = ()  # objectives to measure before the first epoch
+
+    @property
+    def name(self) -> str:
+        """`trial-attempt`, or `trial-test`; unique among open leases."""
+        return f"{self.trial:05d}-{self.attempt if self.task == 'train' else 'test'}"
+
+
+class Report(Spec):
+    """What one epoch of a lease gave; its number may be one that an earlier lease of the trial had reached."""
+
+    epoch: PositiveInt  # epochs trained so far, over all attempts
+    val_accuracy: Fraction
+    train_loss: NonNegativeFloat
+    checkpoint: str  # file in the lease's folder
+    note: str | None = None  # what went wrong before it without ending anything
+
+
+class Measurement(Spec):
+    """What a device measured of an architecture before its first epoch."""
+
+    values: dict[str, NonNegativeFloat]  # by the objective's name, in its unit
+    device: str  # the kind of device, such as `NVIDIA H100 80GB HBM3`
+
+
+class LossCause(StrEnum):
+    """What a lease was lost with; its trial is tried again, more often where the machine went away."""
+
+    WORKER = "worker"
+    NODE = "node"
+    STORAGE = "storage"
+
+
+class EpochDone(Spec):
+    """The lease has trained an epoch."""
+
+    kind: Literal["epoch"] = "epoch"
+    report: Report
+
+
+class Measured(Spec):
+    """The lease has measured what it was asked to."""
+
+    kind: Literal["measured"] = "measured"
+    measurement: Measurement
+
+
+class Evaluated(Spec):
+    """The lease has evaluated its weights on the test split, and ends."""
+
+    kind: Literal["evaluated"] = "evaluated"
+    accuracy: Fraction
+
+
+class Failed(Spec):
+    """The trial cannot be trained; the lease ends."""
+
+    kind: Literal["failed"] = "failed"
+    reason: str
+
+
+class Lost(Spec):
+    """The lease was lost through no fault of its trial, and ends."""
+
+    kind: Literal["lost"] = "lost"
+    reason: str
+    cause: LossCause
+
+
+class Halted(Spec):
+    """The lease met what every other would meet, such as a full disk, and ends."""
+
+    kind: Literal["halted"] = "halted"
+    reason: str
+
+
+Outcome = EpochDone | Measured | Evaluated | Failed | Lost | Halted
+OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Annotated[Outcome, Field(discriminator="kind")])
+
+
+class Speed(Spec):
+    """Seconds to train on one image on one device: `base` + `per_gmac` for every 10^9 MACs of the model."""
+
+    base: NonNegativeFloat
+    per_gmac: NonNegativeFloat
+
+    def seconds_per_image(self, macs: int, *, num_models: int = 1) -> float:
+        """Of a model of so many MACs, or of several that have them together."""
+        return self.base * num_models + self.per_gmac * macs / 1e9
+
+
+class Step(Spec):
+    """What a step of training takes of a device, and what the device measured of the model."""
+
+    seconds_per_image: NonNegativeFloat
+    peak_bytes: NonNegativeInt  # most memory, of a GPU what torch holds there, on a CPU what the process grew by
+    measurement: Measurement | None = None  # where the study has objectives that are measured

@@ -1,0 +1,142 @@
+"""What was asked for on the command line, as fields of a study."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from metaformer.errors import UserError, unknown_name
+from nas.study.objectives import MeasuredObjective, find, measured_names
+from nas.study.study import StudyError
+
+_FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+_MOST_DIGITS = 20
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line; None: not mentioned."""
+
+    space: str | None = None
+    budget: str | None = None
+    extend: str | None = None
+    data: str | None = None
+    references: str | None = None
+    max_params: str | None = None
+    max_macs: str | None = None
+    resolution: int | None = None
+    width_scale: float | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    sampler: str | None = None
+    stopper: str | None = None
+    seed: int | None = None
+    max_trials: int | None = None
+    workers: int | None = None
+    cpus_per_trial: int | None = None
+    gpus_per_trial: str | None = None
+    objectives: str | None = None  # names with commas
+    measured_limits: Mapping[str, str] = field(default_factory=dict)  # by objective, such as latency: 3ms
+    storage: str | None = None
+    checkpoints: str | None = None
+    bad_images: str | None = None
+    study: Path | None = None
+
+
+def asked_fields(request: Request) -> dict[str, Any]:
+    """The fields of a study that the command line sets."""
+    settings: dict[str, Any] = {"resolution": request.resolution, "width_scale": request.width_scale}
+    limits = {
+        name: parse_count(name, text)
+        for name, text in (("max_params", request.max_params), ("max_macs", request.max_macs))
+        if text is not None
+    }
+    recipe: dict[str, Any] = {"epochs": request.epochs, "batch_size": request.batch_size}
+    plain = {
+        name: getattr(request, name)
+        for name in (
+            *("space", "budget", "sampler", "stopper", "seed", "max_trials", "storage", "checkpoints", "bad_images"),
+            *("workers", "cpus_per_trial", "gpus_per_trial"),
+        )
+    }
+    objectives = None if request.objectives is None else [name.strip() for name in request.objectives.split(",")]
+    return _given(
+        {
+            **plain,
+            "settings": {**_given(settings), "limits": limits},
+            "recipe": _given(recipe),
+            "objectives": objectives,
+            "measured_limits": {name: _parse_limit(name, text) for name, text in request.measured_limits.items()},
+        }
+    )
+
+
+def parse_limits(max_latency: str | None, limits: Sequence[str]) -> dict[str, str]:
+    """Limits by the name of their objective, from `--max-latency` and every `--limit NAME=VALUE`.
+
+    Raises:
+        StudyError: One has another form, or an objective has two.
+    """
+    found: dict[str, str] = {} if max_latency is None else {"latency": max_latency}
+    for limit in limits:
+        name, equals, value = limit.partition("=")
+        if not (name and equals and value):
+            raise StudyError(f"limit: must be NAME=VALUE, such as peak_memory=200MiB, got {limit!r}")
+        if name in found:
+            raise StudyError(f"limit: must be given once for each objective, got two for {name}")
+        found[name] = value
+    return found
+
+
+def _parse_limit(name: str, text: str) -> float:
+    """A limit on an objective that is measured, in its unit.
+
+    Raises:
+        UserError: There is no such objective, or the text has another form.
+    """
+    objective = find(name) if name in measured_names() else None
+    if not isinstance(objective, MeasuredObjective):
+        raise UserError(unknown_name("limit", name, measured_names()))
+    return objective.parse_limit(text)
+
+
+def shorten_warmup(recipe: dict[str, Any]) -> None:
+    """Shorten the warm-up where few epochs were asked for, so that at least one epoch comes after it."""
+    if isinstance(recipe["warmup_epochs"], int):  # else the study's own check says what is wrong
+        recipe["warmup_epochs"] = min(recipe["warmup_epochs"], recipe["epochs"] - 1)
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def overlay(under: dict[str, Any], over: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """`under` with the values of `over`, mapping by mapping.
+
+    Raises:
+        StudyError: `over` has something else where `under` has a mapping.
+    """
+    merged = dict(under)
+    for name, value in over.items():
+        below = merged.get(name)
+        if isinstance(below, dict):
+            if not isinstance(value, dict):
+                raise StudyError(f"{path}{name}: must be a mapping of fields, got {value!r}")
+            merged[name] = overlay(below, value, f"{path}{name}.")
+        else:
+            merged[name] = value
+    return merged
+
+
+def parse_count(field: str, text: str) -> int:
+    """A number such as 4500000, 4.5M or 1.8G.
+
+    Raises:
+        StudyError: The text has another form.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMG]?)", text.strip())
+    count = round(float(match[1]) * _FACTORS[match[2]]) if match and len(text) < _MOST_DIGITS else 0
+    if count < 1:
+        raise StudyError(f"{field}: must be a number above 0, such as 12M or 1.8G, got {text!r}")
+    return count

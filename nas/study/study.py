@@ -1,0 +1,170 @@
+"""A study as it is written down: what is searched, on which data, by which recipe, for which budget."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+
+from metaformer.documents import parse_mapping, read_text
+from metaformer.errors import UserError, explain
+from metaformer.specs import Spec
+from nas.study.budget import Budget
+from nas.study.database_url import without_password
+from nas.study.objectives import DEFAULT, Objectives, choose
+from nas.study.recipe import BadImages, Recipe
+from search_spaces.space import SearchSpace, SpaceSettings, get
+
+GpuShare = float | Literal["auto"]  # of one GPU; auto: as little as the measured memory allows
+# When a study goes on.
+MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial", "gpus_per_trial", "storage_name", "bad_images"}
+
+
+class StudyError(UserError):
+    """A study that cannot be read, run or gone on with as asked; the message names field, rule and value."""
+
+
+class Study(Spec):
+    """All that is needed to run a search again; `study.yaml` in the run's folder."""
+
+    version: Literal[1] = 1
+    space: str
+    settings: SpaceSettings
+    data: str
+    data_fingerprint: str
+    recipe: Recipe
+    objectives: tuple[str, ...] = DEFAULT
+    measured_limits: dict[str, PositiveFloat] = Field(
+        default_factory=dict
+    )  # the most of an objective that is measured, in its unit
+    references: tuple[str, ...]
+    sampler: str
+    seed: int
+    stopper: str = "hypervolume"
+    budget: str
+    max_trials: PositiveInt | None = None
+    workers: PositiveInt | None = None  # trials at a time; None: as many as the devices allow
+    cpus_per_trial: PositiveInt | None = None  # None: 1 on CPUs, on GPUs an equal share of the cores
+    gpus_per_trial: GpuShare | None = None  # None: a whole one
+    storage: str | None = None  # URL of the database, or journal:PATH; None: SQLite in the run's folder
+    storage_name: str | None = None  # of the study in a storage that may hold others
+    checkpoints: str | None = None  # absolute path or fsspec URI; None: in the run's folder
+    bad_images: BadImages = "stop"
+
+    @field_validator("budget")
+    @classmethod
+    def _check_budget(cls, text: str) -> str:
+        Budget.parse(text)
+        return text
+
+    @field_validator("objectives")
+    @classmethod
+    def _check_objectives(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        choose(names)
+        return names
+
+    @field_validator("gpus_per_trial", mode="before")
+    @classmethod
+    def _check_share(cls, share: object) -> object:
+        if share is None or share == "auto":
+            return share
+        try:
+            number = float(share) if isinstance(share, str | int | float) else 0.0
+        except ValueError:
+            number = 0.0
+        if not 0.001 <= number <= 1:
+            raise ValueError(f"must be auto, or a part of one GPU from 0.001 to 1, got {share!r}")
+        return number
+
+    @model_validator(mode="after")
+    def _check_devices(self) -> Self:
+        if self.gpus_per_trial is not None and Budget.parse(self.budget).device == "cpu":
+            raise ValueError(f"gpus_per_trial: must not be given for a budget of CPU time, got {self.gpus_per_trial!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> Self:
+        measured = [objective.name for objective in self.goals.measured]
+        for name in self.measured_limits:
+            if name not in measured:
+                raise ValueError(
+                    f"max_{name}: must be a limit on a measured objective of the study, got {name!r}; "
+                    f"add it: --objectives {','.join((*self.objectives, name))}"
+                )
+        return self
+
+    @property
+    def goals(self) -> Objectives:
+        """The objectives as objects."""
+        return choose(self.objectives)
+
+    @field_serializer("storage")
+    def _without_password(self, url: str | None) -> str | None:
+        """What is written down and compared has no password; the value in memory opens the database."""
+        return without_password(url) if url else url
+
+    def make_space(self) -> SearchSpace:
+        """The space, fitted to the settings."""
+        return get(self.space, self.settings)
+
+    def to_yaml(self) -> str:
+        """The study as YAML text, every field spelled out."""
+        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120)
+        return text
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """The study written in a YAML file.
+
+        Raises:
+            StudyError: There is no such file, or a field is unknown, missing or breaks a rule.
+        """
+        try:
+            return cls.model_validate(read_mapping(path))
+        except ValidationError as error:
+            raise StudyError(f"{path}: {explain(error, cls)}") from None
+
+    def check_continues(self, earlier: "Study", where: Path) -> None:
+        """Check that this study goes on with `earlier`; only budget, trial limit and workers may differ.
+
+        Raises:
+            StudyError: Another field differs; the message names the first.
+        """
+        here, there = Budget.parse(self.budget).device, Budget.parse(earlier.budget).device
+        if here != there:
+            raise StudyError(
+                f"budget: must be {there.upper()} time, as the study in {where} has it, got {self.budget!r}"
+            )
+        for field, now, before in _differences(self.model_dump(mode="json"), earlier.model_dump(mode="json")):
+            if field not in MAY_CHANGE:
+                raise StudyError(
+                    f"{field}: must be {before!r}, as the study in {where} has it, got {now!r}; "
+                    "another --name starts another study"
+                )
+
+
+def read_mapping(path: Path) -> dict[str, object]:
+    """The fields in the YAML file of a study.
+
+    Raises:
+        StudyError: There is no such file, or its content is no mapping.
+    """
+    return parse_mapping(read_text(path, "study", error=StudyError), f"study {path}", error=StudyError)
+
+
+def _differences(now: object, before: object, path: str = "") -> list[tuple[str, object, object]]:
+    """Paths at which two plain values differ, with both values."""
+    if isinstance(now, dict) and isinstance(before, dict):
+        found = []
+        for key in now:
+            found += _differences(now[key], before.get(key), f"{path}.{key}" if path else str(key))
+        return found
+    return [] if now == before else [(path, now, before)]

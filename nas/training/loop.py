@@ -1,0 +1,388 @@
+"""One plain training loop on one device; knows neither ray nor optuna.
+
+B batch, C channels, H height, W width, K classes. What an epoch does depends on the lease, its number and the model it
+starts from, on nothing else: a run that goes on from a checkpoint gives what an uninterrupted one gives.
+"""
+
+import itertools
+import random
+import resource
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from pickle import UnpicklingError
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import Tensor, nn
+
+from metaformer.architecture import Architecture
+from metaformer.network.model import MetaFormer, build
+from nas.data import Batch, Dataset
+from nas.study.lease import WEIGHTS, Lease, Report, Step
+from nas.study.recipe import Recipe
+from nas.training.checkpoints import CheckpointFolder, DamagedCheckpointError, epoch_name
+
+_NO_MEMORY = ("DefaultCPUAllocator", "could not create a primitive")  # what torch and oneDNN say on a CPU
+_CHECK_EVERY = 50  # steps between looks at the loss, each of which waits for the device
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on; the message says why."""
+
+
+def train(lease: Lease, dataset: Dataset, *, device: torch.device) -> Iterator[Report]:
+    """One report for each epoch from the lease's checkpoint up to its last epoch.
+
+    Each epoch leaves a checkpoint in the lease's folder, where the newest two are kept; the last epoch of the recipe
+    leaves the weights alone. Where the lease's checkpoint cannot be read, training goes on from the newest one before
+    it that can, or begins again; the first report has a note of that.
+
+    Raises:
+        TrainingError: The loss or the outputs are not finite, or one image does not fit into memory.
+        StorageError: A checkpoint cannot be written, or the place of the checkpoints does not answer.
+        DataError: An image cannot be read.
+    """
+    files = CheckpointFolder(lease.folder)
+    state = _resume(lease, files, device)
+    model, optimizer, note = state.model, state.optimizer, state.note
+    recipe = lease.recipe
+    num_steps = dataset.num_steps(recipe)
+    schedule = CosineLRScheduler(
+        optimizer,
+        t_initial=recipe.epochs * num_steps,
+        lr_min=recipe.final_lr,
+        warmup_t=recipe.warmup_epochs * num_steps,
+        warmup_lr_init=recipe.warmup_lr,
+        t_in_epochs=False,
+    )
+    chunks = Chunks()
+    for epoch in range(state.num_done, lease.epochs):
+        seed_everything(lease.seed, epoch=epoch + 1)
+        with _memory_named():
+            batches = dataset.train_batches(recipe, epoch=epoch, seed=lease.seed, device=device)
+            loss = _train_epoch(model, batches, optimizer, schedule, recipe, chunks, first_step=epoch * num_steps)
+            val_accuracy = _accuracy(model, dataset.eval_batches("val", recipe, device=device), recipe, chunks)
+        checkpoint = _save(lease, files, model, optimizer, num_done=epoch + 1)
+        yield Report(epoch=epoch + 1, val_accuracy=val_accuracy, train_loss=loss, checkpoint=checkpoint, note=note)
+        note = None
+
+
+def evaluate(lease: Lease, dataset: Dataset, *, device: torch.device) -> float:
+    """Accuracy in [0, 1] of the lease's checkpoint on the test split.
+
+    Raises:
+        TrainingError: The checkpoint cannot be read, its outputs are not finite, or one image does not fit into memory.
+        StorageError: The place of the checkpoints does not answer.
+        DataError: An image cannot be read.
+    """
+    files, name = CheckpointFolder(lease.folder), lease.checkpoint or WEIGHTS
+    with _memory_named():
+        model = build(lease.architecture).to(device)
+        try:
+            _restore(lease, files, name, model, None)
+        except DamagedCheckpointError as error:
+            raise TrainingError(f"checkpoint: must be readable, got {files.where(name)} ({error})") from None
+        batches = dataset.eval_batches("test", lease.recipe, device=device)
+        return _accuracy(model, batches, lease.recipe, Chunks())
+
+
+def measure_training(
+    arch: Architecture, recipe: Recipe, dataset: Dataset, *, device: torch.device, num_steps: int = 3
+) -> Step:
+    """Median seconds of a training step of the architecture, by image, reading included, and the most memory it takes.
+
+    One more step warms up.
+
+    Raises:
+        TrainingError: Not even one image fits into the device's memory.
+    """
+    seed_everything(0, epoch=0)
+    memory_before = _watch_memory(device)
+    model = build(arch).to(device)
+    optimizer = _make_optimizer(model, recipe)
+    epochs = (dataset.train_batches(recipe, epoch=epoch, seed=0, device=device) for epoch in itertools.count())
+    batches = itertools.chain.from_iterable(epochs)
+    chunks = Chunks()
+    times = []
+    for _ in range(num_steps + 1):
+        start = time.perf_counter()
+        with _memory_named():
+            batch = next(batches)
+            _train_step(model, batch, optimizer, recipe, chunks).item()
+        times.append((time.perf_counter() - start) / len(batch.x_BCHW))
+    peak_bytes = max(0, _peak_memory(device) - memory_before)
+    return Step(seconds_per_image=sorted(times[1:])[num_steps // 2], peak_bytes=peak_bytes)
+
+
+def _watch_memory(device: torch.device) -> int:
+    """Begin a new peak of memory; bytes of it that are taken already."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return 0
+    with suppress(OSError):  # elsewhere than on Linux the peak is that of the process's whole life
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _peak_memory(device)
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def seed_everything(seed: int, *, epoch: int) -> None:
+    """Set every global generator from the seed and the epoch, so that no epoch depends on those before it."""
+    mixed = (seed * 1_000_003 + epoch) % 2**32
+    random.seed(mixed)
+    np.random.seed(mixed)
+    torch.manual_seed(mixed)
+
+
+def _make_optimizer(model: MetaFormer, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW in one kernel; biases and other one-dimensional parameters do not decay."""
+    return create_optimizer_v2(model, opt="adamw", lr=recipe.peak_lr, weight_decay=recipe.weight_decay, fused=True)
+
+
+@dataclass
+class Chunks:
+    """Into how many parts a batch is cut, so that one at a time fits into the device's memory."""
+
+    number: int = 1
+
+
+def _train_epoch(
+    model: MetaFormer,
+    batches: Iterator[Batch],
+    optimizer: torch.optim.Optimizer,
+    schedule: CosineLRScheduler,
+    recipe: Recipe,
+    chunks: Chunks,
+    *,
+    first_step: int,
+) -> float:
+    """Mean loss of one epoch."""
+    model.train()
+    total = torch.zeros(())
+    num_steps = 0
+    for num_steps, batch in enumerate(batches, start=1):
+        schedule.step_update(first_step + num_steps - 1)
+        total = total.to(batch.x_BCHW.device) + _train_step(model, batch, optimizer, recipe, chunks)
+        if num_steps % _CHECK_EVERY == 0:
+            _check_finite(total)
+    _check_finite(total)
+    return float(total) / max(num_steps, 1)
+
+
+def _train_step(
+    model: MetaFormer, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Recipe, chunks: Chunks
+) -> Tensor:
+    """The loss of one optimiser step, detached, on the device.
+
+    The gradients of a batch that is cut into parts are added up; the step is the same but for batch norms, which see
+    one part at a time.
+    """
+    loss = _in_parts(batch, chunks, lambda number: _accumulate_gradients(model, batch, optimizer, recipe, number))
+    if recipe.clip_grad is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
+    optimizer.step()
+    return loss
+
+
+def _in_parts(batch: Batch, chunks: Chunks, work: Callable[[int], Tensor]) -> Tensor:
+    """What `work` gives for a batch cut into as many parts; twice as many as long as they do not fit into memory.
+
+    Raises:
+        TrainingError: One image does not fit.
+    """
+    while True:
+        try:
+            return work(chunks.number)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if chunks.number >= len(batch.x_BCHW):
+                raise _out_of_memory(error) from None
+        chunks.number *= 2  # outside the handler, where the error no longer holds what did not fit
+        torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory of the GPU, or of the machine, is what lacked."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in str(error) for sign in _NO_MEMORY)
+
+
+def _out_of_memory(error: Exception) -> TrainingError:
+    rule = "memory: must hold the model and one image of a training step"
+    return TrainingError(f"{rule}, got too little for it ({' '.join(str(error).split())[:200]})")
+
+
+@contextmanager
+def _memory_named() -> Iterator[None]:
+    """Raise TrainingError for out-of-memory that a smaller micro-batch cannot fix."""
+    try:
+        yield
+    except TrainingError:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise _out_of_memory(error) from None
+
+
+def _accumulate_gradients(
+    model: MetaFormer, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Recipe, num_chunks: int
+) -> Tensor:
+    """Mean loss of a batch, detached, with its gradients in the model."""
+    optimizer.zero_grad(set_to_none=True)
+    smoothing = recipe.label_smoothing if batch.y.ndim == 1 else 0.0  # soft targets come smoothed
+    losses = []
+    for x_BCHW, y in zip(batch.x_BCHW.chunk(num_chunks), batch.y.chunk(num_chunks), strict=True):
+        with _precision(x_BCHW.device, recipe):
+            logits_BK = model(x_BCHW)
+        part = F.cross_entropy(logits_BK.float(), y, label_smoothing=smoothing, reduction="sum") / len(batch.y)
+        part.backward()  # type: ignore[no-untyped-call]
+        losses.append(part.detach())
+    return torch.stack(losses).sum()
+
+
+@torch.inference_mode()
+def _accuracy(model: MetaFormer, batches: Iterator[Batch], recipe: Recipe, chunks: Chunks) -> float:
+    """Accuracy in [0, 1].
+
+    Raises:
+        TrainingError: An output is not finite, or one image does not fit into memory.
+    """
+
+    def logits(x_BCHW: Tensor, num_chunks: int) -> Tensor:
+        with _precision(x_BCHW.device, recipe):
+            return torch.cat([model(part) for part in x_BCHW.chunk(num_chunks)])
+
+    model.eval()
+    num_right, num_seen = 0, 0
+    for batch in batches:
+        logits_BK = _in_parts(batch, chunks, partial(logits, batch.x_BCHW))
+        if not torch.isfinite(logits_BK).all():
+            raise TrainingError("outputs: must stay finite, got some that are not after an epoch whose loss was")
+        num_right += int((logits_BK.argmax(1) == batch.y).sum())
+        num_seen += len(batch.y)
+    return num_right / num_seen
+
+
+def _precision(device: torch.device, recipe: Recipe) -> torch.autocast:
+    """Autocast to bfloat16 where the recipe asks for it, or leaves it open and the device is a GPU that has it."""
+    if recipe.precision == "auto":
+        enabled = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        enabled = recipe.precision == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def _check_finite(loss: Tensor) -> None:
+    if not torch.isfinite(loss):
+        raise TrainingError(f"loss: must stay finite, got {float(loss)}")
+
+
+@dataclass
+class _State:
+    """Where training stands."""
+
+    model: MetaFormer
+    optimizer: torch.optim.Optimizer
+    num_done: int  # epochs
+    note: str | None = None  # which checkpoints could not be read
+
+
+def _resume(lease: Lease, files: CheckpointFolder, device: torch.device) -> _State:
+    """The state in the lease's checkpoint, or in the newest one before it that can be read, or the beginning."""
+    problems = []
+    for name in _newest_first(lease, files):
+        state = _beginning(lease, device)
+        try:
+            state.num_done = _restore(lease, files, name, state.model, state.optimizer)
+        except DamagedCheckpointError as error:
+            problems.append(f"checkpoint {name} could not be read ({error})")
+        else:
+            state.note = "; ".join([*problems, f"went on from {name}"]) if problems else None
+            return state
+    state = _beginning(lease, device)
+    state.note = "; ".join([*problems, "began again"]) if problems else None
+    return state
+
+
+def _newest_first(lease: Lease, files: CheckpointFolder) -> Iterator[str]:
+    """The lease's checkpoint, then those of the epochs before it that are there."""
+    if lease.checkpoint is not None:
+        yield lease.checkpoint
+        yield from (name for name in map(epoch_name, reversed(files.epochs())) if name < lease.checkpoint)
+
+
+def _beginning(lease: Lease, device: torch.device) -> _State:
+    seed_everything(lease.seed, epoch=0)
+    with _memory_named():
+        model = build(lease.architecture).to(device)
+    return _State(model, _make_optimizer(model, lease.recipe), num_done=0)
+
+
+def _save(
+    lease: Lease, files: CheckpointFolder, model: MetaFormer, optimizer: torch.optim.Optimizer, *, num_done: int
+) -> str:
+    """Write a checkpoint, and drop all but it and the one before; its file name."""
+    digest = lease.architecture.digest
+    state: dict[str, object] = {"version": 1, "digest": digest, "epoch": num_done, "model": model.state_dict()}
+    is_last = num_done == lease.recipe.epochs
+    if not is_last:
+        state["optimizer"] = optimizer.state_dict()
+    name = WEIGHTS if is_last else epoch_name(num_done)
+    files.save(name, partial(torch.save, state), attempt=lease.attempt)
+    files.keep({num_done - 1} if is_last else {num_done - 1, num_done})
+    return name
+
+
+def _restore(
+    lease: Lease, files: CheckpointFolder, name: str, model: MetaFormer, optimizer: torch.optim.Optimizer | None
+) -> int:
+    """Load a checkpoint into the model and the optimiser; the number of epochs it was trained for.
+
+    Only a damaged container gives way to an older checkpoint. One that is whole but of another model means that
+    something else is wrong, and training from the start would hide it at the user's cost.
+
+    Raises:
+        DamagedCheckpointError: The file cannot be read.
+        TrainingError: It can, and holds something else than this lease's model; the model may be changed all the same.
+    """
+    content = files.read(name)
+    try:
+        state = torch.load(content, map_location=next(model.parameters()).device, weights_only=True)
+    except UnpicklingError:
+        raise DamagedCheckpointError("it holds more than weights, such as code, none of which was run") from None
+    except (EOFError, RuntimeError, ValueError) as error:
+        if _is_out_of_memory(error):
+            raise
+        raise DamagedCheckpointError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
+    where = files.where(name)
+    keys = {"version", "digest", "epoch", "model"} | ({"optimizer"} if optimizer is not None else set())
+    if not isinstance(state, dict) or not keys <= set(state):
+        raise TrainingError(f"checkpoint: must hold {', '.join(sorted(keys))}, got {where} without them")
+    if state["digest"] != lease.architecture.digest:
+        raise TrainingError(
+            f"checkpoint: must be of architecture {lease.architecture.digest}, got {where} of {state['digest']}"
+        )
+    if name not in (WEIGHTS, epoch_name(state["epoch"])):
+        raise TrainingError(f"checkpoint: must be of the epoch in its name, got {where} of epoch {state['epoch']}")
+    try:
+        model.load_state_dict(state["model"])
+        if optimizer is not None:
+            optimizer.load_state_dict(state["optimizer"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if _is_out_of_memory(error):
+            raise
+        problem = " ".join(str(error).split())[:200]
+        raise TrainingError(f"checkpoint: must fit the model, got {where} ({problem})") from None
+    return int(state["epoch"])

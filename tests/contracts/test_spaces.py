@@ -1,0 +1,59 @@
+"""What every search space keeps, for all that are registered."""
+
+import random
+
+import pytest
+
+from metaformer.cost import count_cost
+from search_spaces.enumeration import architectures_within
+from search_spaces.space import Limits, SearchSpace, SpaceSettings, get, names
+from tests.search_spaces import tiny
+
+SPACES = sorted(names())
+assert tiny.FewModels.name in SPACES  # those of the tests are registered too
+
+
+@pytest.fixture(params=SPACES)
+def space(request: pytest.FixtureRequest) -> SearchSpace:
+    return get(request.param, SpaceSettings())
+
+
+def test_what_is_sampled_encodes_and_decodes_to_itself(space: SearchSpace) -> None:
+    rng = random.Random(0)
+    for _ in range(50):
+        arch = space.sample(rng)
+        genes = space.encode(arch)
+        assert space.decode(genes).digest == arch.digest
+        assert space.encode(space.decode(genes)) == genes
+        assert all(genes[choice.name] in choice.values for choice in space.choices)
+        assert space.contains(arch)
+
+
+def test_every_reference_encodes(space: SearchSpace) -> None:
+    for arch in space.references().values():
+        assert space.decode(space.encode(arch)).digest == arch.digest
+
+
+def test_the_smallest_costs_no_more_than_any_sample_and_the_largest_no_less(space: SearchSpace) -> None:
+    rng = random.Random(1)
+    for name in ("params", "macs"):
+        costs = [space.cost_of(space.encode(space.sample(rng)), name) for _ in range(50)]
+        assert space.cost_of(space.encode(space.smallest(name)), name) <= min(costs)
+        assert space.largest_cost(name) >= max(costs)
+
+
+def test_the_walk_meets_only_what_limits_allow_and_nothing_twice(space: SearchSpace) -> None:
+    least = count_cost(space.smallest("macs"))
+    limits = Limits(max_macs=2 * least.macs, max_params=2 * count_cost(space.smallest("params")).params)
+    digests = []
+    for arch, _ in zip(architectures_within(space, limits), range(200), strict=False):
+        assert limits.allow(count_cost(arch))
+        digests.append(arch.digest)
+    assert digests
+    assert len(set(digests)) == len(digests)
+
+
+def test_the_walk_of_a_small_space_meets_all_of_it() -> None:
+    few = get(tiny.FewModels.name, SpaceSettings())
+    found = [arch.digest for arch in architectures_within(few, Limits())]
+    assert len(found) == len(set(found)) == few.size

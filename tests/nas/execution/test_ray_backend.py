@@ -1,0 +1,122 @@
+"""That a cluster, or data, that is not there is named."""
+
+import os
+from pathlib import Path
+
+import pytest
+import ray
+
+from nas.data import DataError, DataInfo, open_dataset
+from nas.execution.devices import Devices, Wanted
+from nas.execution.ray_adapter import Adapter
+from nas.execution.ray_backend import RayBackend
+from nas.execution.slots import Slots
+from nas.execution.worker import Data, Worker
+from nas.record.trials import TrialState
+from nas.session.session import Decision
+from nas.study.lease import WEIGHTS, EpochDone, Evaluated, Failed, Halted, Lease, LossCause, Lost, Outcome
+from nas.study.recipe import Augmentation, Recipe
+from nas.study.study import StudyError
+from tests.nas.images import write_folder
+from tests.nas.runs import make_study, open_folder
+
+
+@pytest.fixture(scope="module")
+def info() -> DataInfo:
+    return open_dataset("digits", resolution=32).info
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [("ray://localhost:10001", "run it on a machine of the cluster"), ("127.0.0.1:9", "refused")],
+)
+def test_a_cluster_that_cannot_be_used_is_refused_in_one_line(info: DataInfo, address: str, reason: str) -> None:
+    backend = RayBackend(info, wanted=Wanted(kind="cpu"), address=address, scratch=Path("nowhere"))
+    with pytest.raises(StudyError, match=f"ray_address: must be a running cluster, got '{address}' .*{reason}"):
+        backend.__enter__()
+
+
+@pytest.mark.xdist_group("ray")
+def test_a_worker_yields_to_other_programs_no_more_than_the_driver(info: DataInfo, tmp_path: Path) -> None:
+    with RayBackend(info, wanted=Wanted(kind="cpu", workers=1), address=None, scratch=tmp_path):
+        niceness = ray.get(ray.remote(num_cpus=0)(lambda: os.nice(0)).remote())
+    assert niceness == os.nice(0)
+
+
+def test_a_node_with_other_data_is_refused(info: DataInfo) -> None:
+    Data(name="digits", resolution=32, fingerprint=info.fingerprint, num_loaders=0).open()
+    with pytest.raises(DataError, match="data: must be the same on every node"):
+        Data(name="digits", resolution=32, fingerprint="0" * 16, num_loaders=0).open()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "problem"),
+    [
+        (Failed(reason="loss: must stay finite, got nan"), TrialState.FAILED, None),
+        (
+            Lost(reason="checkpoints: must be reachable, got s3://a", cause=LossCause.STORAGE),
+            TrialState.RUNNING,
+            None,
+        ),
+        (
+            Halted(reason="image: must be readable, got 'a.jpg'"),
+            TrialState.RUNNING,
+            "image: must be readable, got 'a.jpg'",
+        ),
+    ],
+)
+def test_what_ended_a_lease_ends_the_trial_or_the_search_or_neither(
+    tmp_path: Path, outcome: Outcome, state: TrialState, problem: str | None
+) -> None:
+    session = open_folder(tmp_path, make_study())[1]
+    slots = Slots(lambda: 1, head="nowhere", number=1)
+    adapter = Adapter(session, num_devices=1, slots=slots, on_event=lambda: None)
+    assert adapter.begin("of tune") is not None
+    assert adapter.result("of tune", {"outcome": outcome.model_dump_json(), "left_out": ["b.jpg"]}) is Decision.STOP
+    assert session.record.trials[0].state is state
+    assert session.problem == problem
+    assert session.record.notes.images_left_out == ("b.jpg",)
+    goes_on = session.next()
+    assert (goes_on is None) == (problem is not None)
+    if state is TrialState.RUNNING and goes_on is not None:
+        assert (goes_on.trial, goes_on.attempt) == (0, 2)
+
+
+def test_a_worker_tells_what_ended_a_lease_and_stays(tmp_path: Path, small_disk: Path) -> None:
+    """Steps of the worker itself, without the actor around it."""
+    root = write_folder(tmp_path / "data", train={"a": 9, "b": 9}, val={"a": 2, "b": 2})
+    dataset = open_dataset(f"folder:{root}", resolution=32)
+    (root / "val/a/0.jpg").write_bytes(b"not an image")
+    (root / "train/a/3.jpg").write_bytes(b"not an image")
+    plain = Augmentation(crop_scale=(1, 1), rand_augment=None, random_erasing=0, mixup=0, cutmix=0)
+    recipe = Recipe(epochs=2, warmup_epochs=1, batch_size=4, augmentation=plain)
+    arch = make_study().make_space().references()["poolformer_s12"]
+    said = []
+    for bad_images, folder in (("stop", tmp_path), ("skip", small_disk), ("skip", tmp_path)):
+        data = Data(
+            name=dataset.info.name,
+            resolution=32,
+            fingerprint=dataset.info.fingerprint,
+            num_loaders=0,
+            bad_images=bad_images,
+        )
+        lease = Lease(trial=0, attempt=1, architecture=arch, recipe=recipe, epochs=2, seed=0, folder=str(folder))
+        worker = Worker(data, Devices(kind="cpu", cpus=1))
+        worker.begin(lease)
+        said.append((worker.step(), worker.newly_left_out()))
+    (stopped, _), (full, left_out), (skipped, again) = said
+    assert isinstance(stopped, Halted)
+    assert stopped.reason.startswith("image: must be readable, got ")
+    assert isinstance(full, Halted)
+    assert full.reason.startswith("checkpoints: must be writable and have room")
+    assert isinstance(skipped, EpochDone)
+    assert skipped.report.epoch == 1
+    assert left_out == again == ["train/a/3.jpg"]  # nobody has looked at the test split
+    worker.step()
+    assert worker.newly_left_out() == []  # told once
+    tested = lease.model_copy(update={"task": "test", "checkpoint": WEIGHTS})
+    worker.begin(tested)
+    result = worker.step()
+    assert isinstance(result, Evaluated)
+    assert worker.newly_left_out() == ["val/a/0.jpg"]
+    assert result.accuracy * 3 == pytest.approx(round(result.accuracy * 3))  # of the other three

@@ -1,0 +1,382 @@
+"""The whole program: what it refuses, and what a search of seconds leaves."""
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from metaformer.architecture import Architecture
+from metaformer.cost import count_cost
+from nas.data import open_dataset
+from nas.make_study import make_study
+from nas.study.budget import Budget
+from nas.study.request import Request
+from nas.study.study import Study
+from tests.nas.conftest import GoodRun
+from tests.nas.images import write_image
+from tests.nas.programs import QUICK, Outcome, lease_seconds, read_study, run_here, run_program
+
+starts_ray = pytest.mark.xdist_group("ray")  # not two at the same time
+
+FORMS = "64gpu-days, 36gpu-hours or 90cpu-minutes"
+SIZES = ((40, 30), (17, 33), (64, 64), (9, 50))
+FORMATS = (("RGB", "jpg"), ("L", "png"), ("P", "png"), ("CMYK", "jpg"), ("RGBA", "png"), ("I;16", "png"))
+
+Search = Callable[..., Outcome]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A folder of runs that does not exist yet."""
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def search(runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Search:
+    """The program, in this process, on the folder `runs`."""
+
+    def run(*arguments: object) -> Outcome:
+        return run_here("--runs", runs, *arguments, capsys=capsys, monkeypatch=monkeypatch)
+
+    return run
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def check_refused(outcome: Outcome, message: str) -> None:
+    """One line that says what is wrong, as a regular expression, nothing else, and exit code 2."""
+    assert re.fullmatch(f"error: {message}\n", outcome.err), outcome.err
+    assert outcome.out in ("", "starting workers …\n")
+    assert outcome.code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--space", "hybrid_stage"], "space: unknown name 'hybrid_stage'; known, nearest first: hybrid_stages.*"),
+        (["--data", "digitz"], "dataset: unknown name 'digitz'; known, nearest first: digits, folder:PATH"),
+        (["--data", "folder:/no/such"], "dataset: PATH of folder:PATH must be a folder, got '/no/such'"),
+        (["--data", "folder"], "dataset: must be given as folder:PATH, got 'folder'"),
+        (["--sampler", "tpee"], "sampler: unknown name 'tpee'; known, nearest first: tpe, nsga2, random"),
+        (["--stopper", "nun"], "stopper: unknown name 'nun'; known, nearest first: none, hypervolume, rank"),
+        (["--deadline", "soon"], "deadline: must be a number above 0 and a unit such as 12h, 90m or 2d, got 'soon'"),
+        (["--extend", "1cpu-hour"], "extend: must not be given beside --budget, got '1cpu-hour'"),
+        (
+            ["--references", "poolformer_s12,poolformer_s13"],
+            "references: unknown name 'poolformer_s13'; known, nearest first: poolformer_s36, poolformer_s12, .*",
+        ),
+        (["--epochs", 0], "recipe.epochs: input should be greater than 0, got 0"),
+        (["--batch-size", 0], "recipe.batch_size: input should be greater than 0, got 0"),
+        (["--max-trials", 0], "max_trials: input should be greater than 0, got 0"),
+        (["--workers", 0], "workers: input should be greater than 0, got 0"),
+        (["--resolution", 4], "resolution: must be at least 8 pixels, got 4"),
+        (["--width-scale", 3], "settings.width_scale: input should be less than or equal to 1, got 3.0"),
+        (["--width-scale", 0.3], "settings: width_scale: must turn the head size 32 into a whole number, got 0.3"),
+        (["--max-macs", "-5"], "max_macs: must be a number above 0, such as 12M or 1.8G, got '-5'"),
+        (["--max-params", "12 millions"], "max_params: must be a number above 0, .*, got '12 millions'"),
+        (
+            ["--max-macs", "3k"],
+            r"max_macs: must be at least [\d,]+ \(macs of the smallest architecture of hybrid_stages here\), got 3,000",
+        ),
+        (
+            ["--max-params", 1],
+            r"max_params: must be at least [\d,]+ \(params of the smallest architecture of .*\), got 1",
+        ),
+        (["--storage", "foo://x"], r"storage: must be a database that can be opened, got 'foo://x' \(.*\)"),
+        (
+            ["--storage", "sqlite:////no/such/study.db"],
+            r"storage: must be a database that can be opened, got 'sqlite:////no/such/study.db' \(.*\)",
+        ),
+        (["--study", "/no/such.yaml"], r"study: must be .*, got '/no/such.yaml' \(.*\)"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line_before_anything_is_written(
+    search: Search, runs: Path, arguments: list[object], message: str
+) -> None:
+    check_refused(search("--budget", "9cpu-seconds", *arguments), message)
+    assert not runs.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--budget", "64gpu-weeks"],
+            f"budget: must be a number above 0 and a unit such as {FORMS}, got '64gpu-weeks'; nearest: 64gpu-days",
+        ),
+        (["--budget", "-3gpu-days"], f"budget: .*{FORMS}, got '-3gpu-days'; nearest: 3gpu-days"),
+        (["--budget", "0"], f"budget: .*{FORMS}, got '0'; nearest: 1gpu-days"),
+        (["--budget", "64 days of gpu"], f"budget: .*{FORMS}, got '64 days of gpu'; nearest: 64gpu-days"),
+        ([], "budget: must be given, such as --budget 64gpu-days or --budget 6cpu-minutes, got none"),
+    ],
+)
+def test_a_budget_that_cannot_be_read_is_answered_with_one_that_can(
+    search: Search, runs: Path, arguments: list[object], message: str
+) -> None:
+    check_refused(search(*arguments), message)
+    assert not runs.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"space": "tiny"},
+            "space: must be 'tiny', as the study in .*/old has it, got 'hybrid_stages'; another --name .*",
+        ),
+        ({"settings": {"resolution": 16}}, "settings.resolution: must be 16, as the study in .*, got 32; another .*"),
+        ({"data": "folder:/some"}, "data: must be 'folder:/some', as the study in .*, got 'digits'; another --name .*"),
+        ({"recipe": {"epochs": 77}}, "recipe.epochs: must be 77, as the study in .*, got .*; another --name .*"),
+        ({"references": ["poolformer_s12"]}, r"references: must be \['poolformer_s12'\], as .*; another --name .*"),
+        ({"sampler": "random"}, "sampler: must be 'random', as the study in .*, got 'tpe'; another --name .*"),
+        ({"seed": 1}, "seed: must be 1, as the study in .*/old has it, got 0; another --name starts another study"),
+        ({"version": 2}, ".*/old/study.yaml: version: input should be 1, got 2"),
+        ({"sede": 1}, ".*/old/study.yaml: sede: unknown name 'sede'; known, nearest first: seed, .*"),
+        ({"recipe": {"epoch": 1}}, ".*: recipe.epoch: unknown name 'epoch'; known, nearest first: epochs, .*"),
+    ],
+)
+def test_a_run_of_another_study_is_not_gone_on_with(
+    search: Search, runs: Path, changes: dict[str, object], message: str
+) -> None:
+    study = make_study(Request(budget="9cpu-seconds"), {}, open_dataset("digits", resolution=32).info)
+    file = runs / "old" / "study.yaml"
+    file.parent.mkdir(parents=True)
+    fields = study.model_dump(mode="json")
+    for key, value in changes.items():
+        fields[key] = {**fields[key], **value} if isinstance(value, dict) else value
+    file.write_text(yaml.safe_dump(fields), encoding="utf-8")
+    before = file.read_bytes()
+    check_refused(search("--budget", "9cpu-seconds", "--name", "old"), message)
+    assert list(runs.rglob("*")) == [file.parent, file]
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "study.*: must be a mapping of fields, got list.*"),
+        ("{", "study.*: must be .*YAML.*"),
+        ("version: 2", "version: input should be 1, got 2"),
+        ("sede: 1", "sede: unknown name 'sede'; known, nearest first: seed, .*"),
+        ("recipe: {epoch: 3}", "recipe.epoch: unknown name 'epoch'; known, nearest first: epochs, .*"),
+        ("recipe: 3", "recipe: must be a mapping of fields, got 3"),
+        ("settings: {resolution: big}", "settings.resolution: must be a whole number of pixels, got 'big'"),
+        ("references: poolformer_s12", "references: must be a list of names, got 'poolformer_s12'"),
+        ("data_fingerprint: abc", r"data: must hold what the study was made with \(fingerprint abc\), got 'digits' .*"),
+    ],
+)
+def test_a_study_file_that_cannot_be_used_is_refused(
+    search: Search, runs: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(text, encoding="utf-8")
+    check_refused(search("--budget", "9cpu-seconds", "--study", file), message)
+    assert not runs.exists()
+
+
+@starts_ray
+def test_gpu_time_where_there_is_no_gpu_is_answered_with_what_would_work(
+    search: Search, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    outcome = search("--budget", "64gpu-days")
+    check_refused(outcome, r"budget: must be .*no GPU; with the .*CPU cores here --budget 6cpu-minutes would work")
+    assert not runs.exists()
+
+
+def test_the_process_itself_ends_with_code_2(runs: Path, tmp_path: Path) -> None:
+    outcome = run_program("--space", "hybrid", "--budget", "9cpu-seconds", "--runs", runs, logs=tmp_path / "logs")
+    check_refused(outcome, "space: unknown name 'hybrid'; known, nearest first: hybrid_stages.*")
+    assert not runs.exists()
+
+
+@starts_ray
+def test_a_search_leaves_its_study_tables_architectures_and_report(good_run: GoodRun) -> None:
+    assert good_run.outcome.code == 0, good_run.outcome.err
+    left = {path.name for path in good_run.folder.iterdir()}
+    assert left >= {"study.db", "study.yaml", "trials.csv", "front.csv", "front", "report.html", "checkpoints"}
+    assert ".ray" not in left
+    assert Study.from_file(good_run.folder / "study.yaml").max_trials == 3
+    trials, front = (read_table(good_run.folder / name) for name in ("trials.csv", "front.csv"))
+    assert [row["state"] for row in trials] == ["complete"] * 4
+    assert [row["trial"] for row in trials if row["on_front"] == "True"] == sorted(row["trial"] for row in front)
+    for row in front:
+        text = (good_run.folder / row["architecture"]).read_text(encoding="utf-8")
+        assert count_cost(Architecture.from_yaml(text)).macs == int(row["macs"])
+    assert "poolformer_s12" in (good_run.folder / "report.html").read_text(encoding="utf-8")
+
+
+@starts_ray
+def test_json_is_all_that_goes_to_standard_output_and_agrees_with_the_tables(good_run: GoodRun) -> None:
+    found = json.loads(good_run.outcome.out)
+    assert "Pareto front" in good_run.outcome.err
+    assert found["trials"]["complete"] == 4
+    assert found["spent_device_seconds"] == pytest.approx(good_run.study.spent)
+    rows = {row["trial"]: row for row in read_table(good_run.folder / "front.csv")}
+    assert [str(member["trial"]) for member in found["front"]] == list(rows)
+    for member in found["front"]:
+        assert member["val_accuracy"] == float(rows[str(member["trial"])]["val_accuracy"])
+    [reference] = found["references"]
+    assert reference["names"] == ["poolformer_s12"]
+    assert reference["trial"] == 0
+
+
+@starts_ray
+def test_each_trial_has_ended_with_the_values_of_its_architecture(good_run: GoodRun) -> None:
+    space = Study.from_file(good_run.folder / "study.yaml").make_space()
+    assert [trial.number for trial in good_run.study.trials] == [0, 1, 2, 3]
+    assert [trial.state.name for trial in good_run.study.trials] == ["COMPLETE"] * 4
+    digests = set()
+    for trial in good_run.study.trials:
+        arch = space.decode(trial.params)
+        cost, curve = count_cost(arch), trial.user_attrs["progress"]["curve"]
+        assert [report["epoch"] for report in curve] == [1, 2, 3, 4, 5, 6]
+        assert trial.values == [curve[-1]["val_accuracy"], cost.params, cost.macs]
+        assert cost.macs <= 800_000
+        digests.add(arch.digest)
+    assert len(digests) == 4
+    first, *others = good_run.study.trials
+    assert first.user_attrs["reference"] == "poolformer_s12"
+    assert space.decode(first.params) == space.references()["poolformer_s12"]
+    assert all("reference" not in trial.user_attrs for trial in others)
+
+
+@starts_ray
+def test_the_front_and_the_reference_are_tested_and_nothing_else_is(good_run: GoodRun) -> None:
+    front = {member["trial"] for member in json.loads(good_run.outcome.out)["front"]}
+    tested = {note.removeprefix("test_accuracy:") for note in good_run.study.notes if note.startswith("test_accuracy:")}
+    assert tested == {str(number) for number in front | {0}}
+
+
+@starts_ray
+def test_no_more_device_time_is_charged_than_has_passed(good_run: GoodRun) -> None:
+    assert 0 < good_run.study.spent < good_run.seconds
+    for trial in good_run.study.trials:
+        assert len(lease_seconds(trial)) == 1
+        assert lease_seconds(trial)[0] > 0
+
+
+@starts_ray
+def test_the_same_command_again_starts_nothing_new(good_run: GoodRun, search: Search) -> None:
+    outcome = search(*good_run.arguments)  # its own --runs comes last
+    assert outcome.code == 0, outcome.err
+    again = read_study(good_run.folder)
+    assert again.results == good_run.study.results
+    assert again.spent == good_run.study.spent
+    assert json.loads(outcome.out) == json.loads(good_run.outcome.out)
+
+
+@starts_ray
+def test_a_plan_says_what_the_budget_buys_and_writes_nothing(search: Search, runs: Path) -> None:
+    outcome = search(*QUICK, "--stopper", "rank", "--budget", "2cpu-hours", "--plan", "--json")
+    assert outcome.code == 0, outcome.err
+    plan = json.loads(outcome.out)
+    assert [rung["epochs"] for rung in plan["rungs"]] == [1, 3, 6]
+    assert plan["most_macs"] == 800_000
+    spent = plan["reference_seconds"] + plan["rungs"][0]["num_trials"] * plan["seconds_per_trial"]
+    left = Budget.parse(re.findall(r"2cpu-hours, (\S+) left", outcome.err)[0]).seconds  # less what measuring took
+    assert abs(spent - left) <= 2 * plan["seconds_per_trial"] + 18  # hours are shown to two digits
+    assert spent <= 7200
+    assert f"about {plan['rungs'][0]['num_trials']} trials of " in outcome.err
+    assert not runs.exists()
+
+
+@starts_ray
+def test_a_plan_of_a_run_starts_from_where_it_stands(good_run: GoodRun, search: Search) -> None:
+    before = read_study(good_run.folder)
+    outcome = search(*good_run.arguments, "--plan")
+    assert json.loads(outcome.out)["reference_seconds"] == 0
+    assert "measuring" not in outcome.err
+    after = read_study(good_run.folder)
+    assert (after.results, after.spent) == (before.results, before.spent)
+
+
+@starts_ray
+def test_an_extension_adds_to_the_budget_of_the_run_and_needs_no_other_option(
+    good_run: GoodRun, search: Search, tmp_path: Path
+) -> None:
+    shutil.copytree(good_run.folder, tmp_path / "copy")
+    options = ("--runs", tmp_path, "--name", "copy", "--max-trials", 4)
+    outcome = search(*options, "--extend", "30cpu-seconds")
+    assert outcome.code == 0, outcome.err
+    assert Study.from_file(tmp_path / "copy" / "study.yaml").budget == "15.5cpu-minutes"
+    again = read_study(tmp_path / "copy")
+    assert again.results[:4] == good_run.study.results
+    assert len(again.results) == 5
+    check_refused(
+        search(*options, "--extend", "1gpu-hour"), "extend: must be CPU time, as the budget is, got '1gpu-.*'"
+    )
+
+
+def test_only_a_run_that_exists_can_be_extended(search: Search) -> None:
+    outcome = search("--name", "none", "--extend", "1cpu-hour")
+    check_refused(outcome, r"run: must be a folder with a study.yaml, got '.*/none'")
+
+
+@starts_ray
+def test_at_the_deadline_running_trials_report_and_can_go_on(search: Search, runs: Path) -> None:
+    outcome = search(*QUICK, "--budget", "1cpu-hour", "--epochs", 300, "--name", "late", "--deadline", "6s")
+    assert outcome.code == 0, outcome.err
+    study = read_study(runs / "late")
+    assert [trial.state.name for trial in study.trials] == ["RUNNING"]
+    [lease] = study.trials[0].user_attrs["progress"]["leases"]
+    assert lease["end"] == "interrupted"
+    assert 0 < len(study.trials[0].user_attrs["progress"]["curve"]) < 300
+    assert "the deadline has come" in " ".join(outcome.out.split())
+
+
+@starts_ray
+def test_losses_that_are_not_finite_are_recorded_with_their_reason_and_end_the_search_after_ten(
+    search: Search, runs: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "wild.yaml"
+    file.write_text("recipe: {lr_per_1024: 1.0e+30, epochs: 1, warmup_epochs: 0}", encoding="utf-8")
+    outcome = search(*QUICK, "--epochs", 1, "--study", file, "--budget", "900cpu-seconds", "--name", "wild")
+    assert outcome.code == 2, outcome.err
+    message = "10 trials failed one after another, the last with: loss: must stay finite, got nan"
+    assert outcome.err == f"error: search: must have trials that work; {message}\n"
+    study = read_study(runs / "wild")
+    assert [trial.state.name for trial in study.trials] == ["FAIL"] * 10
+    for trial in study.trials:
+        assert trial.user_attrs["reason"] == "loss: must stay finite, got nan"
+        assert [lease["end"] for lease in trial.user_attrs["progress"]["leases"]] == ["failed"]
+    assert "0 done, 0 running, 0 stopped, 10 failed" in " ".join(outcome.out.split())
+
+
+def write_odd_images(root: Path) -> Path:
+    """Three classes of 12 images of every format and of odd sizes for training, four for testing."""
+    seed = 0
+    for part, count in (("train", 12), ("val", 4)):
+        for name in ("cat", "dog", "hen"):
+            for number in range(count):
+                mode, suffix = FORMATS[number % len(FORMATS)]
+                size = SIZES[seed % len(SIZES)]
+                write_image(root / part / name / f"{number}.{suffix}", size=size, mode=mode, seed=seed)
+                seed += 1
+    return root
+
+
+@starts_ray
+def test_a_folder_of_images_of_odd_sizes_and_modes_ends_with_a_front(
+    search: Search, runs: Path, tmp_path: Path
+) -> None:
+    data = write_odd_images(tmp_path / "images")
+    small = ("--resolution", 32, "--epochs", 1, "--batch-size", 8, "--width-scale", 0.125, "--max-macs", "1M")
+    limits = ("--references", "none", "--max-trials", 2, "--budget", "900cpu-seconds", "--workers", 1)
+    outcome = search("--data", f"folder:{data}", *small, *limits, "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert found["folder"] == str(runs / "hybrid_stages-images")
+    assert found["trials"]["complete"] == 2
+    assert found["front"]
+    for member in found["front"]:
+        assert 0 <= member["val_accuracy"] <= 1
+        assert 0 <= member["test_accuracy"] <= 1

@@ -1,0 +1,42 @@
+"""Storage URLs: no password is written down or shown."""
+
+import re
+
+import pytest
+
+from nas.record.storage import check_storage
+from nas.study.database_url import mask_passwords, without_password
+from nas.study.study import StudyError
+from tests.nas.runs import make_study
+
+SECRET = "s3cret"  # noqa: S105
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        (f"postgresql://me:{SECRET}@host/db", "postgresql://me@host/db"),
+        (f"postgresql+psycopg://me:{SECRET}%40x@host:5432/db", "postgresql+psycopg://me@host:5432/db"),
+        (f"postgresql://me@host/db?sslmode=require&password={SECRET}", "postgresql://me@host/db?sslmode=require"),
+        ("postgresql://me@host/db?sslmode=require", "postgresql://me@host/db?sslmode=require"),
+        ("sqlite:////data/study.db", "sqlite:////data/study.db"),
+        ("journal:/data/study.log", "journal:/data/study.log"),
+        (f"postgresql://me:{SECRET}@host:port/db", "postgresql://me:***@host:port/db"),
+    ],
+)
+def test_a_study_is_written_without_its_password_and_opened_with_it(url: str, kept: str) -> None:
+    assert without_password(url) == kept
+    study = make_study(storage=url)
+    assert study.storage == url
+    assert study.model_dump()["storage"] == kept
+    assert SECRET not in study.to_yaml()
+
+
+@pytest.mark.parametrize("form", ["{}", "{}@x", "x@{}", "x:{}", "{}/x", "{}?x"])
+def test_no_message_shows_a_password_not_even_of_a_url_that_cannot_be_parsed(form: str) -> None:
+    url = f"postgresql://me:{form.format(SECRET)}@host:port/db"
+    assert SECRET not in mask_passwords(f"the URL {url} is wrong, so is {url}")
+    shown = re.escape("'postgresql://me:***@host:port/db'")
+    with pytest.raises(StudyError, match=f"^storage: must be a database .*, got {shown} \\(no URL of .*\\)$") as error:
+        check_storage(url)
+    assert SECRET not in str(error.value)

@@ -1,0 +1,252 @@
+"""From flags, study file and defaults to a study, and what a budget is predicted to buy."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metaformer.cost import count_cost
+from metaformer.errors import UserError
+from metaformer.specs import Stem
+from nas.data import DataInfo, default_recipe, open_dataset
+from nas.make_study import default_settings, find_images, make_study
+from nas.study.request import Request, parse_count, parse_limits
+from nas.study.study import Study, StudyError
+from search_spaces import get
+from search_spaces.space import Limits, SpaceSettings
+
+DIGITS = open_dataset("digits", resolution=32).info
+SPACE = get("hybrid_stages", SpaceSettings(resolution=32, num_classes=10))
+
+
+def study_of(fields: dict[str, object] | None = None, *, info: DataInfo = DIGITS, **asked: object) -> Study:
+    """The study of a study file's fields and of what was asked for beside it."""
+    return make_study(dataclasses.replace(Request(budget="6cpu-minutes"), **asked), fields or {}, info)
+
+
+def large_images(**changes: object) -> DataInfo:
+    info = DataInfo(
+        name="folder:/data/imagenet",
+        num_classes=1000,
+        class_names=(),
+        resolution=224,
+        num_images={"train": 1_153_051, "val": 128_116, "test": 50_000},
+        fingerprint="0123456789abcdef",
+    )
+    return dataclasses.replace(info, **changes)
+
+
+def test_a_budget_is_all_that_has_to_be_given() -> None:
+    study = study_of()
+    assert (study.space, study.data, study.sampler, study.seed) == ("hybrid_stages", "digits", "tpe", 0)
+    assert study.data_fingerprint == DIGITS.fingerprint
+    assert study.recipe == default_recipe("digits")
+    assert study.settings == default_settings(DIGITS)
+    assert list(study.references) == list(study.make_space().references())
+    assert (study.max_trials, study.workers, study.storage) == (None, None, None)
+
+
+def test_a_study_file_wins_over_the_defaults_field_by_field() -> None:
+    fields = {"seed": 3, "recipe": {"weight_decay": 0.2}, "settings": {"limits": {"max_params": 10**6}}}
+    study = study_of(fields)
+    assert study.seed == 3
+    assert study.recipe == default_recipe("digits").model_copy(update={"weight_decay": 0.2})
+    macs = default_settings(DIGITS).limits.max_macs
+    assert study.settings.limits == Limits(max_params=10**6, max_macs=macs)
+
+
+def test_flags_win_over_the_study_file_field_by_field() -> None:
+    fields = {
+        "seed": 3,
+        "sampler": "random",
+        "budget": "1gpu-day",
+        "references": ["poolformer_s24"],
+        "recipe": {"epochs": 9, "batch_size": 32, "weight_decay": 0.2},
+        "settings": {"width_scale": 0.5, "limits": {"max_params": 10**7, "max_macs": 10**9}},
+    }
+    study = study_of(fields, seed=4, epochs=7, max_macs="0.5G", references="none", budget="2gpu-days")
+    assert (study.seed, study.sampler, study.budget, study.references) == (4, "random", "2gpu-days", ())
+    assert (study.recipe.epochs, study.recipe.batch_size, study.recipe.weight_decay) == (7, 32, 0.2)
+    assert study.settings.width_scale == 0.5
+    assert study.settings.limits == Limits(max_params=10**7, max_macs=5 * 10**8)
+
+
+def test_a_written_study_gives_itself_again(tmp_path: Path) -> None:
+    study = study_of(seed=5, epochs=2, max_macs="2M", max_trials=7, references="poolformer_s12")
+    fields = yaml.safe_load(study.to_yaml())
+    assert make_study(Request(), fields, DIGITS) == study
+    file = tmp_path / "study.yaml"
+    file.write_text(study.to_yaml(), encoding="utf-8")
+    assert Study.from_file(file) == study
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked", "expected"),
+    [
+        ({}, {}, ("digits", 32)),
+        ({}, {"resolution": 48}, ("digits", 48)),
+        ({"settings": {"resolution": 24}}, {}, ("digits", 24)),
+        ({"settings": {"resolution": 24}}, {"resolution": 48}, ("digits", 48)),
+        ({"data": "folder:/a"}, {}, ("folder:/a", 224)),
+        ({"data": "folder:/a"}, {"data": "digits"}, ("digits", 32)),
+    ],
+)
+def test_data_and_resolution_come_from_flags_then_file_then_data(
+    fields: dict[str, object], asked: dict[str, object], expected: tuple[str, int]
+) -> None:
+    assert find_images(dataclasses.replace(Request(), **asked), fields)[:2] == expected
+
+
+def test_references_are_all_none_or_some() -> None:
+    known = list(study_of().make_space().references())
+    assert list(study_of(references="all").references) == known
+    assert study_of(references="none").references == ()
+    assert study_of(references="poolformer_s24, poolformer_s12").references == ("poolformer_s24", "poolformer_s12")
+    assert study_of({"references": ["poolformer_m48"]}).references == ("poolformer_m48",)
+    assert list(study_of({"references": ["poolformer_m48"]}, references="all").references) == known
+
+
+@pytest.mark.parametrize(("epochs", "warmup_epochs"), [(1, 0), (3, 2), (5, 4), (6, 5), (100, 5)])
+def test_few_epochs_shorten_the_warmup(epochs: int, warmup_epochs: int) -> None:
+    """The folder's recipe has five epochs of warm-up."""
+    assert default_recipe("folder:/data").warmup_epochs == 5
+    recipe = study_of(info=large_images(), epochs=epochs).recipe
+    assert (recipe.epochs, recipe.warmup_epochs) == (epochs, warmup_epochs)
+
+
+def test_a_study_file_with_too_long_a_warmup_is_refused() -> None:
+    with pytest.raises(StudyError, match=r"^recipe: warmup_epochs: must be less than epochs 3, got 3$"):
+        study_of({"recipe": {"epochs": 3, "warmup_epochs": 3}})
+
+
+def test_large_images_get_the_papers_setting() -> None:
+    settings = default_settings(large_images())
+    assert settings == SpaceSettings(resolution=224, num_classes=1000)
+    assert settings.stem == Stem(kernel=7, stride=4, padding=2)
+    assert settings.width_scale == 1
+
+
+def test_small_images_get_a_finer_stem_and_slimmer_stages() -> None:
+    settings = default_settings(large_images(resolution=64, num_classes=7))
+    assert (settings.resolution, settings.num_classes) == (64, 7)
+    assert settings.stem == Stem(kernel=3, stride=2, padding=1)
+    assert settings.width_scale == 0.25
+    largest = max(count_cost(arch).macs for arch in get("hybrid_stages", settings).references().values())
+    assert settings.limits == Limits(max_macs=largest)  # all hand-designed models, and nothing beyond them
+
+
+def test_the_default_space_for_digits_holds_the_papers_models_of_size_s12() -> None:
+    settings = default_settings(DIGITS)
+    references = get("hybrid_stages", settings).references()
+    assert all(settings.limits.allow(count_cost(arch)) for name, arch in references.items() if "_s12" in name)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("4500000", 4_500_000), ("12M", 12_000_000), ("1.8G", 1_800_000_000), ("600k", 600_000), (" 2M ", 2_000_000)],
+)
+def test_a_count_is_a_number_with_or_without_a_unit(text: str, count: int) -> None:
+    assert parse_count("max_macs", text) == count
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "12 M", "12MB", "1e9", "M", "1,000", "0.0001k"])
+def test_what_is_no_count_is_refused(text: str) -> None:
+    with pytest.raises(StudyError, match=r"^max_macs: must be a number above 0, such as 12M or 1.8G, got '.*'$"):
+        parse_count("max_macs", text)
+
+
+JUNK = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.none()))
+FIELDS = [*Study.model_fields, "sede"]
+SECTIONS = {
+    "settings": ["num_classes", "stem", "width_scale", "limits", "epochs"],
+    "recipe": ["epochs", "batch_size", "warmup_epochs", "precision", "augmentation", "lr"],
+}
+
+
+@given(
+    fields=st.dictionaries(st.sampled_from(FIELDS), JUNK),
+    sections=st.fixed_dictionaries(
+        {}, optional={name: st.dictionaries(st.sampled_from(keys), JUNK) for name, keys in SECTIONS.items()}
+    ),
+    epochs=st.none() | st.integers(),
+)
+def test_whatever_a_study_file_holds_it_gives_a_study_or_one_line(
+    fields: dict[str, object], sections: dict[str, object], epochs: int | None
+) -> None:
+    request = Request(budget="6cpu-minutes", epochs=epochs)
+    merged = {**fields, **sections}
+    said = "a study"
+    try:
+        find_images(request, merged)
+        make_study(request, merged, DIGITS)
+    except UserError as error:
+        said = str(error)
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"recipe": 3}, r"^recipe: must be a mapping of fields, got 3$"),
+        ({"settings": None}, r"^settings: must be a mapping of fields, got None$"),
+        ({"settings": {"limits": 3}}, r"^settings.limits: must be a mapping of fields, got 3$"),
+        ({"references": "poolformer_s12"}, r"^references: must be a list of names, got 'poolformer_s12'$"),
+        ({"references": ["poolformer_s13"]}, r"^references: unknown name 'poolformer_s13'; known, nearest first: .*"),
+        ({"settings": {"num_classes": 3}}, r"^settings.num_classes: must be 10, as in 'digits', got 3$"),
+        ({"recipe": {"warmup_epochs": "x"}}, r"^recipe.warmup_epochs: input should be a valid integer.* got 'x'$"),
+        (
+            {"data_fingerprint": "abc"},
+            r"^data: must hold what the study was made with \(fingerprint abc\), got 'digits'",
+        ),
+        (
+            {"objectives": ["accuracy", "params", "latencey"]},
+            r"^objectives: unknown name 'latencey'; known.*: latency,",
+        ),
+        ({"objectives": ["params", "macs"]}, r"^objectives: must be accuracy and at least one more, got params,macs$"),
+        ({"objectives": ["accuracy"]}, r"^objectives: must be accuracy and at least one more, got accuracy$"),
+        ({"objectives": ["accuracy"] * 2}, r"^objectives: must name each objective once, got accuracy,accuracy$"),
+        (
+            {"measured_limits": {"latency": 3.0}},
+            r"^max_latency: must be a limit on a measured objective of the study, got 'latency'; add it: "
+            r"--objectives accuracy,params,macs,latency$",
+        ),
+        (
+            {"sampler": "tpee"},
+            r"^sampler: unknown name 'tpee'; known, nearest first: tpe, nsga2, random, reg.*$",
+        ),
+    ],
+)
+def test_a_field_that_breaks_a_rule_is_named(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        study_of(fields, epochs=2)
+
+
+def test_a_resolution_that_is_no_whole_number_is_named() -> None:
+    with pytest.raises(StudyError, match=r"^settings.resolution: must be a whole number of pixels, got 'big'$"):
+        find_images(Request(), {"settings": {"resolution": "big"}})
+
+
+def test_objectives_and_their_limits_come_from_flags() -> None:
+    study = study_of(
+        objectives="accuracy, latency,peak_memory", measured_limits={"latency": "3ms", "peak_memory": "1GiB"}
+    )
+    assert study.objectives == ("accuracy", "latency", "peak_memory")
+    assert study.measured_limits == {"latency": 3.0, "peak_memory": 1024.0}
+
+
+@pytest.mark.parametrize(
+    ("max_latency", "limits", "message"),
+    [
+        ("3", [], r"^max_latency: must be a number above 0 and one of ms, us, s, as 3ms, got '3'$"),
+        ("0ms", [], r"^max_latency: must be a number above 0"),
+        (None, ["latency"], r"^limit: must be NAME=VALUE, such as peak_memory=200MiB, got 'latency'$"),
+        ("3ms", ["latency=2ms"], r"^limit: must be given once for each objective, got two for latency$"),
+        (None, ["params=3"], r"^limit: unknown name 'params'; known, nearest first: "),
+    ],
+)
+def test_a_limit_that_cannot_be_read_is_named(max_latency: str | None, limits: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        study_of(objectives="accuracy,latency", measured_limits=parse_limits(max_latency, limits))

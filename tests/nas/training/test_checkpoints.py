@@ -1,0 +1,158 @@
+"""Checkpoint files on every kind of filesystem that is here, on a disk that is full, and damaged."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+import pytest
+import torch
+
+from metaformer.errors import UserError
+from nas.training.checkpoints import (
+    CheckpointFolder,
+    DamagedCheckpointError,
+    StorageError,
+    absolute,
+    check_place,
+    epoch_name,
+    folder_of,
+)
+
+STATE = {"weights": torch.arange(1000.0)}
+
+
+@pytest.fixture(params=["path", "file://", "dir::file://", "memory://"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A folder that is not there yet."""
+    folder = tmp_path / "checkpoints" / "00007"
+    return str(folder) if request.param == "path" else f"{request.param}{folder}{uuid4().hex}"
+
+
+def save(folder: CheckpointFolder, name: str, state: object = STATE) -> None:
+    folder.save(name, partial(torch.save, state), attempt=1)
+
+
+def test_what_was_saved_is_read_again(place: str) -> None:
+    save(CheckpointFolder(place), epoch_name(1))
+    read = torch.load(CheckpointFolder(place).read(epoch_name(1)), weights_only=True)
+    assert torch.equal(read["weights"], STATE["weights"])
+    assert CheckpointFolder(place).has(epoch_name(1))
+
+
+def test_only_the_epochs_to_be_kept_stay(place: str) -> None:
+    folder = CheckpointFolder(place)
+    assert folder.epochs() == []
+    for epoch in (1, 10, 2, 9):
+        save(folder, epoch_name(epoch))
+    save(folder, "weights.pt")
+    assert folder.epochs() == [1, 2, 9, 10]
+    folder.keep({9, 10})
+    assert CheckpointFolder(place).epochs() == [9, 10]
+    assert folder.has("weights.pt")
+
+
+def test_a_folder_that_was_dropped_is_gone_and_may_be_dropped_again(place: str) -> None:
+    folder = CheckpointFolder(place)
+    save(folder, "weights.pt")
+    for _ in range(2):
+        folder.drop()
+        assert not folder.has("weights.pt")
+
+
+def test_a_copy_holds_what_was_saved(place: str, tmp_path: Path) -> None:
+    folder = CheckpointFolder(place)
+    save(folder, "weights.pt")
+    folder.copy("weights.pt", tmp_path / "copy.pt")
+    assert torch.equal(torch.load(tmp_path / "copy.pt", weights_only=True)["weights"], STATE["weights"])
+
+
+def test_a_write_that_breaks_off_leaves_what_was_there_before_and_nothing_else(place: str) -> None:
+    folder = CheckpointFolder(place)
+    save(folder, epoch_name(1))
+
+    def write(file: IO[bytes]) -> None:
+        file.write(b"the first half")
+        raise ConnectionResetError("the connection was reset")
+
+    with pytest.raises(StorageError, match=r"checkpoints: must be reachable, got .*0001.pt \(the conn.*\)$") as caught:
+        folder.save(epoch_name(1), write, attempt=2)
+    assert caught.value.may_pass
+    folder.read(epoch_name(1))
+    names = [path.rpartition("/")[2] for path in folder._filesystem.ls(folder._path, detail=False)]
+    assert names == [epoch_name(1)]
+
+
+def test_a_full_disk_leaves_what_was_there_before_and_nothing_else(small_disk: Path) -> None:
+    folder = CheckpointFolder(str(small_disk / "00000"))
+    save(folder, epoch_name(1))
+    large = {"weights": torch.zeros(1_000_000)}
+    with pytest.raises(
+        StorageError, match="checkpoints: must be writable and have room, got .*No space left"
+    ) as caught:
+        save(folder, epoch_name(2), large)
+    assert not caught.value.may_pass
+    assert [path.name for path in (small_disk / "00000").iterdir()] == [epoch_name(1)]
+    folder.read(epoch_name(1))
+
+
+def flip_a_bit(content: bytes) -> bytes:
+    """Somewhere in the weights, where torch itself does not see it."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage", [flip_a_bit, lambda content: content[: len(content) // 2], lambda _: b"", lambda _: b"other content" * 99]
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    folder = CheckpointFolder(str(tmp_path))
+    save(folder, "weights.pt")
+    path = tmp_path / "weights.pt"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DamagedCheckpointError):
+        folder.read("weights.pt")
+
+
+def test_a_file_that_is_not_there_is_refused(place: str) -> None:
+    with pytest.raises(DamagedCheckpointError):
+        CheckpointFolder(place).read("weights.pt")
+
+
+def test_a_scheme_that_is_not_known_is_refused() -> None:
+    with pytest.raises(StorageError, match=r"got nosuch://runs \(Protocol not known: nosuch\)") as caught:
+        CheckpointFolder("nosuch://runs")
+    assert not caught.value.may_pass
+    with pytest.raises(UserError, match=r"checkpoints: must be .* a URI that fsspec knows, got 'nosuch://runs'"):
+        check_place("nosuch://runs", is_new=True)
+
+
+def test_a_place_that_others_use_is_not_for_a_new_study(tmp_path: Path) -> None:
+    check_place(str(tmp_path / "new"), is_new=True)
+    check_place(f"file://{tmp_path}/new", is_new=True)
+    assert not list((tmp_path / "new").iterdir())
+    (tmp_path / "new" / "00000").mkdir()
+    check_place(str(tmp_path / "new"), is_new=False)
+    with pytest.raises(UserError, match="checkpoints: must be empty for a new study, got '.*new', where"):
+        check_place(str(tmp_path / "new"), is_new=True)
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        UserError, match=r"checkpoints: must be a folder that can be written to.* got '.*file/inner' \("
+    ):
+        check_place(str(tmp_path / "file" / "inner"), is_new=True)
+
+
+def test_memory_that_other_processes_do_not_see_is_refused() -> None:
+    with pytest.raises(UserError, match="checkpoints: must be where every process can read them, got 'memory://runs'"):
+        check_place("memory://runs", is_new=True)
+
+
+def test_a_path_becomes_absolute_and_a_uri_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute("runs") == str(tmp_path / "runs")
+    assert absolute("s3://bucket/runs") == "s3://bucket/runs"
+    assert folder_of("s3://bucket/runs/", 7) == folder_of("s3://bucket/runs", 7) == "s3://bucket/runs/00007"

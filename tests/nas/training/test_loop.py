@@ -1,0 +1,397 @@
+"""The training loop on the digits themselves."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import torch
+
+from metaformer import Architecture, build, load
+from metaformer.architecture import Architecture as ArchitectureType
+from metaformer.specs import AttentionSpec, Norm, PoolSpec, Stage, Stem
+from nas.data import Dataset, default_recipe, open_dataset
+from nas.study.lease import WEIGHTS, Lease, Report
+from nas.study.recipe import Augmentation, Recipe
+from nas.training.checkpoints import StorageError
+from nas.training.loop import (
+    Chunks,
+    TrainingError,
+    _train_step,
+    evaluate,
+    measure_training,
+    seed_everything,
+    train,
+)
+from tests.nas.programs import ROOT
+from tests.nas.runs import make_study
+
+CPU = torch.device("cpu")
+RECIPE = default_recipe("digits").model_copy(update={"epochs": 3, "batch_size": 64})
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    torch.set_num_threads(1)
+    return open_dataset("digits", resolution=32)
+
+
+@pytest.fixture(scope="module")
+def tiny(digits: Dataset) -> Dataset:
+    """The same digits at their own size, of which a core trains an epoch in a moment."""
+    return open_dataset("digits", resolution=8)
+
+
+def small_model(*, drop_path: float = 0.1, resolution: int = 32) -> ArchitectureType:
+    """A pooling stage below an attention stage, with what makes training random: drop path."""
+    stages = (
+        Stage(depth=1, width=32, mixer=PoolSpec(), norm=Norm(kind="batch_norm")),
+        Stage(depth=2, width=32, mixer=AttentionSpec(head_size=8), position_embedding=True),
+    )
+    return Architecture.model_validate(
+        {
+            "resolution": resolution,
+            "stem": Stem(kernel=4, stride=4, padding=0),
+            "stages": stages,
+            "head": {"num_classes": 10},
+            "drop_path": drop_path,
+        }
+    )
+
+
+def poolformer() -> ArchitectureType:
+    """The pattern of PoolFormer-S12, slim enough for a core."""
+    return make_study().make_space().references()["poolformer_s12"]
+
+
+def lease_in(folder: Path | str, **changes: Any) -> Lease:
+    fields = {
+        "trial": 0,
+        "attempt": 1,
+        "architecture": small_model(),
+        "recipe": RECIPE,
+        "epochs": 3,
+        "seed": 0,
+        "folder": str(folder),
+    }
+    return Lease.model_validate(fields | changes)
+
+
+def tiny_lease(folder: Path | str, **changes: Any) -> Lease:
+    return lease_in(folder, **{"architecture": small_model(resolution=8), **changes})
+
+
+def test_a_few_epochs_learn_far_more_than_chance(digits: Dataset, tmp_path: Path) -> None:
+    reports = list(train(lease_in(tmp_path, architecture=poolformer()), digits, device=CPU))
+    assert [report.epoch for report in reports] == [1, 2, 3]
+    assert reports[-1].train_loss < reports[0].train_loss
+    assert reports[-1].val_accuracy > 0.6  # chance is 0.1
+
+
+def test_the_same_lease_gives_the_same_reports_and_another_seed_gives_others(digits: Dataset, tmp_path: Path) -> None:
+    first = list(train(lease_in(tmp_path / "1"), digits, device=CPU))
+    torch.rand(17)
+    again = list(train(lease_in(tmp_path / "2"), digits, device=CPU))
+    other = list(train(lease_in(tmp_path / "3", seed=1), digits, device=CPU))
+    assert first == again
+    assert [r.train_loss for r in first] != [r.train_loss for r in other]
+
+
+@pytest.mark.parametrize("num_before", [1, 2])
+def test_going_on_from_a_checkpoint_gives_what_an_uninterrupted_run_gives(
+    digits: Dataset, tmp_path: Path, num_before: int
+) -> None:
+    whole = list(train(lease_in(tmp_path / "whole"), digits, device=CPU))
+    broken = train(lease_in(tmp_path / "broken"), digits, device=CPU)
+    before = [next(broken) for _ in range(num_before)]
+    broken.close()
+    resumed = lease_in(tmp_path / "broken", attempt=2, checkpoint=before[-1].checkpoint)
+    assert before + list(train(resumed, digits, device=CPU)) == whole
+    states = [torch.load(tmp_path / name / WEIGHTS, weights_only=True)["model"] for name in ("whole", "broken")]
+    for key, tensor in states[0].items():
+        torch.testing.assert_close(states[1][key], tensor, rtol=0, atol=0)
+
+
+def test_a_lease_of_fewer_epochs_follows_the_schedule_of_the_whole_recipe(digits: Dataset, tmp_path: Path) -> None:
+    whole = list(train(lease_in(tmp_path / "whole"), digits, device=CPU))
+    rung = list(train(lease_in(tmp_path / "rung", epochs=2), digits, device=CPU))
+    assert rung == whole[:2]
+
+
+def test_the_newest_two_checkpoints_are_kept_and_the_weights_at_the_end(digits: Dataset, tmp_path: Path) -> None:
+    kept = []
+    for report in train(lease_in(tmp_path), digits, device=CPU):
+        assert (tmp_path / report.checkpoint).exists()
+        kept.append(sorted(path.name for path in tmp_path.iterdir()))
+    assert kept == [["epoch-0001.pt"], ["epoch-0001.pt", "epoch-0002.pt"], ["epoch-0002.pt", WEIGHTS]]
+
+
+def test_the_weights_give_the_last_reported_accuracy_and_a_test_accuracy(digits: Dataset, tmp_path: Path) -> None:
+    """The accuracy is counted again by hand, from the weights on disk."""
+    lease = lease_in(tmp_path)
+    last = list(train(lease, digits, device=CPU))[-1]
+    model = load(lease.architecture, tmp_path / WEIGHTS).eval()
+    expected = {}
+    for split in ("val", "test"):
+        with torch.inference_mode():
+            right = [model(x).argmax(1) == y for x, y in digits.eval_batches(split, RECIPE, device=CPU)]
+        expected[split] = float(torch.cat(right).double().mean())
+    assert last.val_accuracy == pytest.approx(expected["val"])
+    tested = evaluate(lease_in(tmp_path, task="test", checkpoint=WEIGHTS), digits, device=CPU)
+    assert tested == pytest.approx(expected["test"])
+
+
+def test_a_loss_that_is_not_finite_ends_training_with_a_reason(digits: Dataset, tmp_path: Path) -> None:
+    wild = RECIPE.model_copy(update={"lr_per_1024": 1e30, "warmup_epochs": 0})
+    with pytest.raises(TrainingError, match="loss: must stay finite, got (nan|inf)"):
+        list(train(lease_in(tmp_path, recipe=wild), digits, device=CPU))
+
+
+def test_outputs_that_are_not_finite_after_the_last_step_end_training_with_a_reason(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    """One step: its loss is that of the first weights, and fine."""
+    wild = RECIPE.model_copy(update={"lr_per_1024": 1e30, "warmup_epochs": 0, "epochs": 1, "batch_size": 2000})
+    with pytest.raises(TrainingError, match="outputs: must stay finite"):
+        list(train(lease_in(tmp_path, recipe=wild, epochs=1), digits, device=CPU))
+
+
+class _Touches:
+    """An object that creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def lace(path: Path) -> None:
+    """The file is replaced by one that carries code."""
+    torch.save(_state(path) | {"model": _Touches(path.with_name("was_run"))}, path)
+
+
+def swap(path: Path) -> None:
+    """The file is replaced by that of another architecture with the same shapes."""
+    torch.save(_state(path) | {"digest": poolformer().digest}, path)
+
+
+def shift(path: Path) -> None:
+    """The file is replaced by that of another epoch."""
+    torch.save(_state(path) | {"epoch": 1}, path)
+
+
+def strip(path: Path) -> None:
+    """The file is replaced by one without weights."""
+    state = _state(path)
+    del state["model"]
+    torch.save(state, path)
+
+
+def _state(path: Path) -> dict[str, object]:
+    state: dict[str, object] = torch.load(path, weights_only=True)
+    return state
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[Report]:
+    """What a lease gives that nobody disturbs."""
+    return list(train(tiny_lease(tmp_path_factory.mktemp("whole")), tiny, device=CPU))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (truncate, "not a zip file"),
+        (lace, "it holds more than weights, such as code, none of which was run"),
+        (swap, "it is of another architecture"),
+        (shift, "it is of epoch 1"),
+        (strip, "KeyError: 'model'"),
+        (Path.unlink, "No such file"),
+    ],
+)
+def test_training_goes_on_from_the_checkpoint_before_one_that_cannot_be_read(
+    tiny: Dataset, whole: list[Report], tmp_path: Path, damage: Callable[[Path], None], reason: str
+) -> None:
+    before = list(train(tiny_lease(tmp_path, epochs=2), tiny, device=CPU))
+    damage(tmp_path / before[-1].checkpoint)
+    resumed = tiny_lease(tmp_path, attempt=2, checkpoint=before[-1].checkpoint)
+    first, *rest = train(resumed, tiny, device=CPU)
+    assert first.note is not None
+    assert first.note.startswith("checkpoint epoch-0002.pt could not be read (")
+    assert reason in first.note
+    assert first.note.endswith("); went on from epoch-0001.pt")
+    assert [first.model_copy(update={"note": None}), *rest] == whole[1:]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-0002.pt", WEIGHTS]  # and no code was run
+
+
+def test_training_begins_again_where_no_checkpoint_can_be_read(
+    tiny: Dataset, whole: list[Report], tmp_path: Path
+) -> None:
+    list(train(tiny_lease(tmp_path, epochs=2), tiny, device=CPU))
+    for path in tmp_path.iterdir():
+        truncate(path)
+    resumed = tiny_lease(tmp_path, attempt=2, checkpoint="epoch-0002.pt")
+    first, *rest = train(resumed, tiny, device=CPU)
+    assert re.fullmatch(
+        r"checkpoint epoch-0002.pt could not be read \(.*\); "
+        r"checkpoint epoch-0001.pt could not be read \(.*\); began again",
+        first.note or "",
+    )
+    assert [first.model_copy(update={"note": None}), *rest] == whole
+
+
+def test_checkpoints_at_a_uri_are_as_good_as_those_in_a_folder(tiny: Dataset, whole: list[Report]) -> None:
+    place = f"memory://{uuid4().hex}/00000"
+    before = list(train(tiny_lease(place, epochs=2), tiny, device=CPU))
+    resumed = tiny_lease(place, attempt=2, checkpoint=before[-1].checkpoint)
+    assert [*before, *train(resumed, tiny, device=CPU)] == whole
+    tested = tiny_lease(place, task="test", checkpoint=WEIGHTS)
+    assert 0 < evaluate(tested, tiny, device=CPU) < 1
+
+
+def test_weights_that_cannot_be_read_cannot_be_tested(tiny: Dataset, tmp_path: Path) -> None:
+    (tmp_path / WEIGHTS).write_bytes(b"no weights")
+    with pytest.raises(TrainingError, match="checkpoint: must be readable, got .*weights.pt (.*zip file)"):
+        evaluate(tiny_lease(tmp_path, task="test", checkpoint=WEIGHTS), tiny, device=CPU)
+
+
+def test_a_full_disk_ends_training_and_it_goes_on_where_there_is_room(
+    tiny: Dataset, whole: list[Report], small_disk: Path
+) -> None:
+    ballast = small_disk / "ballast"
+    training = train(tiny_lease(small_disk / "00000"), tiny, device=CPU)
+    reports = [next(training)]
+    with pytest.raises(OSError, match="No space left"):
+        ballast.write_bytes(bytes(2**21))
+    with pytest.raises(StorageError, match="checkpoints: must be writable and have room, got .*No space left"):
+        next(training)
+    assert [path.name for path in (small_disk / "00000").iterdir()] == ["epoch-0001.pt"]
+    ballast.unlink()
+    resumed = tiny_lease(small_disk / "00000", attempt=2, checkpoint=reports[0].checkpoint)
+    assert [*reports, *train(resumed, tiny, device=CPU)] == whole
+
+
+_LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+import torch
+from nas.data import open_dataset
+from nas.training.loop import TrainingError, train
+from tests.nas.training.test_loop import CPU, RECIPE, lease_in, tiny_lease
+
+torch.set_num_threads(1)
+tiny, digits = (open_dataset("digits", resolution=side) for side in (8, 32))
+list(train(tiny_lease(Path(sys.argv[1]), epochs=1), tiny, device=CPU))
+lease = lease_in(Path(sys.argv[1]), recipe=RECIPE.model_copy(update={"batch_size": 1077}), epochs=1)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+for megabytes in (0, 400):
+    resource.setrlimit(resource.RLIMIT_AS, (used + megabytes * 2**20, resource.RLIM_INFINITY))
+    try:
+        print(next(train(lease, digits, device=CPU)).epoch)
+    except TrainingError as error:
+        print(error)
+"""
+
+
+def test_without_memory_of_the_machine_a_trial_fails_with_a_reason_and_with_little_its_batches_are_cut(
+    tmp_path: Path,
+) -> None:
+    """In 400 MB more than small images take, a large one does not fit, but parts of it do."""
+    command = [sys.executable, "-c", _LITTLE_MEMORY, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first.startswith("memory: must hold the model and one image of a training step, got too little for it")
+    assert second == "1"
+
+
+def test_the_peak_learning_rate_grows_with_the_batch() -> None:
+    recipe = Recipe(batch_size=1024, lr_per_1024=1e-3)
+    assert recipe.peak_lr == 1e-3
+    assert recipe.model_copy(update={"batch_size": 256}).peak_lr == 2.5e-4
+
+
+def test_a_warm_up_as_long_as_training_is_refused() -> None:
+    with pytest.raises(ValueError, match="warmup_epochs: must be less than epochs 2, got 2"):
+        Recipe(epochs=2, warmup_epochs=2)
+
+
+def test_bfloat16_trains_where_it_is_asked_for(digits: Dataset, tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"precision": "bfloat16"})
+    full = next(train(lease_in(tmp_path / "32"), digits, device=CPU))
+    half = next(train(lease_in(tmp_path / "16", recipe=recipe), digits, device=CPU))
+    assert half.train_loss != full.train_loss
+    assert half.train_loss == pytest.approx(full.train_loss, rel=0.02)
+
+
+def test_gradients_are_clipped_where_the_recipe_says_so(digits: Dataset, tmp_path: Path) -> None:
+    clipped = RECIPE.model_copy(update={"clip_grad": 1e-3})
+    free = next(train(lease_in(tmp_path / "free"), digits, device=CPU))
+    held = next(train(lease_in(tmp_path / "held", recipe=clipped), digits, device=CPU))
+    assert free.train_loss != held.train_loss
+
+
+@pytest.mark.parametrize("num_chunks", [2, 4, 64])
+def test_a_batch_in_parts_has_the_loss_and_gradients_of_the_whole(digits: Dataset, num_chunks: int) -> None:
+    """Without batch norm and drop path, the parts add up to the closed form of the whole."""
+    arch = poolformer().model_copy(update={"drop_path": 0.0})
+    seed_everything(0, epoch=0)
+    model = build(arch)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    batch = next(digits.train_batches(RECIPE, epoch=0, seed=0, device=CPU))
+    found = []
+    for number in (1, num_chunks):
+        loss = _train_step(model, batch, optimizer, RECIPE, Chunks(number))
+        found.append([loss, *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+    expected = torch.nn.functional.cross_entropy(model(batch.x_BCHW), batch.y, label_smoothing=RECIPE.label_smoothing)
+    torch.testing.assert_close(found[0][0], expected.detach())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")
+def test_a_batch_that_does_not_fit_into_a_gpu_is_cut_into_parts(digits: Dataset, tmp_path: Path) -> None:
+    device = torch.device("cuda")
+    torch.cuda.set_per_process_memory_fraction(256 * 2**20 / torch.cuda.get_device_properties(device).total_memory)
+    try:
+        wide = poolformer().model_copy(update={"drop_path": 0.0})
+        lease = lease_in(tmp_path, architecture=wide, recipe=RECIPE.model_copy(update={"batch_size": 1024}))
+        assert len(list(train(lease, digits, device=device))) == 3
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_training_is_measured_in_positive_seconds_per_image_and_bytes(digits: Dataset) -> None:
+    large = RECIPE.model_copy(update={"batch_size": 1024})  # whose activations no earlier test has left room for
+    measured = measure_training(poolformer(), large, digits, device=CPU)
+    assert 0 < measured.seconds_per_image < 1
+    assert measured.peak_bytes > 1024 * 3 * 32 * 32 * 4  # the images alone
+
+
+def test_seeding_depends_on_the_seed_and_the_epoch() -> None:
+    draws = set()
+    for seed, epoch in [(0, 1), (0, 2), (1, 1), (-1, 1)]:
+        seed_everything(seed, epoch=epoch)
+        draws.add(float(torch.rand(())))
+    assert len(draws) == 4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")
+def test_training_on_a_gpu_learns_too(digits: Dataset, tmp_path: Path) -> None:
+    reports = list(train(lease_in(tmp_path, architecture=poolformer()), digits, device=torch.device("cuda")))
+    assert reports[-1].val_accuracy > 0.6
+
+
+def test_an_augmentation_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match="less than or equal to 1"):
+        Augmentation(flip=1.5)
