@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from PIL import Image
 from pydantic import ValidationError
 from timm.data import create_transform
 from timm.utils import natural_key
@@ -21,10 +20,10 @@ from torchvision.datasets import ImageFolder
 
 from metaformer.architecture import Architecture
 from metaformer.errors import UserError, explain
+from metaformer.images import ImageError, read_image
 from metaformer.zoo import Preprocessing
 
 Precision = Literal["float32", "bfloat16"]
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # all seen from damaged files
 
 
 class ImageFolderError(UserError):
@@ -102,7 +101,7 @@ def open_folder(folder: Path, split: str | None, preprocessing: Preprocessing, *
         mean=preprocessing.mean,
         std=preprocessing.std,
     )
-    images = _Images(root, transform, loader=_read_image, allow_empty=True)
+    images = _Images(root, transform, loader=read_image, allow_empty=True)
     if not images.samples:
         raise ImageFolderError(f"data: {str(root)!r} must hold images in the folders of its classes, found none")
     return images
@@ -117,14 +116,6 @@ def _find_split(folder: Path, split: str | None) -> Path:
     if split is not None:
         raise ImageFolderError(f"split: must be a folder in {str(folder)!r}, got {split!r}")
     return folder
-
-
-def _read_image(path: str) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except _UNREADABLE as error:
-        raise ImageFolderError(f"image: must be readable, got {path!r} ({' '.join(str(error).split())})") from error
 
 
 @torch.inference_mode()
@@ -165,8 +156,8 @@ def _batches(
     loader = DataLoader(images, batch_size, num_workers=num_workers, pin_memory=device.type == "cuda")
     try:
         yield from loader
-    except ImageFolderError as error:  # torch puts a worker's traceback before the message
-        message = str(error).rstrip().rpartition("ImageFolderError: ")[2]
+    except ImageError as error:  # torch puts a worker's traceback before the message
+        message = str(error).rstrip().rpartition("ImageError: ")[2]
         raise ImageFolderError(message) from error.with_traceback(None)
 
 

@@ -174,6 +174,7 @@ class _Search:
             plan,
             budget=around.budget,
             info=around.info,
+            why_resolution=around.images.reason,
             devices_per_trial=around.backend.devices_per_trial,
         )
         if as_json:

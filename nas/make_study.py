@@ -68,7 +68,8 @@ def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Stud
         merged["checkpoints"] = absolute(merged["checkpoints"])
     if request.epochs:
         shorten_warmup(merged["recipe"])
-    merged["references"] = _references(request.references, merged, get(space_name), fit_of(info.name).references)
+    fitted = fit_of(info.name, resolution=info.resolution).references
+    merged["references"] = _references(request.references, merged, get(space_name), fitted)
     if "budget" not in merged:
         raise StudyError("budget: must be given, such as --budget 64gpu-days or --budget 6cpu-minutes, got none")
     Budget.parse(str(merged["budget"]))
@@ -84,22 +85,25 @@ def default_settings(info: DataInfo, space_name: str = "hybrid_stages") -> Space
     """How a space is fitted to the data, by the side of the images that a model sees.
 
     Above 64 pixels as in the papers. Up to 64 pixels a stem of stride 2 instead of 4, so that the last stage keeps a
-    few tokens; a quarter of all widths; and no architecture with more MACs than the largest hand-designed model. A
-    dataset can say otherwise (`Fit`).
+    few tokens; a quarter of all widths; and no architecture with more parameters or MACs than any hand-designed
+    model has. A dataset can say otherwise (`Fit`).
     """
     settings = SpaceSettings(resolution=info.resolution, num_classes=info.num_classes)
     if info.resolution > _SMALL_IMAGES:
         return settings
-    fit = fit_of(info.name)
+    fit = fit_of(info.name, resolution=info.resolution)
     stem = fit.stem or Stem(kernel=3, stride=2, padding=1)
     small = settings.model_copy(update={"stem": stem, "width_scale": fit.width_scale or _SMALL_WIDTHS})
-    max_macs = fit.max_macs or _largest_reference(get(space_name, small))
-    return small.model_copy(update={"limits": Limits(max_macs=max_macs)})
+    limits = Limits(max_macs=fit.max_macs) if fit.max_macs else _limits_of_references(get(space_name, small))
+    return small.model_copy(update={"limits": limits})
 
 
-def _largest_reference(space: SearchSpace) -> int | None:
-    """MACs of the largest hand-designed model of a space; None where it has none."""
-    return max((count_cost(arch).macs for arch in space.references().values()), default=None)
+def _limits_of_references(space: SearchSpace) -> Limits:
+    """Limits that the largest hand-designed models of a space just meet; none where it has none."""
+    costs = [count_cost(arch) for arch in space.references().values()]
+    if not costs:
+        return Limits()
+    return Limits(max_params=max(cost.params for cost in costs), max_macs=max(cost.macs for cost in costs))
 
 
 def _references(

@@ -34,7 +34,10 @@ def search(
     ] = None,
     references: Annotated[
         str | None,
-        typer.Option(help="Hand-designed models to train first: all, none, or names with commas.", show_default="all"),
+        typer.Option(
+            help="Hand-designed models to train first: all, none, or names with commas.",
+            show_default="by the data, or all",
+        ),
     ] = None,
     max_params: Annotated[str | None, typer.Option(help="Most parameters of a model, such as 12M.")] = None,
     max_macs: Annotated[str | None, typer.Option(help="Most multiply-accumulates per image, such as 1.8G.")] = None,

@@ -29,15 +29,24 @@ from nas.data.registry import (
 from nas.study.recipe import Augmentation, BadImages, Recipe
 
 _DIGITS_AUGMENTATION = Augmentation(
-    crop_scale=(1.0, 1.0), flip=0, rand_augment=None, random_erasing=0, mixup=0, cutmix=0, shift=2, eval_crop=1.0
+    crop_scale=(1.0, 1.0), flip=0, rand_augment=None, random_erasing=0, mixup=0, cutmix=0, shift=1, eval_crop=1.0
+)
+
+_REFERENCES = (  # one of each pattern that fits
+    "poolformer_s12",
+    "metaformer_id_s12",
+    "metaformer_ppaa_s12_224",
+    "metaformer_ppff_s12_224",
+    "metaformer_dwconv_s12",
+    "poolformer_s12_batch_norm",
 )
 
 
 @register_dataset(
     "digits",
-    resolution=32,
-    recipe=Recipe(epochs=4, batch_size=64, lr_per_1024=0.1, warmup_epochs=1, augmentation=_DIGITS_AUGMENTATION),
-    fit=Fit(width_scale=0.125, max_macs=3_500_000),  # seconds a trial on one core; PoolFormer-S12 fits
+    resolution=16,
+    recipe=Recipe(epochs=20, batch_size=128, lr_per_1024=0.2, warmup_epochs=3, augmentation=_DIGITS_AUGMENTATION),
+    fit=Fit(width_scale=1 / 16, max_macs=250_000, references=_REFERENCES),  # seconds a trial on one core
 )
 class Digits(Dataset):
     """1,797 scans of handwritten digits (8 x 8 grey, scikit-learn's `load_digits`), held as tensors on the device.

@@ -1,13 +1,12 @@
-"""Images in folders; with metaformer/validation.py the only file that imports timm.data.
+"""Images in folders; one of the doors to timm.data.
 
 B batch, C channels, H height, W width, N images of a split.
 """
 
 import math
 import os
-import random
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,16 +17,20 @@ from PIL import Image
 from timm.data import Mixup, create_loader, get_img_extensions
 from timm.utils import natural_key
 from torch import Tensor
+from torchvision.transforms import Compose
 
 from metaformer.errors import nearest_first
+from metaformer.images import ImageError, read_image, read_size
+from nas.data.augment import check_augmentation, mend
+from nas.data.generators import PrivateGenerators
 from nas.data.registry import (
     Batch,
     DataError,
     DataInfo,
     Dataset,
+    Look,
     Split,
     fingerprint_of,
-    mix_seed,
     mixes,
     register_dataset,
     shuffled_class,
@@ -36,7 +39,8 @@ from nas.data.registry import (
 )
 from nas.study.recipe import BadImages, Recipe
 
-_RAND_AUGMENT = re.compile(r"rand(-(m\d+|n\d+|p[01]?\.?\d+|mstd\d*\.?\d+|mmax\d+|inc[01]|t(weights|3aw|3a)))*")
+_SIDES = (8, 16, 32, 48, 64, 96, 128, 160, 192, 224)  # pixels
+_SAMPLE, _SAMPLE_SEED = 200, 2210_13452
 _BAD_LABEL = -1  # of an image that could not be read and is to be left out
 
 
@@ -56,7 +60,7 @@ class Folder(Dataset):
     """
 
     def __init__(self, path: str, *, resolution: int, num_workers: int, bad_images: BadImages) -> None:
-        self._root = Path(path).expanduser().absolute()
+        self._root = _root_of(path)
         self._num_workers = num_workers
         given, test = (_list_images(self._root, part) for part in ("train", "val"))
         _check_classes(self._root, given, test)
@@ -80,14 +84,18 @@ class Folder(Dataset):
         )
 
     @staticmethod
+    def look(argument: str) -> Look:
+        """The resolution that fits the photographs in PATH; see `default_resolution_of`."""
+        return default_resolution_of(_root_of(argument))
+
+    @staticmethod
     def check(recipe: Recipe) -> None:
         augmentation = recipe.augmentation
         low, high = augmentation.crop_scale
         if not 0 < low <= high:
             raise wrong("augmentation.crop_scale", "must rise and be above 0", augmentation.crop_scale)
-        if augmentation.rand_augment is not None and not _RAND_AUGMENT.fullmatch(augmentation.rand_augment):
-            rule = "must be in timm's notation, such as 'rand-m9-mstd0.5-inc1'"
-            raise wrong("augmentation.rand_augment", rule, augmentation.rand_augment)
+        if augmentation.rand_augment is not None:
+            check_augmentation(augmentation.rand_augment)
         if augmentation.shift:
             rule = "must be 0 for a folder, whose images are cropped"
             raise wrong("augmentation.shift", rule, augmentation.shift)
@@ -122,14 +130,14 @@ class Folder(Dataset):
                 label_smoothing=recipe.label_smoothing,
                 num_classes=self.info.num_classes,
             )
-        return _iterate(loader, _Generators(seed, epoch, 0), device, mix=mix)
+        return _iterate(loader, PrivateGenerators(seed, epoch, 0), device, mix=mix)
 
     def eval_batches(self, split: Split, recipe: Recipe, *, device: torch.device) -> Iterator[Batch]:
         self.check(recipe)
         is_bad_N = self._is_bad.get(split)
         images = _Images(self._root, self._files[split], is_bad_N, seed=(0, 0), min_pixels=1, replaces=False)
         loader = self._load(images, device, batch_size=recipe.batch_size, crop_pct=recipe.augmentation.eval_crop)
-        batches = _iterate(loader, _Generators(0, 0, 0), device)
+        batches = _iterate(loader, PrivateGenerators(0, 0, 0), device)
         return batches if is_bad_N is None else _without_bad(batches, is_bad_N, split)
 
     def left_out(self) -> list[str]:
@@ -143,7 +151,7 @@ class Folder(Dataset):
     def _load(self, images: "_Images", device: torch.device, **options: Any) -> Iterable[list[Tensor]]:
         """timm's loader; it normalises by ImageNet's mean and standard deviation."""
         on_gpu = device.type == "cuda"
-        return create_loader(
+        loader: Iterable[list[Tensor]] = create_loader(
             images,  # type: ignore[arg-type]  # has what timm asks of its ImageDataset
             input_size=(3, self.info.resolution, self.info.resolution),
             interpolation="bicubic",
@@ -154,10 +162,63 @@ class Folder(Dataset):
             device=device,
             **options,
         )
+        mend(images.transform)
+        return loader
+
+
+def _root_of(argument: str) -> Path:
+    return Path(argument).expanduser().absolute()
+
+
+def default_resolution_of(root: Path) -> Look:
+    """The side that fits the photographs in a folder, from the headers of at most 200 files in train.
+
+    Of 8, 16, 32, 48, 64, 96, 128, 160, 192 and 224 pixels it is the one nearest to the median shorter side of the
+    sample, the larger of two that are as near. Reasons:
+    - The shorter side, since crops are square. The median, since a few thumbnails or panoramas do not move it.
+    - Fewer pixels than the photographs have cost detail; more cost time, with the square, and add nothing.
+    - Sides of 16 to 64 are multiples of 16, larger ones of 32. Stems halve the side of small images and quarter that of
+      large ones, and three more stages halve it again, so that every stage has a whole number of tokens.
+    - 224 is the papers' side; what is larger has to be asked for. 8 is the smallest side that any dataset takes.
+
+    The sample is the same in every run. Each class gives the same number of files, or all where it has fewer; where
+    there are more than 200 classes, 200 of them give one each. Files that cannot be read are passed over.
+
+    Raises:
+        DataError: The folder is not as it must be, or no file of the sample can be read.
+    """
+    sizes, num_bad = [], 0
+    for path in _sample(root):
+        try:
+            sizes.append(min(read_size(path)))
+        except ImageError:
+            num_bad += 1
+    if not sizes:
+        raise wrong("image", f"must be readable at least once in a sample of {str(root / 'train')!r}", num_bad)
+    side = statistics.median_low(sizes)
+    resolution = min(_SIDES, key=lambda known: (abs(known - side), -known))
+    seen = f"a sample of {len(sizes)} images has a median shorter side of {side} pixels"
+    unread = f"; {num_bad} more could not be read" if num_bad else ""
+    return Look(resolution, f"{seen}, and {resolution} is the nearest of {', '.join(map(str, _SIDES))}{unread}")
+
+
+def _sample(root: Path) -> Iterator[str]:
+    """Paths of at most `_SAMPLE` images in train, the same number of each class."""
+    draw = np.random.RandomState(_SAMPLE_SEED)  # numpy promises this generator the same numbers for ever
+    classes = _list_classes(root, "train")
+    for place in draw.permutation(len(classes))[:_SAMPLE].tolist():
+        images = _list_class(root, "train", classes[place])
+        for chosen in draw.permutation(len(images))[: max(1, _SAMPLE // len(classes))].tolist():
+            yield f"{root}/{images[chosen]}"
 
 
 def _list_images(root: Path, part: str) -> dict[str, list[str]]:
     """Class names of a part in timm's order, each with the paths of its images below `root`, sorted."""
+    return {name: _list_class(root, part, name) for name in _list_classes(root, part)}
+
+
+def _list_classes(root: Path, part: str) -> list[str]:
+    """Class names of a part in timm's order."""
     folder = root / part
     if not root.is_dir():
         raise wrong("dataset", "PATH of folder:PATH must be a folder", str(root))
@@ -168,17 +229,21 @@ def _list_images(root: Path, part: str) -> dict[str, list[str]]:
         classes = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     if len(classes) < 2:
         raise wrong("dataset", f"{str(folder)!r} must hold a folder for each of 2 or more classes", classes)
+    return sorted(classes, key=lambda name: (natural_key(name), name))  # type: ignore[no-untyped-call]
+
+
+def _list_class(root: Path, part: str, name: str) -> list[str]:
+    """Paths below `root` of the images of a class, sorted."""
     extensions = get_img_extensions()  # type: ignore[no-untyped-call]
-    images: dict[str, list[str]] = {}
-    for name in sorted(classes, key=lambda name: (natural_key(name), name)):  # type: ignore[no-untyped-call]
-        images[name] = sorted(
-            f"{where}/{file}"[len(str(root)) + 1 :]
-            for where, _, files in os.walk(folder / name, followlinks=True)
-            for file in files
-            if file.lower().endswith(extensions) and not file.startswith(".")
-        )
-        if not images[name]:
-            raise DataError(f"dataset: {str(folder / name)!r} must hold images ({', '.join(extensions)}), found none")
+    folder = root / part / name
+    images = sorted(
+        f"{where}/{file}"[len(str(root)) + 1 :]
+        for where, _, files in os.walk(folder, followlinks=True)
+        for file in files
+        if file.lower().endswith(extensions) and not file.startswith(".")
+    )
+    if not images:
+        raise DataError(f"dataset: {str(folder)!r} must hold images ({', '.join(extensions)}), found none")
     return images
 
 
@@ -215,7 +280,7 @@ class _Images:
     Not timm's ImageDataset, which puts the next image in the place of one it cannot read.
     """
 
-    transform: Callable[[Image.Image], Any]  # set by timm's create_loader
+    transform: Compose  # set by timm's create_loader
 
     def __init__(
         self,
@@ -250,14 +315,17 @@ class _Images:
         if num_pixels < self._min_pixels:
             times = math.ceil(math.sqrt(self._min_pixels / num_pixels))
             image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
-        with _Generators(*self._seed, 1 + place):
+        with PrivateGenerators(*self._seed, 1 + place):
             return self.transform(image), label
 
     def _read(self, place: int) -> Image.Image:
-        return _read_image(f"{self._root}/{os.fsdecode(self._files.paths_N[place])}")
+        try:
+            return read_image(f"{self._root}/{os.fsdecode(self._files.paths_N[place])}")
+        except ImageError as error:
+            raise DataError(str(error)) from error
 
     def _find(self, place: int, is_bad_N: Tensor) -> Image.Image | None:
-        """The image, or the next of its class that can be read, the first coming after the last; None: nothing may."""
+        """The image, or the next readable one of its class, wrapping around; None where a bad one is not replaced."""
         first, end = np.searchsorted(self._files.labels_N, self._files.labels_N[place] + np.array([0, 1])).tolist()
         others = (*range(place + 1, end), *range(first, place)) if self._replaces else ()
         for other in (place, *others):
@@ -288,56 +356,8 @@ def _without_bad(batches: Iterator[Batch], is_bad_N: Tensor, split: Split) -> It
         raise DataError(f"image: must be readable at least once in {split}, got {len(is_bad_N)} that are not")
 
 
-def _read_image(path: str) -> Image.Image:
-    """The image in RGB: 16-bit grey is scaled to 8 bits, transparency dropped."""
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):  # Pillow would clip at 255
-                return Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
-            if image.mode == "P" and "transparency" in image.info:  # Pillow warns of the direct way
-                return image.convert("RGBA").convert("RGB")
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all seen from damaged files
-        raise DataError(f"image: must be readable, got {path!r} ({' '.join(str(error).split())})") from error
-
-
-class _Generators:
-    """Python's, numpy's and torch's global generators, replaced inside `with` by private ones that go on at the next.
-
-    timm's transforms, loader and Mixup draw from the global ones. A GPU's generator is left alone: timm draws from it
-    only the noise in erased rectangles, in the order of the training steps.
-    """
-
-    def __init__(self, *seed: int) -> None:
-        self._seed = mix_seed(*seed)
-        self._ours: tuple[Any, Any, Tensor] | None = None
-
-    def __enter__(self) -> None:
-        self._theirs = _get_states()
-        if self._ours is not None:
-            _set_states(*self._ours)
-        else:
-            random.seed(self._seed)
-            np.random.seed(self._seed % 2**32)
-            torch.default_generator.manual_seed(self._seed)  # torch.manual_seed would set the GPU's too
-
-    def __exit__(self, *_: object) -> None:
-        self._ours = _get_states()
-        _set_states(*self._theirs)
-
-
-def _get_states() -> tuple[Any, Any, Tensor]:
-    return random.getstate(), np.random.get_state(), torch.get_rng_state()
-
-
-def _set_states(python: Any, numpy: Any, of_torch: Tensor) -> None:
-    random.setstate(python)
-    np.random.set_state(numpy)
-    torch.set_rng_state(of_torch)
-
-
 def _iterate(
-    loader: Iterable[list[Tensor]], generators: _Generators, device: torch.device, *, mix: Mixup | None = None
+    loader: Iterable[list[Tensor]], generators: PrivateGenerators, device: torch.device, *, mix: Mixup | None = None
 ) -> Iterator[Batch]:
     """What the loader yields, on the device and mixed, while the global generators are ours."""
     with generators:

@@ -175,7 +175,7 @@ def look(name: str) -> Look:
     """The side of the images that a model sees if nothing else is asked for, and why."""
     entry, argument = _find(name)
     return entry.make.look(argument) or Look(
-        entry.resolution, f"{name.partition(':')[0]} has {entry.resolution} pixels"
+        entry.resolution, f"{entry.resolution} pixels, registered for {name.partition(':')[0]}"
     )
 
 
@@ -184,9 +184,10 @@ def default_resolution(name: str) -> int:
     return look(name).resolution
 
 
-def fit_of(name: str) -> Fit:
-    """How a search is fitted to this dataset if nothing else is asked for."""
-    return _find(name)[0].fit
+def fit_of(name: str, *, resolution: int) -> Fit:
+    """How a search is fitted to this dataset, where its images have the registered resolution."""
+    entry = _find(name)[0]
+    return entry.fit if resolution == entry.resolution else Fit()
 
 
 def default_recipe(name: str) -> Recipe:

@@ -94,9 +94,21 @@ class ProgressView:
 
 
 def print_plan(
-    console: Console, session: Session, plan: Forecast, *, budget: Budget, info: DataInfo, devices_per_trial: float
+    console: Console,
+    session: Session,
+    plan: Forecast,
+    *,
+    budget: Budget,
+    info: DataInfo,
+    why_resolution: str,
+    devices_per_trial: float,
 ) -> None:
-    """Say what is about to happen: space, data, budget, and what it buys."""
+    """Say what is about to happen: space, data, budget, and what it buys.
+
+    Args:
+        why_resolution: A clause that says why models see images of that size.
+        devices_per_trial: Devices that a trial is charged for.
+    """
     study, space = session.study, session.space
     images = ", ".join(f"{number:,} {split}" for split, number in info.num_images.items())
     left = max(session.ledger.left, 0.0)
@@ -108,6 +120,10 @@ def print_plan(
     console.print(
         f"[bold]{study.space}[/] on [bold]{info.name}[/]: {images} images, {info.num_classes} classes, "
         f"{info.resolution}x{info.resolution} pixels, {study.recipe.epochs} epochs a trial"
+    )
+    settings = study.settings
+    console.print(
+        f"images   {why_resolution}; a stem of stride {settings.stem.stride}, widths times {settings.width_scale:g}"
     )
     console.print(
         f"space    {space.size:.2g} architectures{_limits(space)}, sampler {study.sampler}, seed {study.seed}"

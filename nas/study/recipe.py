@@ -15,7 +15,7 @@ class Augmentation(Spec):
 
     crop_scale: tuple[Fraction, Fraction] = (0.08, 1.0)  # area of the random resized crop
     flip: Fraction = 0.5  # probability of a horizontal flip
-    rand_augment: str | None = "rand-m9-mstd0.5-inc1"  # in timm's notation
+    rand_augment: str | None = "rand-m9-mstd0.5-inc1"  # RandAugment, AutoAugment or AugMix in timm's notation
     random_erasing: Fraction = 0.25
     mixup: NonNegativeFloat = 0.8
     cutmix: NonNegativeFloat = 1.0

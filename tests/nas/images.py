@@ -17,12 +17,19 @@ def write_image(path: Path, *, size: tuple[int, int] = (40, 30), mode: str = "RG
         Image.fromarray(noise.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).convert(mode).save(path)
 
 
-def write_folder(root: Path, *, train: Mapping[str, int], val: Mapping[str, int], suffix: str = ".jpg") -> Path:
+def write_folder(
+    root: Path,
+    *,
+    train: Mapping[str, int],
+    val: Mapping[str, int],
+    suffix: str = ".jpg",
+    size: tuple[int, int] = (40, 30),
+) -> Path:
     """`root`, filled with that many noise images for each class of train/ and val/, no two alike."""
     seed = 0
     for part, counts in (("train", train), ("val", val)):
         for name, count in counts.items():
             for number in range(count):
-                write_image(root / part / name / f"{number}{suffix}", seed=seed)
+                write_image(root / part / name / f"{number}{suffix}", size=size, seed=seed)
                 seed += 1
     return root

@@ -24,7 +24,7 @@ from nas.search import search
 ROOT = Path(__file__).parents[2]
 # Trials of one or two seconds, one after another, on the digits; no budget or limit yet.
 QUICK = ("--space", "hybrid_stages", "--references", "poolformer_s12", "--resolution", "16", "--batch-size", "256")
-QUICK += ("--epochs", "6", "--max-macs", "800k", "--workers", "1", "--stopper", "none")
+QUICK += ("--width-scale", "0.125", "--epochs", "6", "--max-macs", "800k", "--workers", "1", "--stopper", "none")
 _PATIENCE = 200  # seconds until a program that should have come further is given up
 _TITLES_OF_WORKERS = ("ray::ResourceTrainable", "ray::_TrialWorker")
 _POLL = 0.02  # seconds between looks at a study

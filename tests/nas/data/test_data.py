@@ -645,7 +645,7 @@ def test_digits_without_scikit_learn_says_so(monkeypatch: pytest.MonkeyPatch) ->
         ("folder:x", {"crop_scale": (0, 1)}, r"^augmentation.crop_scale: must rise and be above 0, got \(0.0, 1.0\)$"),
         ("folder:x", {"crop_scale": (1, 0.5)}, r"^augmentation.crop_scale: must rise and be above 0, got"),
         ("folder:x", {"rand_augment": "rand-x3"}, r"^augmentation.rand_augment: must be in timm's .*got 'rand-x3'$"),
-        ("folder:x", {"rand_augment": "augmix-m5"}, r"^augmentation.rand_augment: must be in timm's notation"),
+        ("folder:x", {"rand_augment": "cutout"}, r"^augmentation.rand_augment: must be in timm's notation"),
     ],
 )
 def test_a_recipe_that_the_data_cannot_follow_is_refused(name: str, fields: dict[str, object], message: str) -> None:
@@ -676,14 +676,17 @@ def test_a_recipe_is_checked_where_it_is_used(digits: Dataset) -> None:
 
 def test_defaults_go_by_name_and_pass_their_own_check() -> None:
     assert data.names() == ["digits", "folder:PATH"]
-    assert data.default_resolution("digits") == 32
-    assert data.default_resolution("folder:/data") == 224
+    assert data.default_resolution("digits") == 16
+    with pytest.raises(DataError, match="PATH of folder:PATH must be a folder"):
+        data.default_resolution("folder:/no/such/data")
     assert data.default_recipe("folder:/data") == Recipe()
     for name in data.names():
         data.check_recipe(name, data.default_recipe(name))
 
 
-@pytest.mark.parametrize("text", ["rand-m9-mstd0.5-inc1", "rand-m7-n3-p0.5-mmax20", "rand-mstd1-tweights", "rand-t3a"])
+@pytest.mark.parametrize(
+    "text", ["rand-m9-mstd0.5-inc1", "rand-m7-n3-p0.5-mmax20", "rand-m10-n15-p1-tweights", "v0r-mstd1", "augmix-m10"]
+)
 def test_timms_notation_is_accepted(text: str, folder: Dataset) -> None:
     recipe = of_folder(plain=True, rand_augment=text)
     assert next(folder.train_batches(recipe, epoch=0, seed=0, device=CPU)).x_BCHW.isfinite().all()
