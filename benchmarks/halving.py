@@ -23,8 +23,9 @@ from nas.execution.simulator import CurveTable, Simulator
 from nas.record.record import Record
 from nas.record.storage import IN_MEMORY
 from nas.record.trials import TrialState
+from nas.session.leases import Place
 from nas.session.pareto import HypervolumeScale
-from nas.session.session import Place, Session, open_session
+from nas.session.session import Session, open_session
 from nas.session.stoppers import names
 from nas.study.lease import Speed
 from nas.study.study import Study

@@ -43,7 +43,8 @@ from nas.execution.ray_backend import RayBackend
 from nas.make_study import default_settings
 from nas.record.record import Record
 from nas.record.storage import sqlite_url
-from nas.session.session import Place, open_session
+from nas.session.leases import Place
+from nas.session.session import open_session
 from nas.study.lease import OUTCOME, EpochDone, Lease, Report, Speed
 from nas.study.objectives import DEFAULT, choose
 from nas.study.study import Study

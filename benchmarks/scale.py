@@ -27,7 +27,8 @@ from metaformer.cost import count_cost
 from nas.execution.simulator import Curve, Simulated, Simulator
 from nas.record.record import Record
 from nas.record.storage import sqlite_url
-from nas.session.session import Place, open_session
+from nas.session.leases import Place
+from nas.session.session import open_session
 from nas.study.lease import Speed
 from nas.study.recipe import Recipe
 from nas.study.study import Study

@@ -31,7 +31,8 @@ from nas.results.baselines import is_small, simple_classifiers
 from nas.results.console import ProgressView, make_console, print_plan, print_summary
 from nas.results.report_files import summarise, write_report
 from nas.session.forecast import fit_speed, forecast, representative
-from nas.session.session import Place, Session, open_session
+from nas.session.leases import Place
+from nas.session.session import Session, open_session
 from nas.study.budget import Budget, parse_duration
 from nas.study.lease import Speed, Step
 from nas.study.request import Request

@@ -20,7 +20,7 @@ def find_losses(run: Run, struck: Counter[str], *, spent: object, most_spent: fl
     """
     record = run.record
     wrong = [line for trial in record for line in _of_trial(trial, run.study.recipe.epochs)]
-    digests = Counter(trial.architecture.digest for trial in record if trial.home == trial.number)
+    digests = Counter(trial.architecture.digest for trial in record if trial.checkpoint_trial == trial.number)
     wrong += [f"{digest} was tried {count} times" for digest, count in digests.items() if count > 1]
     numbers = {*record.discarded, *(trial.number for trial in record)}
     missing = sorted(set(range(max(numbers, default=-1) + 1)) - numbers)

@@ -107,7 +107,7 @@ def _own_shapes(arch: Architecture) -> dict[str, Shape]:
 
 
 def _recognise(state: State, arch: Architecture, shapes: Mapping[str, Shape]) -> tuple[Convention, dict[str, Place]]:
-    """The names that most tensors have, which must be half of either side's, with the place of each."""
+    """The naming convention that fits most tensors, with the place of each name; it must fit half of either side."""
     known = {convention: places(arch, convention, shapes) for convention in conventions(arch)}
     num_common = {convention: len(state.keys() & names.keys()) for convention, names in known.items()}
     best = max(known, key=lambda convention: num_common[convention])

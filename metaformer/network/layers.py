@@ -101,9 +101,9 @@ class SquaredReLU(nn.Module):
 
 
 class Gelu(nn.Module):
-    """The exact GELU (erf), of a map in channels-last memory as a view that is contiguous: so oneDNN's kernel takes it.
+    """The exact GELU (erf). A channels-last map is passed as a contiguous view, which oneDNN's fast kernel needs.
 
-    On CPU (torch 2.15) the other one is slower, most of all in bfloat16.
+    On CPU (torch 2.15) the kernel for other memory layouts is slower, most of all in bfloat16.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -259,7 +259,7 @@ class MetaFormer(nn.Module):
 
 
 def initialise(model: nn.Module, init: Init) -> None:
-    """Draw again what this way of initialisation draws otherwise than the parts do by themselves."""
+    """Draw the weights that this initialisation draws differently from the defaults of the layers."""
     for module in model.modules():
         if init == "pytorch" and isinstance(module, nn.Linear | nn.Conv2d):
             module.reset_parameters()

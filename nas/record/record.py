@@ -133,7 +133,7 @@ class Record:
     def go_on(self, stopped: TrialRecord) -> TrialRecord:
         """A new trial that takes up an ended one where it stood: its curve and checkpoints, but no charges."""
         progress = stopped.progress.model_copy(update={"leases": ()})
-        attrs: dict[str, Any] = {"home": stopped.home, "progress": progress.model_dump(mode="json")}
+        attrs: dict[str, Any] = {"home": stopped.checkpoint_trial, "progress": progress.model_dump(mode="json")}
         if stopped.references:
             attrs["references"] = list(stopped.references)
         return self._create(stopped.architecture, attrs)
@@ -159,6 +159,9 @@ class Record:
             self._storage.set_trial_user_attr(self._trial_id(trial), "reason", reason)
         self.save(trial)
         trial.stop_reason, trial.reason, trial.state = stop_reason, reason, TrialState(how)
+        accuracy = "" if trial.val_accuracy is None else f" at {trial.val_accuracy:.2%}"
+        because = f": {reason}" if reason else ""
+        _LOG.info("trial %d %s after epoch %d%s%s", trial.number, how, trial.num_epochs, accuracy, because)
         if trial.state is TrialState.COMPLETE:
             self._storage.set_trial_state_values(
                 self._trial_id(trial), optuna.trial.TrialState.COMPLETE, self.objectives.values(trial)
@@ -243,7 +246,7 @@ class Record:
             architecture=architecture,
             params=cost.params,
             macs=cost.macs,
-            home=attrs.get("home", frozen.number),
+            checkpoint_trial=attrs.get("home", frozen.number),
             references=_read_references(attrs),
             state=_STATES[frozen.state],
             stop_reason=_read_stop_reason(frozen),

@@ -58,11 +58,11 @@ class RunFolder:
 
     def checkpoints_of(self, trial: TrialRecord) -> CheckpointFolder:
         """The checkpoints of a trial; a completed one of the front, or of a reference, has its weights there."""
-        return CheckpointFolder(folder_of(self.checkpoints, trial.home))
+        return CheckpointFolder(folder_of(self.checkpoints, trial.checkpoint_trial))
 
-    def drop_checkpoints(self, home: int) -> None:
+    def drop_checkpoints(self, trial: int) -> None:
         """Remove the checkpoints of a trial, where there are any."""
-        CheckpointFolder(folder_of(self.checkpoints, home)).drop()
+        CheckpointFolder(folder_of(self.checkpoints, trial)).drop()
 
     def report_lock(self) -> FileLock:
         """Held while trials are read and written out as a report, so that an older look never replaces a newer one."""

@@ -67,7 +67,7 @@ class TrialRecord:
     architecture: Architecture
     params: int
     macs: int
-    home: int  # number of the trial whose folder holds its checkpoints: its own, or that of the trial it goes on with
+    checkpoint_trial: int  # whose checkpoints it uses: its own number, or that of the trial it goes on with
     references: tuple[str, ...] = ()  # names of the hand-designed models that it is; several may be one network here
     state: TrialState = TrialState.RUNNING
     stop_reason: StopReason | None = None

@@ -39,7 +39,7 @@ class TrialQueue:
         self._limits = study.settings.limits
         self.resumable: list[TrialRecord] = []
         self.stopped = _unfinished(record)
-        self.num_suggested = sum(not trial.references and trial.home == trial.number for trial in record)
+        self.num_suggested = sum(not trial.references and trial.checkpoint_trial == trial.number for trial in record)
         self._largest_macs = space.largest_cost("macs")
         self.is_exhausted = False  # every architecture within the study's limits has been tried
         self._tried = {trial.architecture.digest for trial in record}
@@ -130,5 +130,5 @@ class TrialQueue:
 
 def _unfinished(record: Record) -> list[TrialRecord]:
     """Trials that an earlier, smaller budget stopped after some epochs, and that have not been taken up yet."""
-    last = {trial.home: trial for trial in record}  # of those that share checkpoints
+    last = {trial.checkpoint_trial: trial for trial in record}  # of those that share checkpoints
     return [trial for trial in last.values() if trial.stop_reason is StopReason.BUDGET and trial.num_epochs]

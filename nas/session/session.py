@@ -6,9 +6,7 @@ Pure: it knows no ray, no torch and no clock. A backend asks `next()` for a leas
 the same decisions.
 """
 
-import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 from metaformer.architecture import Architecture
@@ -17,20 +15,20 @@ from nas.record.notes import Event, EventKind
 from nas.record.record import Record, TrialEnd
 from nas.record.trials import LeaseEnd, StopReason, TrialRecord, TrialState
 from nas.session.cost_model import CostModel
+from nas.session.finalists import Finalists
+from nas.session.leases import OpenLease, OpenLeases, Place
 from nas.session.ledger import Ledger
-from nas.session.pareto import HypervolumeScale, front_of
+from nas.session.pareto import HypervolumeScale
 from nas.session.proposers import make_proposer
 from nas.session.queue import TrialQueue
 from nas.session.stoppers import Stopper, make_stopper
 from nas.study.budget import Budget
-from nas.study.lease import WEIGHTS, Lease, LossCause, Measurement, Report, Speed, Task
+from nas.study.lease import Lease, LossCause, Measurement, Report
 from nas.study.study import Study
-from nas.training.checkpoints import folder_of
 
 MAX_ATTEMPTS = 3  # workers that one trial may lose before it has failed
 MAX_NODES_LOST = 20  # machines likewise, which a cluster that shrinks takes away without any fault of the trial
 MAX_FAILURES = 10  # failed trials in a row before the session stops: something is wrong with all of them
-_LOG = logging.getLogger(__name__)
 
 
 class Decision(StrEnum):
@@ -38,29 +36,6 @@ class Decision(StrEnum):
 
     CONTINUE = "continue"
     STOP = "stop"
-
-
-@dataclass
-class _Open:
-    """A lease that is out, and how it will end (None: it goes on)."""
-
-    lease: Lease
-    trial: TrialRecord
-    is_warm: bool  # its worker has started, as far as can be told
-    end: LeaseEnd | None = None
-    stop_reason: StopReason | None = None
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a session's leases are carried out, as far as it must know."""
-
-    speed: Speed  # measured, on one device
-    num_images: dict[str, int]  # in the splits train, val and test
-    num_workers: int  # trials at a time
-    checkpoints: str  # path or URI of the folder with one folder for each trial
-    lease_seconds: float = 0.0  # device-seconds that a warm worker takes to begin and end a lease, beside its work
 
 
 class Session:
@@ -91,23 +66,18 @@ class Session:
         self.problem: str | None = None  # why the session stopped by itself before its end
         self.events: list[Event] = []  # of this session alone; the record has all
         self.stopping = False
-        self.front: list[TrialRecord] = []
-        self.hypervolume = 0.0
-        self._scale, self._on_drop = scale, on_drop
-        self._open: dict[str, _Open] = {}
-        self._num_training, self._training_macs = 0, 0  # of the open leases that train
+        self._finalists = Finalists(scale)
+        self._on_drop = on_drop
+        self._leases = OpenLeases(study, record, ledger, place=place)
         self._waiting = False  # nothing affordable until an open lease answers
-        self._test_tried: set[int] = set()
         self._num_failures = 0  # since the last completed trial
-        self._num_leases = 0
-        self._tested_anyway: list[TrialRecord] = []  # completed hand-designed models
-        self._checkpointed = {trial.home for trial in record}  # whose checkpoints may be there
+        self._checkpointed = {trial.checkpoint_trial for trial in record}  # whose checkpoints may be there
 
     def take_over(self) -> None:
         """Go on where the record stands: close the leases that a dead driver left open, and queue their trials."""
         for trial in self.record:
             self.stopper.observe(trial)
-        self._update_front(self.record.complete)
+        self._finalists.add(self.record.complete)
         for trial in self.record:
             if trial.state is not TrialState.RUNNING:
                 continue
@@ -124,17 +94,17 @@ class Session:
     def next(self) -> Lease | None:
         """A lease to carry out now, or None: ask again after the next answer, unless `finished`."""
         if self.stopping or self.finished or self._waiting:
-            self.finished = self.finished or (self.stopping and not self._open)
+            self.finished = self.finished or (self.stopping and not self._leases)
             return None
         trial = self.queue.next(self._is_affordable, self._affordable_macs)
         if trial is not None:
-            return self._lease(trial)
-        if not self._num_training:  # the front is final
-            for trial in self.to_test:
-                if trial.number not in self._test_tried and self.costs.test_seconds(trial.macs) <= self.ledger.free:
-                    return self._test_lease(trial)
-        self._waiting = bool(self._open)
-        self.finished = not self._open
+            return self._train(trial)
+        if not self._leases.num_training:  # the front is final
+            trial = self._finalists.next_to_test(self._is_test_affordable)
+            if trial is not None:
+                return self._leases.open_test(trial, expected=self.costs.test_seconds(trial.macs))
+        self._waiting = bool(self._leases)
+        self.finished = not self._leases
         if self.finished:
             for trial in self.queue.end_resumable():
                 self._end(trial, "stopped", StopReason.BUDGET, _BUDGET_SPENT)
@@ -143,8 +113,7 @@ class Session:
 
     def measured(self, name: str, measurement: Measurement, *, device_seconds: float) -> Decision:
         """Note what a device measured before the first epoch; whether the lease goes on."""
-        out = self._open[name]
-        self._charge(out, device_seconds)
+        out = self._charge(name, device_seconds)
         out.is_warm = True
         device = self.record.notes.device
         if device not in (None, measurement.device):
@@ -169,10 +138,9 @@ class Session:
 
     def report(self, name: str, report: Report, *, device_seconds: float) -> Decision:
         """Note an epoch of a lease and what the lease has used so far; whether it goes on."""
-        out = self._open[name]
+        before = self._leases[name].trial.progress.leases[-1].device_seconds
+        out = self._charge(name, device_seconds)
         trial = out.trial
-        before = trial.progress.leases[-1].device_seconds
-        self._charge(out, device_seconds)
         if out.is_warm:  # the first report of a fresh worker holds its start as well
             self.costs.observe_epoch(trial.macs, device_seconds - before)
         out.is_warm = True
@@ -256,14 +224,18 @@ class Session:
     # ------------------------------------------------------------------ what people look at
 
     @property
-    def to_test(self) -> list[TrialRecord]:
-        """Members of the front and completed hand-designed models that have no accuracy on the test split yet."""
-        both = {trial.number: trial for trial in (*self.front, *self._tested_anyway)}
-        return [trial for trial in both.values() if trial.test_accuracy is None]
+    def front(self) -> list[TrialRecord]:
+        """The completed trials that no other dominates, by rising parameters."""
+        return self._finalists.front
+
+    @property
+    def hypervolume(self) -> float:
+        """Part of the unit cube that the front dominates."""
+        return self._finalists.hypervolume
 
     @property
     def running(self) -> list[TrialRecord]:
-        return [out.trial for out in list(self._open.values())]
+        return self._leases.trials
 
     def expected_seconds(self, architecture: Architecture, *, epochs: int) -> float:
         """Device-seconds that training an architecture for `epochs` should take."""
@@ -271,76 +243,34 @@ class Session:
 
     # ------------------------------------------------------------------ leases
 
-    def _lease(self, trial: TrialRecord) -> Lease:
-        attempt = trial.begin_lease()
-        self.record.save(trial)
-        _LOG.info(
-            "trial %d begins, attempt %d%s", trial.number, attempt, f" ({trial.reference})" * bool(trial.references)
-        )
-        checkpoint = trial.progress.curve[-1].checkpoint if trial.progress.curve else None
-        lease = self._make_lease(trial, task="train", attempt=attempt, checkpoint=checkpoint)
-        self._open_lease(lease, trial, self.costs.train_seconds(trial.macs, epochs=lease.epochs - trial.num_epochs))
-        self._num_training += 1
-        self._training_macs += trial.macs
-        self._checkpointed.add(trial.home)
-        return lease
+    def _train(self, trial: TrialRecord) -> Lease:
+        num_left = self.study.recipe.epochs - trial.num_epochs
+        self._checkpointed.add(trial.checkpoint_trial)
+        return self._leases.open_training(trial, expected=self.costs.train_seconds(trial.macs, epochs=num_left))
 
-    def _test_lease(self, trial: TrialRecord) -> Lease:
-        self._test_tried.add(trial.number)
-        lease = self._make_lease(trial, task="test", attempt=1, checkpoint=WEIGHTS)
-        self._open_lease(lease, trial, self.costs.test_seconds(trial.macs))
-        return lease
-
-    def _make_lease(self, trial: TrialRecord, *, task: Task, attempt: int, checkpoint: str | None) -> Lease:
-        unknown = (objective.name for objective in self.objectives.measured if objective.name not in trial.measured)
-        return Lease(
-            task=task,
-            trial=trial.number,
-            attempt=attempt,
-            architecture=trial.architecture,
-            recipe=self.study.recipe,
-            epochs=self.study.recipe.epochs,
-            seed=self.study.seed,
-            folder=folder_of(self.place.checkpoints, trial.home),
-            checkpoint=checkpoint,
-            measure=tuple(unknown),
-        )
-
-    def _open_lease(self, lease: Lease, trial: TrialRecord, expected: float) -> None:
-        self.ledger.open(lease.name, expected=expected)
-        self._open[lease.name] = _Open(lease, trial, is_warm=self._num_leases >= self.place.num_workers)
-        self._num_leases += 1
-
-    def _charge(self, out: _Open, device_seconds: float) -> None:
-        charged = self.ledger.charge(out.lease.name, device_seconds)
+    def _charge(self, name: str, device_seconds: float) -> OpenLease:
         self._waiting = False
-        if out.lease.task == "train":
-            out.trial.charge(charged)
+        return self._leases.charge(name, device_seconds)
 
-    def _close(self, name: str, device_seconds: float) -> _Open:
-        out = self._open[name]
-        self._charge(out, device_seconds)
-        if out.lease.task == "test":
-            self.record.add_overhead(device_seconds)
-        else:
-            self._num_training -= 1
-            self._training_macs -= out.trial.macs
-        self.ledger.close(name)
-        del self._open[name]
-        return out
+    def _close(self, name: str, device_seconds: float) -> OpenLease:
+        self._waiting = False
+        return self._leases.close(name, device_seconds)
 
     # ------------------------------------------------------------------ money
 
     @property
     def _held_back(self) -> float:
         """Device-seconds kept for evaluating on test: the front, the references, and what may come to be of them."""
-        to_test = self.to_test
-        macs = self._training_macs + sum(trial.macs for trial in to_test)
-        return self.costs.test_seconds(macs, num_models=self._num_training + len(to_test))
+        to_test = self._finalists.to_test
+        macs = self._leases.training_macs + sum(trial.macs for trial in to_test)
+        return self.costs.test_seconds(macs, num_models=self._leases.num_training + len(to_test))
 
     def _is_affordable(self, macs: int, num_done: int) -> bool:
         seconds = self.costs.train_seconds(macs, epochs=self.study.recipe.epochs - num_done)
         return seconds + self.costs.test_seconds(macs) <= self.ledger.free - self._held_back
+
+    def _is_test_affordable(self, trial: TrialRecord) -> bool:
+        return self.costs.test_seconds(trial.macs) <= self.ledger.free
 
     def _affordable_macs(self) -> int:
         return self.costs.affordable_macs(self.ledger.free - self._held_back, epochs=self.study.recipe.epochs)
@@ -352,19 +282,16 @@ class Session:
     ) -> None:
         trial.end_lease(LeaseEnd(how))
         self.record.end(trial, how, stop_reason=stop_reason, reason=reason)
-        self.record.note(correction=self.costs.correction.model_dump())
-        accuracy = "" if trial.val_accuracy is None else f" at {trial.val_accuracy:.2%}"
-        _LOG.info(
-            "trial %d %s after epoch %d%s%s",
-            trial.number,
-            how,
-            trial.num_epochs,
-            accuracy,
-            f": {reason}" * bool(reason),
-        )
+        self._note_correction()
         if trial.state is TrialState.COMPLETE:
-            self._update_front([trial])
+            self._finalists.add([trial])
         self._drop_checkpoints()
+
+    def _note_correction(self) -> None:
+        """Note what was learned of the speed, where it has changed by more than a hundredth."""
+        noted, learned = self.record.notes.correction, self.costs.correction
+        if abs(learned.factor - noted.factor) > 0.01 * noted.factor:
+            self.record.note(correction=learned.model_dump())
 
     def _interrupt(self, trial: TrialRecord, end: LeaseEnd = LeaseEnd.INTERRUPTED) -> None:
         """End a trial's lease and queue the trial again."""
@@ -372,25 +299,19 @@ class Session:
         self.record.save(trial)
         self.queue.resumable.append(trial)
 
-    def _update_front(self, completed: Sequence[TrialRecord]) -> None:
-        """Add trials that have been trained to the end."""
-        self._tested_anyway += [trial for trial in completed if trial.references]
-        self.front = front_of([*self.front, *completed], self.objectives)
-        self.hypervolume = self._scale.hypervolume([self.objectives.values(trial) for trial in self.front])
-
     def _drop_checkpoints(self) -> None:
         """Drop the checkpoints that nobody will need."""
-        wanted = (*self.queue.resumable, *self.queue.stopped, *self.running, *self.front, *self._tested_anyway)
-        needed = {trial.home for trial in wanted}
-        for home in self._checkpointed - needed:
-            self._on_drop(home)
+        wanted = (*self.queue.resumable, *self.queue.stopped, *self.running, *self._finalists.members)
+        needed = {trial.checkpoint_trial for trial in wanted}
+        for number in self._checkpointed - needed:
+            self._on_drop(number)
         self._checkpointed &= needed
 
     def _note_untested(self) -> None:
         """Say so where the budget did not suffice for the test split."""
-        untested = [trial for trial in self.to_test if trial.number not in self._test_tried]
+        untested = len(self._finalists.untried)
         if untested:
-            text = f"{len(untested)} trials were not tested, since the budget is spent; --extend adds to it"
+            text = f"{untested} trials were not tested, since the budget is spent; --extend adds to it"
             self._note(EventKind.UNTESTED, text)
 
     def _note(self, kind: EventKind, text: str, *, trial: TrialRecord | None = None) -> None:
@@ -405,7 +326,7 @@ def open_session(
     record: Record,
     place: Place,
     *,
-    on_drop: Callable[[int], None] = lambda _home: None,
+    on_drop: Callable[[int], None] = lambda _number: None,
     spent: float = 0.0,
     first: Sequence[Architecture] = (),
 ) -> Session:

@@ -55,17 +55,17 @@ class Stopper(ABC):
         self._accuracy = objectives.names.index(ACCURACY)  # its place in a point
         self._scale = scale
         self._at: dict[int, dict[int, Point]] = {rung: {} for rung in (*self.rungs, epochs)}
-        self._homes: dict[int, list[int]] = {rung: [] for rung in self._at}  # the same trials, oldest first
+        self._numbers: dict[int, list[int]] = {rung: [] for rung in self._at}  # the same trials, oldest first
 
     def observe(self, trial: TrialRecord) -> None:
         """Take note of the rungs that a trial has reached by now."""
         for report in reversed(trial.progress.curve):
             at_rung = self._at.get(report.epoch)
             if at_rung is not None:
-                if trial.home in at_rung:
+                if trial.checkpoint_trial in at_rung:
                     return  # and so it is in the rungs below
-                at_rung[trial.home] = self._objectives.values(trial, accuracy=report.val_accuracy)
-                bisect.insort(self._homes[report.epoch], trial.home)
+                at_rung[trial.checkpoint_trial] = self._objectives.values(trial, accuracy=report.val_accuracy)
+                bisect.insort(self._numbers[report.epoch], trial.checkpoint_trial)
 
     def reason_to_stop(self, trial: TrialRecord, front: Sequence[TrialRecord]) -> str | None:
         """Why a trial that has been observed goes no further, or None; `front` is that of the trials trained fully."""
@@ -78,9 +78,9 @@ class Stopper(ABC):
     def _judge(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> str | None: ...
 
     def _others(self, trial: TrialRecord, rung: int) -> list[int]:
-        """The newest other trials at a rung, by their homes."""
-        newest = self._homes[rung][-_MOST - 1 :]
-        return [home for home in newest if home != trial.home][-_MOST:]
+        """The newest other trials at a rung, by their numbers."""
+        newest = self._numbers[rung][-_MOST - 1 :]
+        return [number for number in newest if number != trial.checkpoint_trial][-_MOST:]
 
 
 class NeverStop(Stopper):
@@ -97,7 +97,7 @@ class RankStopper(Stopper):
     """The better half at each rung goes on, by non-dominated rank (arXiv:2106.12639)."""
 
     def _judge(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> str | None:
-        points = [self._at[rung][home] for home in (trial.home, *self._others(trial, rung))]
+        points = [self._at[rung][number] for number in (trial.checkpoint_trial, *self._others(trial, rung))]
         rank = ranks(points, self._objectives)
         num_better = int((rank < rank[0]).sum())
         if num_better < len(points) / FACTOR:
@@ -118,9 +118,9 @@ class HypervolumeStopper(Stopper):
         predict = self._predictor(trial, rung)
         if predict is None:
             return None
-        [own] = self._gains([trial.home], rung, front, predict)
+        [own] = self._gains([trial.checkpoint_trial], rung, front, predict)
         if own <= 0:
-            [accuracy] = predict(np.array([self._at[rung][trial.home][self._accuracy]]))
+            [accuracy] = predict(np.array([self._at[rung][trial.checkpoint_trial][self._accuracy]]))
             return f"at epoch {rung} even an accuracy of {accuracy:.2%} would add nothing to the front"
         others = self._others(trial, rung)
         num_better = sum(gain > own for gain in self._gains(others, rung, front, predict))
@@ -128,14 +128,15 @@ class HypervolumeStopper(Stopper):
             return None
         return f"at epoch {rung} {num_better} of {len(others)} others could add more hypervolume to the front"
 
-    def _gains(self, homes: list[int], rung: int, front: Sequence[TrialRecord], predict: _Predict) -> list[float]:
+    def _gains(self, numbers: list[int], rung: int, front: Sequence[TrialRecord], predict: _Predict) -> list[float]:
         """What each trial may add to the front of the others."""
-        places = {member.home: index for index, member in enumerate(front)}
-        points = [list(self._at[rung][home]) for home in homes]
+        places = {member.checkpoint_trial: index for index, member in enumerate(front)}
+        points = [list(self._at[rung][number]) for number in numbers]
         for point, accuracy in zip(points, predict(np.array([p[self._accuracy] for p in points])), strict=True):
             point[self._accuracy] = float(accuracy)
         members = [self._objectives.values(member) for member in front]
-        return self._scale.gains(members, [tuple(p) for p in points], replacing=[places.get(home) for home in homes])
+        replaced = [places.get(number) for number in numbers]
+        return self._scale.gains(members, [tuple(point) for point in points], replacing=replaced)
 
     def _predictor(self, trial: TrialRecord, rung: int) -> _Predict | None:
         """A function from accuracies at a rung to those that may be reached; None while too little is known."""
@@ -143,8 +144,8 @@ class HypervolumeStopper(Stopper):
         known = self._others(trial, self.epochs)
         if len(known) < _FEWEST:
             return None
-        then = np.array([1 - at_rung[home][self._accuracy] for home in known])
-        left = np.array([1 - ends[home][self._accuracy] for home in known]) / np.maximum(then, 1e-9)
+        then = np.array([1 - at_rung[number][self._accuracy] for number in known])
+        left = np.array([1 - ends[number][self._accuracy] for number in known]) / np.maximum(then, 1e-9)
 
         def predict(accuracies: _Floats) -> _Floats:
             """The accuracies, shape (n,), that trials with these accuracies at the rung, shape (n,), may reach."""

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
 
 from metaformer.architecture import Architecture
 from metaformer.specs import Spec
@@ -46,7 +46,7 @@ class Report(Spec):
 class Measurement(Spec):
     """What a device measured of an architecture before its first epoch."""
 
-    values: dict[str, NonNegativeFloat]  # by the objective's name, in its unit
+    values: dict[str, PositiveFloat]  # by the objective's name, in its unit
     device: str  # the kind of device, such as `NVIDIA H100 80GB HBM3`
 
 

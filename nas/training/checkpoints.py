@@ -153,9 +153,9 @@ def epoch_name(epoch: int) -> str:
     return f"epoch-{epoch:04d}.pt"
 
 
-def folder_of(place: str, home: int) -> str:
+def folder_of(place: str, trial: int) -> str:
     """Path or URI of a trial's checkpoints among those of its run."""
-    return f"{place.rstrip('/')}/{home:05d}"
+    return f"{place.rstrip('/')}/{trial:05d}"
 
 
 def absolute(place: str) -> str:

@@ -8,7 +8,8 @@ from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from metaformer.specs import Stem
 from nas.record.run_folder import Run, RunFolder, open_record
-from nas.session.session import Decision, Place, Session, open_session
+from nas.session.leases import Place
+from nas.session.session import Decision, Session, open_session
 from nas.study.lease import Lease, Measurement, Report, Speed
 from nas.study.recipe import Recipe
 from nas.study.study import Study

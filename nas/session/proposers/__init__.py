@@ -1,18 +1,47 @@
 """What to try next: proposers by the name that a study gives. Optuna is loaded by its own proposers only."""
 
+from collections.abc import Callable
+
 from metaformer.errors import UserError, unknown_name
 from nas.session.proposers.base import Proposer
+from nas.session.proposers.regularized_evolution import RegularizedEvolution
 from nas.study.objectives import Objectives
 from search_spaces.space import SearchSpace
 
-__all__ = ["Proposer", "make_proposer", "names"]
+__all__ = ["Proposer", "make_proposer", "names", "register_proposer"]
 
-_OPTUNA = ("tpe", "nsga2", "random")
+Maker = Callable[[SearchSpace, Objectives], Proposer]
+
+
+def _optuna(sampler: str) -> Maker:
+    def make(space: SearchSpace, objectives: Objectives) -> Proposer:
+        from nas.session.proposers.optuna_samplers import OptunaProposer
+
+        return OptunaProposer(sampler, space, objectives)
+
+    return make
+
+
+_MAKERS: dict[str, Maker] = {
+    **{sampler: _optuna(sampler) for sampler in ("tpe", "nsga2", "random")},
+    "regularized_evolution": RegularizedEvolution,
+}
+
+
+def register_proposer(name: str, make: Maker) -> None:
+    """Let a study name a proposer.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    if name in _MAKERS:
+        raise ValueError(f"sampler: must be registered once, got {name!r} again")
+    _MAKERS[name] = make
 
 
 def names() -> list[str]:
     """Names of all proposers."""
-    return [*_OPTUNA, "regularized_evolution"]
+    return list(_MAKERS)
 
 
 def make_proposer(name: str, space: SearchSpace, objectives: Objectives) -> Proposer:
@@ -21,12 +50,6 @@ def make_proposer(name: str, space: SearchSpace, objectives: Objectives) -> Prop
     Raises:
         UserError: There is none.
     """
-    if name in _OPTUNA:
-        from nas.session.proposers.optuna_samplers import OptunaProposer
-
-        return OptunaProposer(name, space, objectives)
-    if name == "regularized_evolution":
-        from nas.session.proposers.regularized_evolution import RegularizedEvolution
-
-        return RegularizedEvolution(space, objectives)
-    raise UserError(unknown_name("sampler", name, names()))
+    if name not in _MAKERS:
+        raise UserError(unknown_name("sampler", name, _MAKERS))
+    return _MAKERS[name](space, objectives)

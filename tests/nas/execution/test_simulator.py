@@ -13,7 +13,8 @@ from nas.execution.simulator import Curve, CurveTable, Simulation, Simulator
 from nas.record.record import Record
 from nas.record.storage import IN_MEMORY, sqlite_url
 from nas.record.trials import TrialState
-from nas.session.session import Place, Session, open_session
+from nas.session.leases import Place
+from nas.session.session import Session, open_session
 from nas.session.stoppers import names as stopper_names
 from nas.study.budget import Budget
 from nas.study.lease import Speed

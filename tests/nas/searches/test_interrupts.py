@@ -203,7 +203,7 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_no_trial(
     run, session = open_folder(folder, study)
     [trial] = [trial for trial in run.record if trial.state is TrialState.RUNNING]
     name = trial.progress.curve[-1].checkpoint
-    checkpoint = folder / "checkpoints" / f"{trial.home:05d}" / name
+    checkpoint = folder / "checkpoints" / f"{trial.checkpoint_trial:05d}" / name
     damage(checkpoint)
     dataset = open_dataset("digits", resolution=study.settings.resolution)
     while (lease := session.next()) and lease.task == "train":

@@ -30,7 +30,8 @@ def stop(run: Run) -> None:
 
 
 def try_twice(run: Run) -> None:
-    run.record.trials.append(replace(run.record.trials[3], number=len(run.record.trials), home=len(run.record.trials)))
+    number = len(run.record.trials)
+    run.record.trials.append(replace(run.record.trials[3], number=number, checkpoint_trial=number))
 
 
 def lose(run: Run) -> None:

@@ -316,7 +316,7 @@ def test_a_study_on_a_full_disk_is_named_in_one_line_and_goes_on_where_there_is_
     ballast.unlink()
     reopened = session_in(small_disk)
     assert next_lease(reopened).trial == lease.trial
-    train(reopened, next(iter(reopened._open.values())).lease, seconds=1.0)
+    train(reopened, next(iter(reopened._leases._open.values())).lease, seconds=1.0)
     assert reopened.record.complete
 
 
@@ -365,7 +365,7 @@ def test_more_budget_takes_up_what_had_to_be_stopped_where_it_stood(tmp_path: Pa
     extended = session_in(tmp_path, budget="10cpu-minutes", references=("poolformer_s12",))
     lease = next_lease(extended)
     trial = extended.record.trials[lease.trial]
-    assert (trial.number, trial.home, trial.reference, trial.num_epochs) == (1, 0, "poolformer_s12", 1)
+    assert (trial.number, trial.checkpoint_trial, trial.reference, trial.num_epochs) == (1, 0, "poolformer_s12", 1)
     assert (lease.checkpoint, Path(lease.folder).name, lease.attempt) == ("epoch-0001.pt", "00000", 1)
     train(extended, lease, seconds=5.0)
     assert [report.epoch for report in trial.progress.curve] == [1, 2, 3]

@@ -29,7 +29,8 @@ def trial_at(
         Report(epoch=epoch, val_accuracy=accuracy, train_loss=1.0, checkpoint="x")
         for epoch, accuracy in enumerate(accuracies, start=1)
     )
-    trial = TrialRecord(number, ARCH, *cost, home=number, references=references, progress=Progress(curve=curve))
+    progress = Progress(curve=curve)
+    trial = TrialRecord(number, ARCH, *cost, checkpoint_trial=number, references=references, progress=progress)
     trial.state = TrialState.COMPLETE if len(curve) == EPOCHS else TrialState.RUNNING
     return trial
 
