@@ -53,7 +53,7 @@ from search_spaces.space import SearchSpace, get
 
 TARGET_SECONDS = 0.1
 RESOLUTION = 16
-RECIPE = default_recipe("digits").model_copy(update={"epochs": 2, "batch_size": 256})
+RECIPE = default_recipe("digits").model_copy(update={"epochs": 2, "warmup_epochs": 1, "batch_size": 256})
 _EPOCHS_FILE = "OVERHEAD_EPOCHS_FILE"  # environment of the workers: where they write down their epochs
 _GOALS = choose(DEFAULT)
 

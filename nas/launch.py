@@ -115,7 +115,7 @@ def _known_fields(request: Request, folder: RunFolder) -> dict[str, object]:
         return read_mapping(request.study)
     if not folder.study_file.exists():
         return {}
-    fields = read_mapping(folder.study_file)
+    fields = Study.from_file(folder.study_file).model_dump(mode="json")
     return {name: value for name, value in fields.items() if name not in MAY_CHANGE or name == "budget"}
 
 

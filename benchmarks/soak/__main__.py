@@ -194,7 +194,7 @@ def carry_through(search: Search, *, seconds: float, every: float, seed: int) ->
     os.killpg(search.driver.pid, signal.SIGINT)
     search.wait()
     trials = open_run(search.run).record
-    search.start("--max-trials", str(sum(t.reference is None and t.checkpoint_trial == t.number for t in trials)))
+    search.start("--max-trials", str(sum(not t.references and t.checkpoint_trial == t.number for t in trials)))
     return struck, search.wait()
 
 

@@ -34,7 +34,9 @@ def find_losses(run: Run, struck: Counter[str], *, spent: object, most_spent: fl
     lost = sum(lease.end == "lost" for trial in record for lease in trial.progress.leases)
     if lost > struck[KILL_WORKER]:
         wrong.append(f"{lost} leases lost their worker, {struck[KILL_WORKER]} were killed")
-    charged = record.overhead_seconds + sum(lease.device_seconds for trial in record for lease in trial.progress.leases)
+    charged = record.notes.overhead_device_seconds + sum(
+        lease.device_seconds for trial in record for lease in trial.progress.leases
+    )
     if spent != charged:
         wrong.append(f"{charged} device-seconds are charged, {spent} are said to be spent")
     if charged > most_spent:

@@ -20,7 +20,7 @@ from timm.data import ImageDataset, create_transform
 from torch import Tensor
 
 from nas import data
-from nas.data import Batch, DataError, Dataset, Split, open_dataset
+from nas.data import Batch, DataError, Dataset, Split, open_dataset, registry
 from nas.data.image_folder import Folder
 from nas.study.recipe import Augmentation, BadImages, Recipe
 from tests.nas.images import write_folder, write_image
@@ -693,7 +693,7 @@ def test_timms_notation_is_accepted(text: str, folder: Dataset) -> None:
 
 
 def test_a_dataset_is_registered_once_and_then_opened_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "_REGISTRY", dict(data._REGISTRY))
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
     with pytest.raises(ValueError, match=r"^dataset: must be registered once, got 'digits' again$"):
         data.register_dataset("digits", resolution=8, recipe=Recipe())
 

@@ -52,7 +52,7 @@ def open_session(path: Path, *, num_trials: int) -> Session:
     """A session of small trials on the digits."""
     info = open_dataset("digits", resolution=32).info
     small = make_study(references=(), max_trials=num_trials, data_fingerprint=info.fingerprint, budget="9cpu-hours")
-    recipe = default_recipe("digits").model_copy(update={"epochs": _EPOCHS, "batch_size": 256})
+    recipe = default_recipe("digits").model_copy(update={"epochs": _EPOCHS, "warmup_epochs": 1, "batch_size": 256})
     limits = small.settings.limits.model_copy(update={"max_macs": 800_000})
     settings = small.settings.model_copy(update={"limits": limits})
     return open_folder(path, small.model_copy(update={"recipe": recipe, "settings": settings}))[1]

@@ -65,7 +65,16 @@ def check_refused(outcome: Outcome, message: str) -> None:
         (["--data", "digitz"], "dataset: unknown name 'digitz'; known, nearest first: digits, folder:PATH"),
         (["--data", "folder:/no/such"], "dataset: PATH of folder:PATH must be a folder, got '/no/such'"),
         (["--data", "folder"], "dataset: must be given as folder:PATH, got 'folder'"),
-        (["--sampler", "tpee"], "sampler: unknown name 'tpee'; known, nearest first: tpe, nsga2, random"),
+        (["--sampler", "tpee"], "sampler: unknown name 'tpee'; known, nearest first: tpe, nsga2, random, reg.*"),
+        (["--objectives", "accuracy,latancy"], "objectives: unknown name 'latancy'; known, nearest first: latency, .*"),
+        (["--objectives", "params,macs"], "objectives: must be accuracy and at least one more, got params,macs"),
+        (
+            ["--max-latency", "3ms"],
+            "max_latency: must be a limit on a measured objective of the study, got 'latency'; "
+            "add it: --objectives accuracy,params,macs,latency",
+        ),
+        (["--objectives", "accuracy,latency", "--max-latency", "3"], "max_latency: must be a number above 0 and .*"),
+        (["--limit", "latency"], "limit: must be NAME=VALUE, such as peak_memory=200MiB, got 'latency'"),
         (["--stopper", "nun"], "stopper: unknown name 'nun'; known, nearest first: none, hypervolume, rank"),
         (["--deadline", "soon"], "deadline: must be a number above 0 and a unit such as 12h, 90m or 2d, got 'soon'"),
         (["--extend", "1cpu-hour"], "extend: must not be given beside --budget, got '1cpu-hour'"),
@@ -126,37 +135,64 @@ def test_a_budget_that_cannot_be_read_is_answered_with_one_that_can(
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "arguments", "message"),
     [
+        ({}, ["--resolution", 32], "settings.resolution: must be 16, as the study in .*, got 32; another --name .*"),
+        ({}, ["--epochs", 77], "recipe.epochs: must be 20, as the study in .*, got 77; another --name .*"),
+        ({}, ["--references", "none"], r"references: must be \['poolformer_s12', .*, got \[\]; another --name .*"),
+        ({}, ["--sampler", "random"], "sampler: must be 'tpe', as the study in .*, got 'random'; another --name .*"),
         (
-            {"space": "tiny"},
-            "space: must be 'tiny', as the study in .*/old has it, got 'hybrid_stages'; another --name .*",
+            {},
+            ["--seed", 1],
+            "seed: must be 0, as the study in .*/old has it, got 1; another --name starts another study",
         ),
-        ({"settings": {"resolution": 16}}, "settings.resolution: must be 16, as the study in .*, got 32; another .*"),
-        ({"data": "folder:/some"}, "data: must be 'folder:/some', as the study in .*, got 'digits'; another --name .*"),
-        ({"recipe": {"epochs": 77}}, "recipe.epochs: must be 77, as the study in .*, got .*; another --name .*"),
-        ({"references": ["poolformer_s12"]}, r"references: must be \['poolformer_s12'\], as .*; another --name .*"),
-        ({"sampler": "random"}, "sampler: must be 'random', as the study in .*, got 'tpe'; another --name .*"),
-        ({"seed": 1}, "seed: must be 1, as the study in .*/old has it, got 0; another --name starts another study"),
-        ({"version": 2}, ".*/old/study.yaml: version: input should be 1, got 2"),
-        ({"sede": 1}, ".*/old/study.yaml: sede: unknown name 'sede'; known, nearest first: seed, .*"),
-        ({"recipe": {"epoch": 1}}, ".*: recipe.epoch: unknown name 'epoch'; known, nearest first: epochs, .*"),
+        ({}, ["--objectives", "accuracy,latency"], r"objectives: must be \['accuracy', 'params', 'macs'\], as the .*"),
+        ({"version": 2}, [], ".*/old/study.yaml: version: input should be 1, got 2"),
+        ({"sede": 1}, [], ".*/old/study.yaml: sede: unknown name 'sede'; known, nearest first: seed, .*"),
+        ({"recipe": {"epoch": 1}}, [], ".*: recipe.epoch: unknown name 'epoch'; known, nearest first: epochs, .*"),
+        (
+            {"data_fingerprint": "0" * 16},
+            [],
+            r"data: must hold what the study was made with \(fingerprint 0+\), got .*",
+        ),
     ],
 )
 def test_a_run_of_another_study_is_not_gone_on_with(
-    search: Search, runs: Path, changes: dict[str, object], message: str
+    search: Search, runs: Path, changes: dict[str, object], arguments: list[object], message: str
 ) -> None:
-    study = make_study(Request(budget="9cpu-seconds"), {}, open_dataset("digits", resolution=32).info)
-    file = runs / "old" / "study.yaml"
-    file.parent.mkdir(parents=True)
+    file = write_study(runs / "old", changes)
+    before = file.read_bytes()
+    check_refused(search("--budget", "9cpu-seconds", "--name", "old", *arguments), message)
+    assert list(runs.rglob("*")) == [file.parent, file]
+    assert file.read_bytes() == before
+
+
+def write_study(folder: Path, changes: dict[str, object]) -> Path:
+    """The study file of a run that has not begun, with other values for some fields."""
+    study = make_study(Request(budget="9cpu-seconds"), {}, open_dataset("digits", resolution=16).info)
     fields = study.model_dump(mode="json")
     for key, value in changes.items():
         fields[key] = {**fields[key], **value} if isinstance(value, dict) else value
-    file.write_text(yaml.safe_dump(fields), encoding="utf-8")
-    before = file.read_bytes()
-    check_refused(search("--budget", "9cpu-seconds", "--name", "old"), message)
-    assert list(runs.rglob("*")) == [file.parent, file]
-    assert file.read_bytes() == before
+    folder.mkdir(parents=True)
+    (folder / "study.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
+    return folder / "study.yaml"
+
+
+@starts_ray
+def test_a_run_goes_on_by_its_own_fields_whatever_the_defaults_are_now(search: Search, runs: Path) -> None:
+    changes = {
+        "recipe": {"epochs": 2, "warmup_epochs": 1},
+        "seed": 3,
+        "references": [],
+        "objectives": ["accuracy", "macs"],
+    }
+    write_study(runs / "old", changes)
+    outcome = search("--budget", "900cpu-seconds", "--max-trials", 1, "--name", "old")
+    assert outcome.code == 0, outcome.err
+    study = Study.from_file(runs / "old" / "study.yaml")
+    assert (study.recipe.epochs, study.seed, study.objectives, study.max_trials) == (2, 3, ("accuracy", "macs"), 1)
+    [trial] = read_study(runs / "old").trials
+    assert len(trial.values) == 2
 
 
 @pytest.mark.parametrize(
@@ -202,7 +238,16 @@ def test_the_process_itself_ends_with_code_2(runs: Path, tmp_path: Path) -> None
 def test_a_search_leaves_its_study_tables_architectures_and_report(good_run: GoodRun) -> None:
     assert good_run.outcome.code == 0, good_run.outcome.err
     left = {path.name for path in good_run.folder.iterdir()}
-    assert left >= {"study.db", "study.yaml", "trials.csv", "front.csv", "front", "report.html", "checkpoints"}
+    assert left >= {
+        "study.db",
+        "study.yaml",
+        "trials.csv",
+        "front.csv",
+        "front",
+        "report.html",
+        "checkpoints",
+        "run.log",
+    }
     assert ".ray" not in left
     assert Study.from_file(good_run.folder / "study.yaml").max_trials == 3
     trials, front = (read_table(good_run.folder / name) for name in ("trials.csv", "front.csv"))
@@ -244,9 +289,9 @@ def test_each_trial_has_ended_with_the_values_of_its_architecture(good_run: Good
         digests.add(arch.digest)
     assert len(digests) == 4
     first, *others = good_run.study.trials
-    assert first.user_attrs["reference"] == "poolformer_s12"
+    assert first.user_attrs["references"] == ["poolformer_s12"]
     assert space.decode(first.params) == space.references()["poolformer_s12"]
-    assert all("reference" not in trial.user_attrs for trial in others)
+    assert all("references" not in trial.user_attrs for trial in others)
 
 
 @starts_ray

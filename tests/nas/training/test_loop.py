@@ -31,7 +31,9 @@ from tests.nas.programs import ROOT
 from tests.nas.runs import make_study
 
 CPU = torch.device("cpu")
-RECIPE = default_recipe("digits").model_copy(update={"epochs": 3, "batch_size": 64})
+RECIPE = default_recipe("digits").model_copy(
+    update={"epochs": 3, "batch_size": 64, "warmup_epochs": 1, "lr_per_1024": 0.1}
+)
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +198,15 @@ def strip(path: Path) -> None:
     torch.save(state, path)
 
 
+def reshape(path: Path) -> None:
+    """The file is replaced by one with a tensor of another shape."""
+    state = _state(path)
+    weights = state["model"]
+    assert isinstance(weights, dict)
+    name = next(iter(weights))
+    torch.save(state | {"model": {**weights, name: torch.zeros(3)}}, path)
+
+
 def _state(path: Path) -> dict[str, object]:
     state: dict[str, object] = torch.load(path, weights_only=True)
     return state
@@ -212,9 +223,6 @@ def whole(tiny: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[Repor
     [
         (truncate, "not a zip file"),
         (lace, "it holds more than weights, such as code, none of which was run"),
-        (swap, "it is of another architecture"),
-        (shift, "it is of epoch 1"),
-        (strip, "KeyError: 'model'"),
         (Path.unlink, "No such file"),
     ],
 )
@@ -231,6 +239,25 @@ def test_training_goes_on_from_the_checkpoint_before_one_that_cannot_be_read(
     assert first.note.endswith("); went on from epoch-0001.pt")
     assert [first.model_copy(update={"note": None}), *rest] == whole[1:]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-0002.pt", WEIGHTS]  # and no code was run
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (swap, r"^checkpoint: must be of architecture \w+, got .*epoch-0002.pt of \w+$"),
+        (shift, r"^checkpoint: must be of the epoch in its name, got .*epoch-0002.pt of epoch 1$"),
+        (strip, r"^checkpoint: must hold digest, epoch, model, optimizer, version, got .*epoch-0002.pt without them$"),
+        (reshape, r"^checkpoint: must fit the model, got .*epoch-0002.pt \(.*size mismatch.*\)$"),
+    ],
+)
+def test_a_whole_checkpoint_of_something_else_is_an_error_and_nothing_is_trained_again(
+    tiny: Dataset, tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    before = list(train(tiny_lease(tmp_path, epochs=2), tiny, device=CPU))
+    damage(tmp_path / before[-1].checkpoint)
+    resumed = tiny_lease(tmp_path, attempt=2, checkpoint=before[-1].checkpoint)
+    with pytest.raises(TrainingError, match=message):
+        next(train(resumed, tiny, device=CPU))
 
 
 def test_training_begins_again_where_no_checkpoint_can_be_read(
