@@ -40,7 +40,7 @@ class Correction(Spec):
     @property
     def factor(self) -> float:
         """By how much predictions are multiplied."""
-        return self.actual / self.expected if self.expected else 1.0
+        return self.actual / self.expected if self.expected and self.actual else 1.0
 
 
 class Notes(Spec):

@@ -601,6 +601,15 @@ def test_a_study_that_goes_on_with_other_objectives_is_refused(tmp_path: Path) -
         make_study(objectives=("accuracy", "latency")).check_continues(study, tmp_path)
 
 
+def test_epochs_that_took_no_time_at_all_teach_nothing(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    lease = next_lease(session)
+    expected = session.expected_seconds(lease.architecture, epochs=3)
+    train(session, lease, seconds=0.0)
+    assert session.expected_seconds(lease.architecture, epochs=3) == expected
+    assert session.next() is not None
+
+
 def test_what_was_learned_of_the_speed_survives_a_restart(tmp_path: Path) -> None:
     session = session_in(tmp_path)
     lease = next_lease(session)
