@@ -1,5 +1,6 @@
 """python -m nas.search: look through a space for a budget of device time."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -113,35 +114,12 @@ def search(
       python -m nas.search --name hybrid_stages-imagenet --extend 8gpu-days --deadline 12h
       python -m nas.search --study runs/mine/study.yaml --name again --seed 1
     """
+    options = dict(locals())
     from nas.launch import launch
     from nas.study.request import Request, parse_limits
 
-    request = Request(
-        space=space,
-        budget=budget,
-        data=data,
-        references=references,
-        max_params=max_params,
-        max_macs=max_macs,
-        resolution=resolution,
-        width_scale=width_scale,
-        epochs=epochs,
-        batch_size=batch_size,
-        objectives=objectives,
-        measured_limits=parse_limits(max_latency, limit or []),
-        sampler=sampler,
-        stopper=stopper,
-        extend=extend,
-        seed=seed,
-        max_trials=max_trials,
-        workers=workers,
-        cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=gpus_per_trial,
-        storage=storage,
-        checkpoints=checkpoints,
-        bad_images=bad_images,
-        study=study,
-    )
+    asked = {field.name: options[field.name] for field in fields(Request) if field.name in options}
+    request = Request(**asked, measured_limits=parse_limits(max_latency, limit or []))
     launch(
         request,
         name=name,

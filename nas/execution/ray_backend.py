@@ -20,7 +20,7 @@ import ray
 import torch
 from ray import tune
 from ray.autoscaler.sdk import request_resources
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.tune.experiment import Trial
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -35,6 +35,7 @@ from nas.execution.worker import Data, measure_steps
 from nas.session.session import Session
 from nas.study.recipe import Recipe
 from nas.study.study import StudyError
+from nas.training.measure import MeasuringError
 
 _OBJECT_STORE_BYTES = 200 * 1024**2  # leases and reports are small; nothing large travels
 _MOST_TRIALS = 10_000  # at a time, on any cluster
@@ -111,6 +112,8 @@ class RayBackend(Backend):
         try:
             measured = ray.get(task.remote(self._data, devices, archs, recipe, objectives))
         except RayError as error:
+            if isinstance(error, RayTaskError) and isinstance(error.cause, MeasuringError):
+                raise StudyError(str(error.cause)) from None
             raise StudyError(f"recipe: must be one that trains on {self._data.name}, got {reason_of(error)}") from None
         count = devices.count
         by_device = [step.model_copy(update={"seconds_per_image": count * step.seconds_per_image}) for step in measured]

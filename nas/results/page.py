@@ -12,8 +12,8 @@ from jinja2 import Environment, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from nas.record.trials import StopReason, TrialRecord, TrialState
-from nas.results.figures import Chart, accuracy_faces, cost_faces, hover_text, learning_curves, space_chart
-from nas.results.mixer_figures import mixer_colours, mixer_shares, mixer_tiles
+from nas.results.charts.figures import Chart, accuracy_faces, cost_faces, hover_text, learning_curves, space_chart
+from nas.results.charts.mixer_figures import mixer_colours, mixer_shares, mixer_tiles
 from nas.results.results import Results, differs_from_paper, mixer_counts, mixer_text, percent
 from nas.results.words import (
     cost_text,

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from metaformer.errors import UserError, unknown_name
 from nas.study.objectives import MeasuredObjective, find, measured_names
-from nas.study.study import StudyError
+from nas.study.study import Study, StudyError
 
 _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _MOST_DIGITS = 20
@@ -44,6 +44,14 @@ class Request:
     study: Path | None = None
 
 
+# Fields that a study has under the same name, and that need no reading.
+_PLAIN = tuple(
+    field.name
+    for field in fields(Request)
+    if field.name in Study.model_fields and field.name not in ("data", "references", "objectives", "measured_limits")
+)
+
+
 def asked_fields(request: Request) -> dict[str, Any]:
     """The fields of a study that the command line sets."""
     settings: dict[str, Any] = {"resolution": request.resolution, "width_scale": request.width_scale}
@@ -53,13 +61,7 @@ def asked_fields(request: Request) -> dict[str, Any]:
         if text is not None
     }
     recipe: dict[str, Any] = {"epochs": request.epochs, "batch_size": request.batch_size}
-    plain = {
-        name: getattr(request, name)
-        for name in (
-            *("space", "budget", "sampler", "stopper", "seed", "max_trials", "storage", "checkpoints", "bad_images"),
-            *("workers", "cpus_per_trial", "gpus_per_trial"),
-        )
-    }
+    plain = {name: getattr(request, name) for name in _PLAIN}
     objectives = None if request.objectives is None else [name.strip() for name in request.objectives.split(",")]
     return _given(
         {
@@ -107,8 +109,8 @@ def shorten_warmup(recipe: dict[str, Any]) -> None:
         recipe["warmup_epochs"] = min(recipe["warmup_epochs"], recipe["epochs"] - 1)
 
 
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
+def _given(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def overlay(under: dict[str, Any], over: dict[str, Any], path: str = "") -> dict[str, Any]:

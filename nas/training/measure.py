@@ -12,13 +12,17 @@ from nas.study.objectives import MeasuredObjective, find
 from nas.training.loop import TrainingError, seed_everything
 
 
+class MeasuringError(TrainingError):
+    """An objective that this device cannot measure; the message says why."""
+
+
 def measure_objectives(
     arch: Architecture, names: Sequence[str], *, device: torch.device, device_name: str
 ) -> Measurement:
     """The values of the objectives with these names, of a freshly built model in evaluation mode on the device.
 
     Raises:
-        TrainingError: The device cannot measure one of them, or lacks memory.
+        MeasuringError: The device cannot measure one of them, or lacks memory.
     """
     seed_everything(0, epoch=0)
     try:
@@ -27,8 +31,8 @@ def measure_objectives(
         for name in names:
             objective = find(name)
             if not isinstance(objective, MeasuredObjective):
-                raise TrainingError(f"objectives: must be one that a device measures, got {name!r}")
+                raise MeasuringError(f"objectives: must be one that a device measures, got {name!r}")
             values[name] = objective.measure(model, resolution=arch.resolution, device=device)
     except (UserError, torch.OutOfMemoryError) as error:
-        raise TrainingError(f"objectives: must be measurable on {device_name}, got {error}") from None
+        raise MeasuringError(f"objectives: must be measurable on {device_name}, got {error}") from None
     return Measurement(values=values, device=device_name)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.results.axes import Axis, log_ticks
+from nas.results.charts.axes import Axis, log_ticks
 from nas.study.objectives import find
 
 POSITIVE = st.floats(1e-4, 1e12)

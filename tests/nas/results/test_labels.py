@@ -1,6 +1,6 @@
 """Names beside the points of a chart."""
 
-from nas.results.labels import Box, place
+from nas.results.charts.labels import Box, place
 
 
 def test_names_of_points_in_a_crowd_do_not_cover_each_other() -> None:

@@ -7,8 +7,8 @@ from plotly.subplots import make_subplots
 
 from metaformer.specs import MixerSpec
 from nas.record.trials import TrialRecord
-from nas.results.axes import ACCURACY_AXIS
-from nas.results.figures import FRONT_COLOUR, finish, hover_text
+from nas.results.charts.axes import ACCURACY_AXIS
+from nas.results.charts.figures import FRONT_COLOUR, finish, hover_text
 from nas.results.results import Results, mixer_counts, mixer_text
 
 _COLOURS = {

@@ -15,8 +15,8 @@ from plotly.basedatatypes import BaseTraceType
 from plotly.colors import sample_colorscale
 
 from nas.record.trials import TrialRecord
-from nas.results import labels
-from nas.results.axes import ACCURACY_AXIS, PARAMS_AXIS, Axis
+from nas.results.charts import labels
+from nas.results.charts.axes import ACCURACY_AXIS, PARAMS_AXIS, Axis
 from nas.results.results import Results, mixer_text, percent
 from nas.results.words import cost_text
 from nas.study.objectives import ACCURACY, Objectives
