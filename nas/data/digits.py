@@ -36,9 +36,7 @@ _REFERENCES = (  # one of each pattern that fits
     "poolformer_s12",
     "metaformer_id_s12",
     "metaformer_ppaa_s12_224",
-    "metaformer_ppff_s12_224",
     "metaformer_dwconv_s12",
-    "poolformer_s12_batch_norm",
 )
 
 

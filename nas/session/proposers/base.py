@@ -10,7 +10,7 @@ from nas.record.trials import TrialRecord
 from search_spaces.enumeration import architectures_within
 from search_spaces.space import Genes, Limits, SearchSpace, SpaceError
 
-_UNIFORM_DRAWS = 200  # before the space is walked in order
+_UNIFORM_DRAWS = 50  # before the space is walked in order
 
 
 class Proposer(ABC):
