@@ -5,8 +5,8 @@ Hardware:  one CPU core; nothing is trained
 Time:      a minute for 1,000 trials, ten for 10,000
 Expected:  at most 50 ms at 1,000 trials and 100 ms at 10,000
 
-Every proposer is asked with the same history of random architectures and made-up accuracies. What it suggests is new and
-within limits; Optuna's own suggestion need be neither. Rounds take the proposers in turn; figures are medians.
+Every proposer is asked with the same history of random architectures and made-up accuracies. What it suggests is new
+and within limits; Optuna's own suggestion need be neither. Rounds take the proposers in turn; figures are medians.
 """
 
 import random
