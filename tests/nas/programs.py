@@ -7,8 +7,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -25,9 +25,22 @@ ROOT = Path(__file__).parents[2]
 # Trials of one or two seconds, one after another, on the digits; no budget or limit yet.
 QUICK = ("--space", "hybrid_stages", "--references", "poolformer_s12", "--resolution", "16", "--batch-size", "256")
 QUICK += ("--width-scale", "0.125", "--epochs", "6", "--max-macs", "800k", "--workers", "1", "--stopper", "none")
-_PATIENCE = 200  # seconds until a program that should have come further is given up
+PATIENCE = 900  # seconds until a program that should have come further is given up; no machine is that slow
 _TITLES_OF_WORKERS = ("ray::ResourceTrainable", "ray::_TrialWorker")
 _POLL = 0.02  # seconds between looks at a study
+
+
+@contextmanager
+def listening_to_ctrl_c() -> Iterator[None]:
+    """Processes that begin inside end at Ctrl-C, also where the tests themselves are told to ignore it.
+
+    A shell starts what runs in the background so, and children inherit it.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Outcome(NamedTuple):
@@ -44,7 +57,7 @@ class Program:
     def __init__(self, *arguments: object, logs: Path) -> None:
         logs.mkdir(parents=True, exist_ok=True)
         self._logs = (logs / "out", logs / "err")  # files: a pipe would stay open as long as an orphan holds it
-        with self._logs[0].open("w") as out, self._logs[1].open("w") as err:
+        with self._logs[0].open("w") as out, self._logs[1].open("w") as err, listening_to_ctrl_c():
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "nas.search", *map(str, arguments)],
                 cwd=ROOT,
@@ -69,13 +82,13 @@ class Program:
 
     def wait(self) -> Outcome:
         """The end of the program by itself."""
-        code = self._process.wait(timeout=_PATIENCE)
+        code = self._process.wait(timeout=PATIENCE)
         out, err = (log.read_text(encoding="utf-8") for log in self._logs)
         return Outcome(code, out, err)
 
     def wait_until(self, happened: Callable[[], bool]) -> None:
         """Return as soon as something has happened while the program runs."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while not happened():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"the program ended or waited too long: {self._logs[1].read_text(encoding='utf-8')}")
@@ -101,7 +114,7 @@ class Program:
 
     def wait_for_survivors(self) -> None:
         """Return when no process of the ended program runs any more."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while self.survivors():
             if time.monotonic() > deadline:
                 pytest.fail(f"still running: {[_title(pid) for pid in self.survivors()]}")

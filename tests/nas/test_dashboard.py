@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from importlib.util import find_spec
@@ -18,6 +18,7 @@ import pytest
 from metaformer.errors import UserError
 from nas import dashboard
 from nas.record.run_folder import Run, open_run
+from tests.nas.programs import PATIENCE, listening_to_ctrl_c
 from tests.nas.runs import make_run
 
 
@@ -30,7 +31,7 @@ class Server:
 
     def ask(self, path: str, *, method: str = "GET") -> tuple[int, str]:
         """Status and text of an answer."""
-        connection = HTTPConnection(urlsplit(self.address).netloc, timeout=20)
+        connection = HTTPConnection(urlsplit(self.address).netloc, timeout=PATIENCE)
         with closing(connection):
             connection.request(method, path, body=None if method == "GET" else "{}")
             answer = connection.getresponse()
@@ -42,16 +43,27 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return make_run(tmp_path_factory.mktemp("runs") / "shown", max_trials=4)
 
 
+@contextmanager
+def serve(run: Run) -> Iterator[Server]:
+    """A dashboard on a run, which Ctrl-C ends."""
+    command = [sys.executable, "-m", "nas.dashboard", str(run.folder.path), "--port", "0"]
+    with listening_to_ctrl_c():
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        try:
+            assert process.stdout
+            yield Server(process, process.stdout.readline().split("/ (")[0])
+            process.send_signal(signal.SIGINT)
+            out, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    assert (process.returncode, out, errors) == (0, "ended\n", "")  # Ctrl-C is no error
+
+
 @pytest.fixture(scope="module")
 def server(run: Run) -> Iterator[Server]:
-    command = [sys.executable, "-m", "nas.dashboard", str(run.folder.path), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        address = process.stdout.readline().split("/ (")[0]
-        yield Server(process, address)
-        process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=20)
-        assert (process.returncode, out, errors) == (0, "ended\n", "")  # Ctrl-C is no error
+    with serve(run) as server:
+        yield server
 
 
 def test_it_listens_on_this_machine_alone(server: Server) -> None:
@@ -71,6 +83,15 @@ def test_it_lists_the_study_with_its_trials(server: Server, run: Run) -> None:
         trial.number: (states[trial.state], list(run.study.goals.values(trial)) if trial.state == "complete" else None)
         for trial in run.record
     }
+
+
+def test_ctrl_c_ends_it_also_where_the_tests_run_in_the_background_of_a_shell(run: Run) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with serve(run) as server:
+            assert server.ask("/dashboard")[0] == 200
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_it_shows_its_page(server: Server) -> None:
