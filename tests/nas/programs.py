@@ -22,9 +22,10 @@ from nas import cli
 from nas.search import search
 
 ROOT = Path(__file__).parents[2]
-# Trials of one or two seconds, one after another, on the digits; no budget or limit yet.
+# Trials of one or two seconds, one after another, on the digits; no limit yet, and a budget for the slowest machine.
 QUICK = ("--space", "hybrid_stages", "--references", "poolformer_s12", "--resolution", "16", "--batch-size", "256")
 QUICK += ("--width-scale", "0.125", "--epochs", "6", "--max-macs", "800k", "--workers", "1", "--stopper", "none")
+QUICK += ("--budget", "9cpu-hours")
 PATIENCE = 900  # seconds until a program that should have come further is given up; no machine is that slow
 _TITLES_OF_WORKERS = ("ray::ResourceTrainable", "ray::_TrialWorker")
 _POLL = 0.02  # seconds between looks at a study
@@ -145,11 +146,16 @@ class Recorded:
     notes: dict[str, object]
 
     @property
+    def overhead(self) -> float:
+        """Device-seconds outside the leases of trials: of measuring and testing."""
+        seconds = self.notes["overhead_device_seconds"]
+        assert isinstance(seconds, float)
+        return seconds
+
+    @property
     def spent(self) -> float:
-        """Device-seconds in all: of the leases, and outside them."""
-        overhead = self.notes["overhead_device_seconds"]
-        assert isinstance(overhead, float)
-        return overhead + sum(seconds for trial in self.trials for seconds in lease_seconds(trial))
+        """Device-seconds in all."""
+        return self.overhead + sum(seconds for trial in self.trials for seconds in lease_seconds(trial))
 
     @property
     def results(self) -> list[tuple[object, ...]]:
@@ -174,29 +180,18 @@ def lease_seconds(trial: FrozenTrial) -> list[float]:
     return [lease["device_seconds"] for lease in trial.user_attrs.get("progress", {}).get("leases", ())]
 
 
-def epochs_of_running(run: Path) -> dict[int, int]:
-    """Epochs done by each trial that runs, by its number, without opening the study for writing."""
-    return {number: epochs for (number, state), epochs in _epochs(run).items() if state == "RUNNING"}
-
-
 def epochs_seen(run: Path) -> int:
-    """Epochs that all trials have reported, likewise."""
-    return sum(_epochs(run).values())
-
-
-def _epochs(run: Path) -> dict[tuple[int, str], int]:
-    """Epochs by number and state of the trial."""
+    """Epochs that all trials have reported, without opening the study for writing."""
     database = run / "study.db"
     if not database.exists():
-        return {}
-    trials = "SELECT number, value_json, state FROM trials JOIN trial_user_attributes USING (trial_id)"
-    query = f"{trials} WHERE key = 'progress'"
+        return 0
+    query = "SELECT value_json FROM trial_user_attributes WHERE key = 'progress'"
     try:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
             rows = connection.execute(query).fetchall()
     except sqlite3.OperationalError:  # it is being made
-        return {}
-    return {(number, state): len(json.loads(progress)["curve"]) for number, progress, state in rows}
+        return 0
+    return sum(len(json.loads(progress)["curve"]) for (progress,) in rows)
 
 
 def kill_session(session: int) -> None:

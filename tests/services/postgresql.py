@@ -16,9 +16,10 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from tests.nas.programs import PATIENCE
+
 USER, PASSWORD = "searcher", "not-to-be-shown"
 _INSTALLED = Path("/usr/lib/postgresql")
-_PATIENCE = 60  # seconds until a server that does not answer is given up
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Server:
             self.process = subprocess.Popen(
                 [self.programs / "postgres", *where], user=self.account, cwd=self.folder, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while not self.is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"PostgreSQL does not start: {(self.folder / 'log').read_text(encoding='utf-8')}")
@@ -48,7 +49,7 @@ class Server:
         """End it with clients connected, too."""
         if self.process:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(timeout=_PATIENCE)
+            self.process.wait(timeout=PATIENCE)
             self.process = None
 
     def new_database(self) -> str:
@@ -64,7 +65,7 @@ class Server:
 
     def is_ready(self) -> bool:
         try:
-            psycopg.connect(self._conninfo("postgres"), connect_timeout=2).close()
+            psycopg.connect(self._conninfo("postgres"), connect_timeout=PATIENCE).close()
         except psycopg.OperationalError:
             return False
         return True

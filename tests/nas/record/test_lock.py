@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from nas.record import lock as driver
 from nas.record.lock import lock_folder, lock_study
 from nas.study.study import StudyError
-from tests.nas.programs import ROOT
+from tests.nas.programs import PATIENCE, ROOT
 
 _HOLDER = """
 import sys
@@ -68,7 +68,10 @@ def test_a_driver_is_told_who_holds_what_it_wants_until_that_process_is_killed(
         pass
 
 
-def test_a_driver_of_another_machine_is_taken_for_dead_when_it_gives_no_sign_for_minutes(url: str) -> None:
+def test_a_driver_of_another_machine_is_taken_for_dead_when_it_gives_no_sign_for_minutes(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "BEAT_EVERY", 1e6)  # no sign of the outer one comes between
     with lock_study(url, "search"):
         change_row(url, host="elsewhere", pid=1)
         with ExitStack() as stack, pytest.raises(StudyError, match="held by process 1 on elsewhere"):
@@ -84,7 +87,7 @@ def test_a_driver_that_was_taken_for_dead_is_told(url: str, monkeypatch: pytest.
     with lock_study(url, "search") as hold:
         hold.on_lost = lost.set
         change_row(url, token="of another")  # noqa: S106  no password
-        assert lost.wait(timeout=60)
+        assert lost.wait(timeout=PATIENCE)
     change_row(url, pid=os.getppid())
     with ExitStack() as stack, pytest.raises(StudyError, match=f"held by process {os.getppid()}"):  # nothing freed
         stack.enter_context(lock_study(url, "search"))

@@ -8,24 +8,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import pytest
 from ray.cluster_utils import Cluster
 
-from nas.data import default_recipe, open_dataset
+from nas.data import DataInfo, default_recipe, open_dataset
 from nas.execution.devices import Wanted
 from nas.execution.ray_backend import RayBackend
 from nas.record.trials import LeaseCharge, TrialRecord, TrialState
 from nas.session.session import Session
-from tests.nas.programs import QUICK, Program, epochs_of_running, kill_session, read_study
+from tests.nas.gate import Gate
+from tests.nas.programs import PATIENCE, QUICK, Program, kill_session, read_study
 from tests.nas.runs import make_study, open_folder
 
 pytestmark = pytest.mark.xdist_group("ray")
 
-_PATIENCE = 100  # seconds until a head that does not answer is given up
 _POLL = 0.02  # seconds between looks at a session
 _EPOCHS = 12
 
@@ -48,10 +48,16 @@ class Event:
     action: Callable[[], object]
 
 
-def open_session(path: Path, *, num_trials: int) -> Session:
+def info_of(data: str) -> DataInfo:
+    """That of the digits, under another name, which this process does not come to know."""
+    return replace(open_dataset("digits", resolution=32).info, name=data)
+
+
+def open_session(path: Path, *, num_trials: int, data: str = "digits") -> Session:
     """A session of small trials on the digits."""
-    info = open_dataset("digits", resolution=32).info
-    small = make_study(references=(), max_trials=num_trials, data_fingerprint=info.fingerprint, budget="9cpu-hours")
+    info = info_of(data)
+    changes = {"data": data, "data_fingerprint": info.fingerprint, "budget": "9cpu-hours", "max_trials": num_trials}
+    small = make_study(references=(), **changes)
     recipe = default_recipe("digits").model_copy(update={"epochs": _EPOCHS, "warmup_epochs": 1, "batch_size": 256})
     limits = small.settings.limits.model_copy(update={"max_macs": 800_000})
     settings = small.settings.model_copy(update={"limits": limits})
@@ -60,7 +66,7 @@ def open_session(path: Path, *, num_trials: int) -> Session:
 
 def carry_out(session: Session, cluster: Cluster, scratch: Path, *events: Event) -> None:
     """The whole of a search on a cluster, while events happen, one after another."""
-    info = open_dataset("digits", resolution=32).info
+    info = info_of(session.study.data)
     backend = RayBackend(info, wanted=Wanted(kind="cpu"), address=cluster.address, scratch=scratch)
     coming = list(events)
 
@@ -110,7 +116,9 @@ def test_a_trial_whose_node_is_lost_goes_on_from_its_checkpoint_on_another(clust
 
 @pytest.mark.slow
 def test_a_node_that_joins_is_used_and_a_cluster_that_shrinks_loses_no_trial(cluster: Cluster, tmp_path: Path) -> None:
-    session = open_session(tmp_path / "run", num_trials=6)
+    """The first trial waits for the second, on the node that has joined, to report an epoch too."""
+    gate = Gate(tmp_path / "gate")
+    session = open_session(tmp_path / "run", num_trials=6, data=gate.data)
     most_at_once = 0
 
     def is_shared() -> bool:
@@ -121,7 +129,12 @@ def test_a_node_that_joins_is_used_and_a_cluster_that_shrinks_loses_no_trial(clu
 
     [first] = cluster.worker_nodes
     joins = Event(lambda: any(trial.num_epochs >= 1 for trial in session.running), lambda: cluster.add_node(num_cpus=1))
-    leaves = Event(is_shared, lambda: cluster.remove_node(first, allow_graceful=False))
+
+    def leave() -> None:
+        cluster.remove_node(first, allow_graceful=False)
+        gate.open_for_all()
+
+    leaves = Event(is_shared, leave)
     carry_out(session, cluster, tmp_path / "ray", joins, leaves)
     assert most_at_once == 2
     check_whole(session, num_trials=6)
@@ -179,7 +192,7 @@ class Head:
 
     def wait(self) -> None:
         """Return when it answers."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self._port), timeout=5).close()
@@ -210,13 +223,16 @@ def test_a_lost_head_ends_the_program_in_one_line_and_the_same_command_goes_on_o
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     monkeypatch.setenv("RAY_worker_niceness", "0")
     runs = tmp_path / "runs"
-    command = (*QUICK, "--epochs", 12, "--references", "none", "--budget", "900cpu-seconds", "--max-trials", 2)
-    command = (*command, "--runs", runs, "--name", "lost")
+    command = (*QUICK, "--epochs", 12, "--references", "none", "--max-trials", 2)
+    gate = Gate(tmp_path / "gate")
+    gate.open(0)  # trial 0 comes there first
+    command = (*command, "--data", gate.data, "--runs", runs, "--name", "lost")
     with Head(free_port(), tmp_path) as head:
         head.wait()
         with Program(*command, "--ray-address", head.address, logs=tmp_path / "logs-1") as program:
-            program.wait_until(lambda: epochs_of_running(runs / "lost").get(1, 0) >= 1)
+            program.wait_until(gate.reached(1))
             head.kill()
+            gate.open_for_all()
             outcome = program.wait()
     said = "the record is whole, and the same command on a running cluster goes on"
     port = head.address.rpartition(":")[2]

@@ -8,12 +8,13 @@ import yaml
 
 from tests.nas.conftest import GoodRun
 from tests.nas.disks import disk
+from tests.nas.gate import Gate
 from tests.nas.images import write_folder
-from tests.nas.programs import QUICK, Outcome, Program, epochs_of_running, read_study, run_program
+from tests.nas.programs import QUICK, Outcome, Program, read_study, run_program
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
 
-COMMAND = (*QUICK, "--budget", "900cpu-seconds", "--max-trials", "3")
+COMMAND = (*QUICK, "--max-trials", "3")
 
 
 @pytest.fixture
@@ -30,11 +31,20 @@ def fill_up(path: Path) -> Path:
     return ballast
 
 
-def run_out_of_room(path: Path, *arguments: object, run: Path) -> tuple[Outcome, Path]:
-    """A search whose disk is full as soon as trial 1 has reported an epoch, and what fills the disk."""
-    with Program(*arguments, logs=run.parent / "logs") as program:
-        program.wait_until(lambda: epochs_of_running(run).get(1, 0) >= 1)
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    """Where each trial waits after its second epoch; trial 0 comes there first and passes."""
+    gate = Gate(tmp_path / "gate")
+    gate.open(0)
+    return gate
+
+
+def run_out_of_room(path: Path, gate: Gate, *arguments: object, logs: Path) -> tuple[Outcome, Path]:
+    """A search whose disk is full from the second epoch of trial 1 on, and what fills the disk."""
+    with Program(*arguments, logs=logs) as program:
+        program.wait_until(gate.reached(1))
         ballast = fill_up(path)
+        gate.open_for_all()
         return program.wait(), ballast
 
 
@@ -45,10 +55,10 @@ def check_one_line(outcome: Outcome, start: str) -> None:
 
 
 def test_a_disk_full_of_everything_ends_the_search_and_the_same_command_goes_on(
-    disk_of_16_mib: Path, tmp_path: Path, good_run: GoodRun
+    disk_of_16_mib: Path, tmp_path: Path, gate: Gate, good_run: GoodRun
 ) -> None:
-    arguments = (*COMMAND, "--name", "full", "--runs", disk_of_16_mib)
-    outcome, ballast = run_out_of_room(disk_of_16_mib, *arguments, run=disk_of_16_mib / "full")
+    arguments = (*COMMAND, "--data", gate.data, "--name", "full", "--runs", disk_of_16_mib)
+    outcome, ballast = run_out_of_room(disk_of_16_mib, gate, *arguments, logs=disk_of_16_mib / "logs")
     check_one_line(outcome, "")
     assert "must" in outcome.err
     assert not [path.name for path in disk_of_16_mib.rglob("*.part")]
@@ -59,14 +69,14 @@ def test_a_disk_full_of_everything_ends_the_search_and_the_same_command_goes_on(
 
 
 def test_a_full_disk_of_checkpoints_interrupts_the_trials_that_write_to_it(
-    disk_of_16_mib: Path, tmp_path: Path, good_run: GoodRun
+    disk_of_16_mib: Path, tmp_path: Path, gate: Gate, good_run: GoodRun
 ) -> None:
     """The checkpoints lie at a URI; the study does not, and says how the lease ended."""
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump({"checkpoints": f"file://{disk_of_16_mib}/of-this-run"}), encoding="utf-8")
-    arguments = (*COMMAND, "--study", study, "--name", "full", "--runs", tmp_path / "runs")
+    arguments = (*COMMAND, "--data", gate.data, "--study", study, "--name", "full", "--runs", tmp_path / "runs")
     run = tmp_path / "runs" / "full"
-    outcome, ballast = run_out_of_room(disk_of_16_mib, *arguments, run=run)
+    outcome, ballast = run_out_of_room(disk_of_16_mib, gate, *arguments, logs=tmp_path / "logs-1")
     check_one_line(outcome, "checkpoints: must be writable and have room, got file://")
     assert (run / "report.html").exists()
     _, trial = read_study(run).trials
@@ -87,7 +97,7 @@ def test_a_bad_image_stops_the_search_and_is_skipped_where_that_is_asked_for(tmp
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump({"bad_images": "skip"}), encoding="utf-8")
     quick = ("--data", f"folder:{root}", "--resolution", "32", "--batch-size", "16", "--epochs", "1", "--workers", "1")
-    quick += ("--references", "none", "--max-trials", "1", "--max-macs", "9M", "--budget", "900cpu-seconds")
+    quick += ("--references", "none", "--max-trials", "1", "--max-macs", "9M", "--budget", "9cpu-hours")
     arguments = (*quick, "--name", "bad", "--runs", tmp_path / "runs")
     stopped = run_program(*arguments, logs=tmp_path / "logs-1")
     check_one_line(stopped, f"image: must be readable, got '{bad}'")

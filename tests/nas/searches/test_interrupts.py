@@ -1,7 +1,7 @@
 """Searches that are cut short, by Ctrl-C and by kill -9, and gone on with; and checkpoints that were damaged meanwhile.
 
 One study goes through all of it: interrupted in trial 1, robbed of its worker in trial 2, killed in trial 3, and at
-last extended by a larger budget. It has the seed of the search that nobody disturbed, so the two must agree.
+last left to end. It has the seed of the search that nobody disturbed, so the two must agree.
 """
 
 import shutil
@@ -18,12 +18,11 @@ from nas.session.session import Decision
 from nas.study.study import Study
 from nas.training.loop import train
 from tests.nas.conftest import GoodRun
-from tests.nas.programs import QUICK, Outcome, Program, Recorded, epochs_of_running, lease_seconds, read_study
+from tests.nas.gate import Gate
+from tests.nas.programs import QUICK, Outcome, Program, Recorded, lease_seconds, read_study
 from tests.nas.runs import open_folder
 
 pytestmark = pytest.mark.xdist_group("ray")
-
-COMMAND = (*QUICK, "--name", "disturbed")
 
 
 class Part(NamedTuple):
@@ -34,13 +33,17 @@ class Part(NamedTuple):
     study: Recorded
 
 
-def start(runs: Path, *, logs: Path) -> Program:
-    return Program(*COMMAND, "--budget", "900cpu-seconds", "--max-trials", 3, "--runs", runs, logs=logs)
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    """Where each trial waits after its second epoch; trial 0 comes there first and passes."""
+    gate = Gate(tmp_path_factory.mktemp("gates") / "gate")
+    gate.open(0)
+    return gate
 
 
-def wait_for_epoch(program: Program, runs: Path, *, trial: int) -> None:
-    """Return when a trial has reported an epoch but not its last."""
-    program.wait_until(lambda: epochs_of_running(runs / "disturbed").get(trial, 0) >= 1)
+def start(runs: Path, gate: Gate, *, logs: Path) -> Program:
+    arguments = (*QUICK, "--data", gate.data, "--max-trials", 3, "--runs", runs, "--name", "disturbed")
+    return Program(*arguments, logs=logs)
 
 
 @pytest.fixture(scope="module")
@@ -49,34 +52,35 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def interrupted(runs: Path) -> Part:
+def interrupted(runs: Path, gate: Gate) -> Part:
     """Ctrl-C while trial 1 trains."""
-    with start(runs, logs=runs / "logs-1") as program:
-        wait_for_epoch(program, runs, trial=1)
+    with start(runs, gate, logs=runs / "logs-1") as program:
+        program.wait_until(gate.reached(1))
         program.press_ctrl_c()
+        gate.open(1)
         outcome = program.wait()
         program.wait_for_survivors()
     return Part(runs / "disturbed", outcome, read_study(runs / "disturbed"))
 
 
 @pytest.fixture(scope="module")
-def killed(interrupted: Part, runs: Path) -> Part:
+def killed(interrupted: Part, runs: Path, gate: Gate) -> Part:
     """The same command again, kill -9 of the worker in trial 2, of the driver in trial 3; a copy of what that left."""
-    with start(runs, logs=runs / "logs-2") as program:
-        wait_for_epoch(program, runs, trial=2)
+    with start(runs, gate, logs=runs / "logs-2") as program:
+        program.wait_until(gate.reached(2))
         program.kill_worker()
-        wait_for_epoch(program, runs, trial=3)
+        gate.open(3)  # trial 2 comes again
+        program.wait_until(gate.reached(4))
         program.kill()
         copy = shutil.copytree(interrupted.folder, runs / "copy")
     return Part(copy, None, read_study(interrupted.folder))
 
 
 @pytest.fixture(scope="module")
-def extended(killed: Part, interrupted: Part, good_run: GoodRun, runs: Path) -> Part:
-    """The same command with a larger budget and no limit of trials."""
-    with_start_of_a_worker = [lease_seconds(part.study.trials[0])[0] for part in (good_run, interrupted)]
-    budget = f"{killed.study.spent + 2 * max(with_start_of_a_worker):.2f}cpu-seconds"
-    with Program(*COMMAND, "--budget", budget, "--runs", runs, logs=runs / "logs-3") as program:
+def completed(killed: Part, interrupted: Part, runs: Path, gate: Gate) -> Part:
+    """The same command once more, to its end."""
+    gate.open_for_all()
+    with start(runs, gate, logs=runs / "logs-3") as program:
         outcome = program.wait()
     return Part(interrupted.folder, outcome, read_study(interrupted.folder))
 
@@ -125,41 +129,15 @@ def test_kill_leaves_what_was_reported_in_the_study(killed: Part) -> None:
     assert lease_seconds(killed.study.trials[3])[0] > 0
 
 
-def test_after_kill_the_same_command_loses_no_trial_and_makes_none_twice(
-    killed: Part, extended: Part, good_run: GoodRun
-) -> None:
-    assert extended.outcome is not None
-    assert extended.outcome.code == 0, extended.outcome.err
-    assert extended.study.results[:3] == killed.study.results[:3]
-    assert leases(extended.study, 3) == [(1, "interrupted"), (2, "complete")]
-    assert extended.study.results[:4] == good_run.study.results
-    space = Study.from_file(extended.folder / "study.yaml").make_space()
-    begun = [trial for trial in extended.study.trials if "home" not in trial.user_attrs]  # not those that go on
-    digests = [space.decode(trial.params).digest for trial in begun]
-    assert len(set(digests)) == len(digests)
-    assert {trial.user_attrs.get("home", trial.number) for trial in extended.study.trials} == {t.number for t in begun}
+def test_after_kill_the_same_command_loses_no_trial_and_makes_none_twice(completed: Part, good_run: GoodRun) -> None:
+    assert completed.outcome is not None
+    assert completed.outcome.code == 0, completed.outcome.err
+    assert leases(completed.study, 3) == [(1, "interrupted"), (2, "complete")]
+    assert completed.study.results == good_run.study.results
 
 
-def test_a_larger_budget_extends_the_study_until_it_is_spent(extended: Part) -> None:
-    study = Study.from_file(extended.folder / "study.yaml")
-    assert study.max_trials is None
-    assert len(extended.study.trials) > 4
-    states = {trial.state.name for trial in extended.study.trials}
-    assert states <= {"COMPLETE", "PRUNED"}
-    for trial in extended.study.trials:
-        if trial.state.name == "PRUNED":
-            assert trial.user_attrs["reason"] == "the budget was spent before its last epoch"
-
-
-def test_spent_time_never_falls_and_stays_in_the_budget_but_for_an_epoch(
-    interrupted: Part, killed: Part, extended: Part
-) -> None:
-    assert interrupted.study.spent < killed.study.spent < extended.study.spent
-    budget = float(Study.from_file(extended.folder / "study.yaml").budget.removesuffix("cpu-seconds"))
-    with_start_of_a_worker = {0, 1, 2, 3}
-    others = [trial for trial in extended.study.trials if trial.number not in with_start_of_a_worker]
-    longest_trial = max(seconds for trial in others for seconds in lease_seconds(trial))
-    assert extended.study.spent <= budget + longest_trial  # of several epochs
+def test_spent_time_never_falls(interrupted: Part, killed: Part, completed: Part) -> None:
+    assert interrupted.study.spent < killed.study.spent < completed.study.spent
 
 
 def truncate(checkpoint: Path) -> None:
