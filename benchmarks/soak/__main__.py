@@ -35,7 +35,7 @@ NUM_WORKERS = 2
 ROOT = Path(__file__).parents[2]
 DATA = "benchmarks.soak.data"
 STOPPED_SECONDS = 5.0
-_PATIENCE = 120.0  # seconds for anything to happen before the soak is given up
+_PATIENCE = 600.0  # seconds for anything to happen before the soak is given up
 
 
 class SoakError(RuntimeError):
