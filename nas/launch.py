@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from rich.console import Console
 
+from metaformer.cost import count_cost
 from nas.data import DataInfo, open_dataset
 from nas.execution.backend import Backend
 from nas.execution.devices import Wanted
@@ -30,6 +31,7 @@ from nas.record.storage import IN_MEMORY, check_storage, is_journal
 from nas.results.baselines import is_small, simple_classifiers
 from nas.results.console import ProgressView, make_console, print_plan, print_summary
 from nas.results.report_files import summarise, write_report
+from nas.session.cost_model import CostModel
 from nas.session.forecast import fit_speed, forecast, representative
 from nas.session.leases import Place
 from nas.session.session import Session, open_session
@@ -41,6 +43,7 @@ from nas.training.checkpoints import NO_ROOM, check_place
 
 _LOG = logging.getLogger(__name__)
 _MOST_NAMES = 10  # of images, in a line
+_REFERENCE_SHARE = 1 / 3  # of a budget that hand-designed models take, unless they are asked for
 _BELOW, _ABOVE = 2.0, 4.0  # how far a measured objective's bounds lie beyond what a few architectures had
 
 
@@ -91,6 +94,8 @@ def launch(
     with _room_needed(folder.path), backend:
         around = _Around(folder, backend, budget, info, images, console)
         measured = None if folder.study_file.exists() else _measure(study, backend, console)
+        if measured is not None and request.references is None and "references" not in fields:
+            study = _with_affordable_references(study, measured, around)
         if plan_only:
             _preview(study, around, measured).show_plan(as_json)
             return
@@ -224,6 +229,30 @@ def _open_search(study: Study, around: _Around, measured: _Costs | None, *, spen
     )
     session = open_session(study, record, place, on_drop=folder.drop_checkpoints, spent=spent)
     return _Search(Run(folder, study, space, record), session, around)
+
+
+def _with_affordable_references(study: Study, costs: _Costs, around: _Around) -> Study:
+    """The study with as many of its hand-designed models, in their order, as a third of the budget pays for."""
+    num_images = {str(split): number for split, number in around.info.num_images.items()}
+    model = CostModel(costs.speed, num_images, around.backend.lease_seconds * around.backend.devices_per_trial)
+    left = around.budget.seconds * _REFERENCE_SHARE
+    kept: list[str] = []
+    for names, arch in study.make_space().distinct_references(study.references).items():
+        cost = count_cost(arch)
+        seconds = model.train_seconds(cost.macs, epochs=study.recipe.epochs) + model.test_seconds(cost.macs)
+        if not study.settings.limits.allow(cost):
+            kept += names  # the plan names them as beyond the limits
+        elif seconds <= left:
+            kept += names
+            left -= seconds
+    left_out = [name for name in study.references if name not in kept]
+    if left_out:
+        around.console.print(
+            f"hand-designed models beyond a third of the budget are left out: {', '.join(left_out)}; "
+            "--references all trains them",
+            style="yellow",
+        )
+    return study.model_copy(update={"references": tuple(name for name in study.references if name in kept)})
 
 
 def _note_baselines(study: Study, record: Record, around: _Around) -> None:

@@ -37,7 +37,7 @@ def search(
         str | None,
         typer.Option(
             help="Hand-designed models to train first: all, none, or names with commas.",
-            show_default="by the data, or all",
+            show_default="as a third of the budget pays for",
         ),
     ] = None,
     max_params: Annotated[str | None, typer.Option(help="Most parameters of a model, such as 12M.")] = None,
