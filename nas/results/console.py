@@ -17,7 +17,7 @@ from nas.data import DataInfo
 from nas.record.run_folder import RunFolder
 from nas.record.trials import TrialRecord, TrialState
 from nas.results.results import mixer_text, percent
-from nas.results.words import noun, objective_text, objective_titles, plural
+from nas.results.words import objective_text, objective_titles, plural
 from nas.session.forecast import Forecast
 from nas.session.session import Session
 from nas.study.budget import Budget, format_device_time
@@ -194,7 +194,7 @@ def print_summary(console: Console, session: Session, folder: RunFolder, budget:
     """Say what came out, and what to type next."""
     table = Table(title=f"Pareto front: {plural(len(session.front), 'architecture')}", title_justify="left")
     measured = session.objectives.measured
-    for column in ("trial", "mixers", "depths", "val", "test", "params", "MACs", *map(noun, measured)):
+    for column in ("trial", "mixers", "depths", "val", "test", "params", "MACs", *(goal.noun for goal in measured)):
         table.add_column(column, justify="left" if column in ("trial", "mixers") else "right")
     for trial in session.front:
         arch = trial.architecture

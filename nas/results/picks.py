@@ -4,7 +4,6 @@ from metaformer.errors import UserError
 from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord
 from nas.results.results import best_of, percent
-from nas.results.words import noun
 from nas.session.pareto import knee
 from nas.study.objectives import find
 
@@ -15,7 +14,7 @@ def architecture_text(run_name: str, trial: TrialRecord, *, file: str) -> str:
     """The architecture of a trial as YAML, below comments that say where it comes from and how to build it."""
     origin = f"hand-designed: {trial.reference}" if trial.reference else "found by the search"
     test = "not measured" if trial.test_accuracy is None else percent(trial.test_accuracy)
-    measured = [f"{noun(find(name))} {find(name).text(value)}" for name, value in trial.measured.items()]
+    measured = [f"{find(name).noun} {find(name).text(value)}" for name, value in trial.measured.items()]
     lines = [
         f"run {run_name}, trial {trial.number} ({trial.state}, {trial.num_epochs} epochs), {origin}",
         f"validation accuracy {percent(trial.val_accuracy)}, test accuracy {test}",

@@ -7,13 +7,6 @@ from nas.study.objectives import ACCURACY, Objective, Objectives
 from nas.study.objectives.units import short_count
 from nas.study.study import Study
 
-_NOUNS = {"params": "parameters", "macs": "MACs"}  # of objectives whose name is no word
-
-
-def noun(objective: Objective) -> str:
-    """An objective inside a sentence or above a column: `parameters`, `batch latency`."""
-    return _NOUNS.get(objective.name, objective.name.replace("_", " "))
-
 
 def objective_text(objective: Objective, trial: TrialRecord | None) -> str:
     """A trial's value of an objective with its unit, or a dash."""
@@ -23,7 +16,7 @@ def objective_text(objective: Objective, trial: TrialRecord | None) -> str:
 
 def cost_text(trial: TrialRecord, objectives: Objectives) -> str:
     """What a trial costs: `152 k parameters, 1.82 M MACs, latency 0.42 ms`."""
-    measured = (f"{noun(goal)} {objective_text(goal, trial)}" for goal in objectives.measured)
+    measured = (f"{goal.noun} {objective_text(goal, trial)}" for goal in objectives.measured)
     return ", ".join([f"{short_count(trial.params)} parameters", f"{short_count(trial.macs)} MACs", *measured])
 
 
@@ -68,11 +61,11 @@ def large_number(number: int) -> str:
 
 def _change(objective: Objective, now: float, before: float) -> str:
     if now == before:
-        return f"same {noun(objective)}"
+        return f"same {objective.noun}"
     if objective.name == ACCURACY:
         return f"{_signed(100 * (now - before), '.2f')} points"
     change = 100 * (now / before - 1)
-    return f"{_signed(change, '.0f' if abs(change) >= 10 else '.1f')} % {noun(objective)}"
+    return f"{_signed(change, '.0f' if abs(change) >= 10 else '.1f')} % {objective.noun}"
 
 
 def _signed(value: float, form: str) -> str:

@@ -83,6 +83,8 @@ class Session:
                 continue
             if trial.num_epochs >= self.study.recipe.epochs:
                 self._end(trial, "complete")
+            elif reason := self._beyond_limit(trial):
+                self._end(trial, "stopped", StopReason.LIMIT, reason)
             elif reason := self.stopper.reason_to_stop(trial, self.front):
                 self._end(trial, "stopped", StopReason.STOPPER, reason)
             else:
@@ -129,11 +131,8 @@ class Session:
             self.record.note(device=measurement.device)
         out.trial.add_measurement(measurement)
         self.record.save(out.trial)
-        for limited, most in self.study.measured_limits.items():
-            value = measurement.values.get(limited, 0.0)
-            if value > most:
-                out.end, out.stop_reason = LeaseEnd.STOPPED, StopReason.LIMIT
-                out.reason = f"{limited} must be at most {most:g}, got {value:.4g} on {measurement.device}"
+        if reason := self._beyond_limit(out.trial):
+            out.end, out.stop_reason, out.reason = LeaseEnd.STOPPED, StopReason.LIMIT, reason
         return Decision.STOP if out.end else Decision.CONTINUE
 
     def report(self, name: str, report: Report, *, device_seconds: float) -> Decision:
@@ -292,6 +291,14 @@ class Session:
         noted, learned = self.record.notes.correction, self.costs.correction
         if abs(learned.factor - noted.factor) > 0.01 * noted.factor:
             self.record.note(correction=learned.model_dump())
+
+    def _beyond_limit(self, trial: TrialRecord) -> str | None:
+        """Why a trial whose device has measured too much is not trained, or None."""
+        for name, most in self.study.measured_limits.items():
+            if trial.measured.get(name, 0.0) > most:
+                value, device = trial.measured[name], trial.progress.device
+                return f"{name} must be at most {most:g}, got {value:.4g} on {device}"
+        return None
 
     def _interrupt(self, trial: TrialRecord, end: LeaseEnd = LeaseEnd.INTERRUPTED) -> None:
         """End a trial's lease and queue the trial again."""

@@ -50,6 +50,11 @@ class Objective(ABC):
     is_maximised: ClassVar[bool] = False
     is_logarithmic: ClassVar[bool] = True  # on axes and in the hypervolume
 
+    @property
+    def noun(self) -> str:
+        """Its name inside a sentence or above a column: `batch latency`."""
+        return self.name.replace("_", " ")
+
     @abstractmethod
     def value(self, candidate: Candidate) -> float | None:
         """The number; None while it is not known."""

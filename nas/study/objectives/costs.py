@@ -11,6 +11,7 @@ class Params(ExactObjective):
 
     metric = "params"
     title = "parameters"
+    noun = "parameters"
     cost_name = "params"
 
     def of(self, cost: Cost) -> int:
@@ -29,6 +30,7 @@ class Macs(ExactObjective):
 
     metric = "macs"
     title = "MACs per image"
+    noun = "MACs"
     cost_name = "macs"
 
     def of(self, cost: Cost) -> int:

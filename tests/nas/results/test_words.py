@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.results.words import cost_text, difference, large_number, listing, noun, objective_text, objective_titles
+from nas.results.words import cost_text, difference, large_number, listing, objective_text, objective_titles
 from nas.study.objectives import choose, find, names
 from nas.study.objectives.units import short_count
 from tests.nas.runs import make_run, make_study
@@ -27,7 +27,7 @@ def test_counts_are_written_in_three_figures(count: float, text: str) -> None:
 
 
 def test_every_objective_has_a_noun_of_its_own() -> None:
-    nouns = {name: noun(find(name)) for name in names()}
+    nouns = {name: find(name).noun for name in names()}
     assert len(set(nouns.values())) == len(nouns)
     assert nouns["params"] == "parameters"
     assert nouns["peak_memory"] == "peak memory"

@@ -581,6 +581,15 @@ def test_a_model_beyond_a_measured_limit_is_not_trained(tmp_path: Path) -> None:
     assert trial.device_seconds == pytest.approx(0.5)
 
 
+def test_a_driver_that_dies_between_a_measurement_and_the_stop_stops_the_trial_when_it_is_back(tmp_path: Path) -> None:
+    changes = {"objectives": ("accuracy", "latency"), "measured_limits": {"latency": 3.0}}
+    session = session_in(tmp_path, **changes)
+    lease = next_lease(session)
+    session.measured(lease.name, measurement(lease, ms=3.5), device_seconds=0.5)
+    trial = session_in(tmp_path, **changes).record.trials[lease.trial]
+    assert (trial.state, trial.stop_reason, trial.num_epochs) == (TrialState.STOPPED, StopReason.LIMIT, 0)
+
+
 def test_a_study_measured_on_two_kinds_of_device_is_refused(tmp_path: Path) -> None:
     session = session_in(tmp_path, objectives=("accuracy", "latency"))
     first, second = next_lease(session), next_lease(session)
