@@ -15,8 +15,11 @@ from metaformer import Architecture, build, load
 from metaformer.architecture import Architecture as ArchitectureType
 from metaformer.specs import AttentionSpec, Norm, PoolSpec, Stage, Stem
 from nas.data import Dataset, default_recipe, open_dataset
+from nas.make_study import make_study as make_default_study
+from nas.results.baselines import simple_classifiers
 from nas.study.lease import WEIGHTS, Lease, Report
 from nas.study.recipe import Augmentation, Recipe
+from nas.study.request import Request
 from nas.training.checkpoints import StorageError
 from nas.training.loop import (
     Chunks,
@@ -92,6 +95,17 @@ def test_a_few_epochs_learn_far_more_than_chance(digits: Dataset, tmp_path: Path
     assert [report.epoch for report in reports] == [1, 2, 3]
     assert reports[-1].train_loss < reports[0].train_loss
     assert reports[-1].val_accuracy > 0.6  # chance is 0.1
+
+
+def test_the_digits_own_recipe_brings_a_small_network_near_the_nearest_neighbour(tmp_path: Path) -> None:
+    """A hand-designed pattern of the default space, against the classifier that the report prints beside it."""
+    digits = open_dataset("digits", resolution=16)
+    study = make_default_study(Request(budget="6cpu-minutes"), {}, digits.info)
+    arch = study.make_space().references()["metaformer_dwconv_s12"]
+    lease = lease_in(tmp_path, architecture=arch, recipe=study.recipe, epochs=study.recipe.epochs)
+    *_, last = train(lease, digits, device=CPU)
+    neighbour, _test = simple_classifiers(digits, study.recipe)["1-nearest neighbour"]
+    assert last.val_accuracy > neighbour - 0.015
 
 
 def test_the_same_lease_gives_the_same_reports_and_another_seed_gives_others(digits: Dataset, tmp_path: Path) -> None:
