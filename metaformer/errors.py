@@ -1,9 +1,15 @@
 """One form for everything that can be wrong in something a person wrote down."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 from pydantic import BaseModel, ValidationError
+
+_MOST_SHOWN = 100  # characters of one value in a message
+_MOST_NAMES = 12  # known names in a message
+_MOST_OF_NAMES = 140  # characters of them together
+LONGEST_LINE = 300  # characters of what a program prints about an error
 
 
 class UserError(ValueError):
@@ -18,24 +24,66 @@ class CheckpointError(UserError):
     """Weights that cannot be had, read or fitted into an architecture."""
 
 
+def printable(text: str) -> str:
+    """The text with escapes in place of control characters and what no terminal shows; line ends stay."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )
+
+
+def one_line(text: str, most: int = LONGEST_LINE) -> str:
+    """The text as one printable line of at most `most` characters; the middle of a longer one is left out."""
+    line = printable(" ".join(text[: 100 * most].split()))
+    if len(line) <= most:
+        return line
+    end = most // 3
+    return f"{line[: most - end - 3]} … {line[-end:]}"
+
+
+class _Short(reprlib.Repr):
+    """`repr` that looks at no more of a value than it shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = _MOST_SHOWN
+        self.maxlevel = 3
+
+    def repr_int(self, value: int, level: int) -> str:
+        """A number; of one with more digits than Python writes out, their count alone."""
+        try:
+            return super().repr_int(value, level)
+        except ValueError:
+            return f"a whole number of {value.bit_length()} bits"
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: one line, at most 100 characters, however large the value is."""
+    return one_line(_Short().repr(value), _MOST_SHOWN)
+
+
 def nearest_first(name: str, known: Iterable[str]) -> list[str]:
     """The known names, those most like `name` first, the rest in their own order."""
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    close = difflib.get_close_matches(name[:_MOST_SHOWN], names, n=3, cutoff=0.4)
     return close + [other for other in names if other not in close]
 
 
 def unknown_name(field: str, name: str, known: Iterable[str]) -> str:
     """One line for a name that is not known: field, value and the known names, nearest first."""
     names = nearest_first(name, known)
-    shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-    return f"{field}: unknown name {name!r}; known, nearest first: {shown}"
+    num_shown, room = 0, _MOST_OF_NAMES
+    while num_shown < min(len(names), _MOST_NAMES) and (room := room - len(names[num_shown]) - 2) >= 0:
+        num_shown += 1
+    left_out = len(names) - num_shown
+    listed = ", ".join(names[:num_shown]) + (f" and {left_out} more" if left_out else "")
+    return f"{field}: unknown name {shown(name)}; known, nearest first: {listed}"
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """One line for the first thing pydantic found wrong: path of the field, rule, value, nearest known field."""
     first = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in first["loc"])
+    path = one_line(".".join(str(part) for part in first["loc"]), _MOST_SHOWN)
     rule = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
@@ -48,10 +96,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     elif first["type"] == "missing":
         text = f"{path}: must be given"
     else:
-        text = f"{path}: {rule[0].lower()}{rule[1:]}, got {first['input']!r}"
+        text = f"{path}: {rule[0].lower()}{rule[1:]}, got {shown(first['input'])}"
     more = error.error_count() - 1
-    one_line = " ".join(text.splitlines())  # a field's name may hold anything
-    return one_line + (f" (and {more} more)" if more else "")
+    return one_line(text) + (f" (and {more} more)" if more else "")
 
 
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

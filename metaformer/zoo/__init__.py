@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from metaformer.architecture import Architecture
+from metaformer.documents import exists
 from metaformer.errors import ArchitectureError, unknown_name
 from metaformer.zoo import baselines, convmixer, images, isotropic, poolformer, pvt, t2t_vit
 from metaformer.zoo.images import Preprocessing
@@ -64,9 +65,9 @@ def resolve(source: Architecture | str | Path) -> Architecture:
         return source
     if str(source) in _ZOO:
         return get(str(source))
-    if isinstance(source, Path) or Path(source).suffix in {".yaml", ".yml"} or Path(source).exists():
+    if isinstance(source, Path) or Path(source).suffix in {".yaml", ".yml"} or exists(source):
         return Architecture.from_file(source)
-    raise ArchitectureError(unknown_name("model", source, _ZOO))
+    raise ArchitectureError(unknown_name("model", str(source), _ZOO))
 
 
 def preprocessing(source: Architecture | str | Path) -> Preprocessing:

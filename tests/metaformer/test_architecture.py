@@ -245,7 +245,7 @@ BAD_TEXTS = {
     "stages: 2020-99-99": r"^architecture: must be YAML: month must be in 1..12$",
     "stages: !!bool perhaps": r"^architecture: must be YAML: 'perhaps'$",
     "stages: !!timestamp never": r"^architecture: must be YAML: ",
-    "[" * 5000: r"^architecture: must be YAML: maximum recursion depth exceeded",
+    "[" * 5000: r"^architecture: must be YAML: must have at most 50 levels",
     "": r"^architecture: must be a mapping of fields, got NoneType$",
     f"[{STAGE}]": r"^architecture: must be a mapping of fields, got list$",
     "!!python/object/apply:os.getcwd []": r"^architecture: must be YAML: could not determine a constructor for the tag",

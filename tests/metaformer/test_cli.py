@@ -84,3 +84,24 @@ def test_an_architecture_file_that_breaks_a_rule_is_one_line_and_code_2(
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {path}: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("show",), "model: must be given"),
+        (("cost", "poolformer_s12", "--resolution", "big"), "resolution: input should be a valid integer"),
+        (
+            ("cost", "poolformer_s12", "--resolutoin", "64"),
+            "option: unknown name '--resolutoin'; known, nearest first:",
+        ),
+        (("shw", "poolformer_s12"), "arguments: No such command 'shw'"),
+        (("show", "a\x1b[31mb" + "x" * 5000), "model: unknown name 'a\\x1b[31mbxxx"),
+    ],
+)
+def test_wrong_arguments_are_one_short_printable_line_and_code_2(arguments: tuple[str, ...], message: str) -> None:
+    done = metaformer(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}")
+    assert len(done.stderr) <= 301
+    assert done.stderr.rstrip("\n").isprintable()

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import BaseModel, ValidationError, field_validator
 
-from metaformer.errors import explain, nearest_first, unknown_name
+from metaformer.errors import explain, nearest_first, one_line, printable, shown, unknown_name
 
 
 def test_the_nearest_names_come_first_and_none_is_lost() -> None:
@@ -48,3 +48,37 @@ def test_a_broken_rule_is_one_line_with_path_rule_and_value(raw: dict[str, objec
     assert text.startswith(line)
     assert "\n" not in text
     assert text.endswith("(and 1 more)") == (len(raw) > 1)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 10**6, 10**5000, list(range(10**5)), {"a": {"b": {"c": {"d": ["e"] * 99}}}}, "a\x1b[31m\nb", b"\0" * 999],
+    ids=str.split("text number list depth controls bytes"),
+)
+def test_a_value_of_any_size_is_shown_in_a_hundred_printable_characters(value: object) -> None:
+    text = shown(value)
+    assert len(text) <= 100
+    assert text.isprintable()
+
+
+def test_a_short_value_is_shown_whole() -> None:
+    assert shown("poolformer_s12") == "'poolformer_s12'"
+    assert shown([1, 2.5, None]) == "[1, 2.5, None]"
+
+
+def test_a_long_line_keeps_its_beginning_and_its_end() -> None:
+    line = one_line("field: must be so, " + "x" * 1000 + " got this")
+    assert len(line) == 300
+    assert line.startswith("field: must be so, xxx")
+    assert line.endswith("xxx got this")
+
+
+@pytest.mark.parametrize("char", ["\x1b", "\x07", "\x9b", "\u202e", "\u200b", "\udcff"])
+def test_what_a_terminal_would_act_on_is_escaped(char: str) -> None:
+    assert printable(f"a{char}b\nc").isascii()
+    assert printable("größe 寸\n") == "größe 寸\n"
+
+
+def test_a_name_that_is_long_costs_neither_time_nor_a_long_line() -> None:
+    names = [f"a_name_of_some_length_{i}" for i in range(500)]
+    assert len(unknown_name("model", "x" * 10**6, names)) < 300
