@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from metaformer.documents import parse_mapping, read_text
 from metaformer.errors import ArchitectureError, explain
-from metaformer.specs import AnyStem, Conv, Head, Norm, Spec, Stage, Stem, TokenMap
+from metaformer.specs import AnyStem, Conv, Head, Norm, Side, Spec, Stage, Stem, TokenMap, Version
 
 # How weights are drawn: truncated normals of standard deviation 0.02 and zero biases in linear layers (poolformer), in
 # learned positions too (transformer), in linear layers and convolutions (baselines), or all in PyTorch's way (pytorch).
@@ -25,12 +25,12 @@ class Architecture(Spec):
     first.
     """
 
-    version: Literal[1] = 1
-    resolution: PositiveInt = 224
+    version: Version = 1
+    resolution: Side = 224
     stem: AnyStem = Stem()
     stages: tuple[Stage, ...]
     head: Head = Head()
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    drop_path: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
     init: Init = "poolformer"
 
     @model_validator(mode="after")

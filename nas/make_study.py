@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from metaformer.cost import count_cost
-from metaformer.errors import explain, unknown_name
+from metaformer.errors import explain, shown, unknown_name
 from metaformer.specs import Stem
 from nas.data import DataInfo, check_recipe, default_recipe, fit_of, look
 from nas.session import proposers, stoppers
@@ -37,8 +37,8 @@ def find_images(request: Request, fields: dict[str, Any]) -> Images:
     data = request.data or str(fields.get("data", "digits"))
     settings = fields.get("settings")
     written = settings.get("resolution") if isinstance(settings, dict) else None
-    if not isinstance(written, int | None):
-        raise StudyError(f"settings.resolution: must be a whole number of pixels, got {written!r}")
+    if not isinstance(written, int | None) or isinstance(written, bool):
+        raise StudyError(f"settings.resolution: must be a whole number of pixels, got {shown(written)}")
     if request.resolution or written:
         return Images(data, request.resolution or written or 0, "as asked for")
     return Images(data, *look(data))
@@ -119,7 +119,7 @@ def _references(
     else:
         names = [] if asked == "none" else [name.strip() for name in str(asked).split(",")]
     if not isinstance(names, list):
-        raise StudyError(f"references: must be a list of names, got {names!r}")
+        raise StudyError(f"references: must be a list of names, got {shown(names)}")
     for name in names:
         if name not in known:
             raise StudyError(unknown_name("references", str(name), ["all", "none", *known]))

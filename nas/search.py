@@ -82,7 +82,9 @@ def search(
     ] = None,
     loaders: Annotated[
         int | None,
-        typer.Option(min=0, help="Processes of each trial that read images.", show_default="0; on GPUs by the cores"),
+        typer.Option(
+            min=0, max=256, help="Processes of each trial that read images.", show_default="0; on GPUs by the cores"
+        ),
     ] = None,
     storage: Annotated[
         str | None, typer.Option(help="Database URL of the study.", show_default="SQLite in the run's folder")

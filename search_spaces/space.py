@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from metaformer.architecture import Architecture
 from metaformer.cost import Cost, count_cost
 from metaformer.errors import UserError, unknown_name
-from metaformer.specs import Spec, Stem
+from metaformer.specs import PositiveInt, Side, Spec, Stem
 
 Gene = int | str
 Genes = dict[str, Gene]
+CostLimit = Annotated[int, Field(strict=True, gt=0, le=10**15)]  # a million billion: beyond any model
 CostName = Literal["params", "macs"]
 HEAD_SIZE = 32  # of every attention in the papers' hybrids; widths are multiples of it
 _TRIES = 200  # uniform draws before an architecture is brought below the limits step by step
@@ -27,8 +28,8 @@ class SpaceError(UserError):
 class Limits(Spec):
     """The most an architecture may cost; None: no limit."""
 
-    max_params: PositiveInt | None = None
-    max_macs: PositiveInt | None = None
+    max_params: CostLimit | None = None
+    max_macs: CostLimit | None = None
 
     def allow(self, cost: Cost) -> bool:
         """Whether the cost is within every limit."""
@@ -43,10 +44,10 @@ class SpaceSettings(Spec):
     The head size of attention is scaled with the widths, so that a stage keeps its number of heads.
     """
 
-    resolution: PositiveInt = 224
+    resolution: Side = 224
     num_classes: PositiveInt = 1000
     stem: Stem = Stem()
-    width_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    width_scale: Annotated[float, Field(strict=True, gt=0, le=1)] = 1.0
     limits: Limits = Limits()
 
     @model_validator(mode="after")

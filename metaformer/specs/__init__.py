@@ -6,7 +6,7 @@ Nothing here needs torch. `width` is the number of channels C of a stage's map o
 from abc import abstractmethod
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from metaformer.errors import unknown_name
 from metaformer.specs.parts import (
@@ -15,15 +15,20 @@ from metaformer.specs.parts import (
     Conv,
     Downsample,
     Dropout,
+    Flag,
     Mlp,
     Norm,
     NormKind,
     OddSize,
     PartCost,
+    PositiveFloat,
+    PositiveInt,
+    Side,
     Spec,
     Stem,
     TokenMap,
     TokensToToken,
+    Version,
     activation_cost,
 )
 
@@ -34,6 +39,7 @@ __all__ = [
     "Conv",
     "DepthwiseConvSpec",
     "Downsample",
+    "Flag",
     "Head",
     "IdentitySpec",
     "Mixer",
@@ -44,9 +50,12 @@ __all__ = [
     "OddSize",
     "PartCost",
     "PoolSpec",
+    "PositiveFloat",
+    "PositiveInt",
     "RandomSpec",
     "ReducedAttentionSpec",
     "SepConvSpec",
+    "Side",
     "SpatialMlpSpec",
     "Spec",
     "Stage",
@@ -54,6 +63,7 @@ __all__ = [
     "TokenMap",
     "TokenMlpSpec",
     "TokensToToken",
+    "Version",
 ]
 
 
@@ -105,8 +115,8 @@ class AttentionSpec(MixerSpec):
     takes_class_token: ClassVar[bool] = True
     kind: Literal["attention"] = "attention"
     head_size: PositiveInt = 32
-    qkv_bias: bool = False  # of query, key and value
-    proj_bias: bool = True  # of the output projection
+    qkv_bias: Flag = False  # of query, key and value
+    proj_bias: Flag = True  # of the output projection
 
     @property
     def width_multiple(self) -> int:
@@ -127,7 +137,7 @@ class ReducedAttentionSpec(MixerSpec):
 
     kind: Literal["reduced_attention"] = "reduced_attention"
     head_size: PositiveInt = 64
-    reduction: Annotated[int, Field(ge=2)] = 2
+    reduction: Annotated[int, Field(strict=True, ge=2, le=10**6)] = 2
 
     @property
     def width_multiple(self) -> int:
@@ -149,7 +159,7 @@ class SpatialMlpSpec(MixerSpec):
 
     fixes_resolution: ClassVar[bool] = True
     kind: Literal["spatial_mlp"] = "spatial_mlp"
-    bias: bool = False
+    bias: Flag = False
 
     def cost(self, width: int, tokens: TokenMap) -> PartCost:
         number = tokens.num_tokens
@@ -252,13 +262,13 @@ class Stage(Spec):
     width: PositiveInt
     mixer: Mixer
     downsample: Downsample | None = None
-    class_token: bool = False  # a learned token that joins in front before the first block
+    class_token: Flag = False  # a learned token that joins in front before the first block
     position_embedding: PositionKind = None  # added to the map, class token included, before the first block
     norm: Norm = Norm()
     mlp: Mlp | None = Mlp()  # None: the second half of the block is left out, with its norm and scale
     layer_scale: PositiveFloat | None = 1e-5  # initial value; None: no LayerScale
     res_scale: PositiveFloat | None = None  # initial value; None: the plain skip
-    residual: bool = True
+    residual: Flag = True
     post_activation: Activation | None = None
 
     @model_validator(mode="after")
@@ -292,7 +302,7 @@ class Head(Spec):
     norm: Norm = Norm()
     hidden_ratio: PositiveInt | None = None
     dropout: Dropout = 0.0  # before the classifier
-    zero_init: bool = False  # the classifier's weights start at zero
+    zero_init: Flag = False  # the classifier's weights start at zero
     num_classes: PositiveInt = 1000
 
     @property

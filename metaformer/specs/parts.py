@@ -13,12 +13,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
 )
 
-from metaformer.errors import unknown_name
+from metaformer.errors import shown, unknown_name
 
 
 def _odd(size: int) -> int:
@@ -33,8 +30,24 @@ def _even(size: int) -> int:
     return size
 
 
+# What is written down has the type it should have: no text, no yes or no in the place of a number. The bounds are far
+# beyond any model, so that what is larger was mistyped.
+PositiveInt = Annotated[int, Field(strict=True, gt=0, le=10**6)]
+NonNegativeInt = Annotated[int, Field(strict=True, ge=0, le=10**6)]
+PositiveFloat = Annotated[float, Field(strict=True, gt=0)]
+Flag = Annotated[bool, Field(strict=True)]
+Side = Annotated[int, Field(strict=True, gt=0, le=8192)]  # of an image, in pixels
+
+
+def _version(value: object) -> object:
+    if type(value) is not int:  # True equals 1
+        raise ValueError(f"must be a whole number, got {shown(value)}")
+    return value
+
+
+Version = Annotated[Literal[1], BeforeValidator(_version)]
 OddSize = Annotated[PositiveInt, AfterValidator(_odd)]
-Dropout = Annotated[float, Field(ge=0, lt=1)]
+Dropout = Annotated[float, Field(strict=True, ge=0, lt=1)]
 NormKind = Literal["mln", "layer_norm", "batch_norm", "affine", "none"]
 Activation = Literal["gelu", "relu", "silu", "star_relu", "squared_relu"]
 
@@ -86,7 +99,7 @@ class Norm(Spec):
 
     kind: NormKind = "mln"
     eps: PositiveFloat = 1e-5
-    bias: bool = True
+    bias: Flag = True
 
     def cost(self, width: int) -> PartCost:
         return PartCost() if self.kind == "none" else PartCost(params=width * (1 + self.bias))
@@ -227,7 +240,7 @@ class Mlp(Spec):
 
     ratio: PositiveInt = 4
     activation: Activation = "gelu"
-    bias: bool = True
+    bias: Flag = True
 
     def cost(self, width: int, num_tokens: int) -> PartCost:
         weights = 2 * self.ratio * width**2

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from metaformer.architecture import Architecture
-from metaformer.specs.parts import Spec
+from metaformer.specs.parts import PositiveFloat, Side, Spec
 from metaformer.zoo import baselines, convmixer, isotropic, poolformer, pvt, t2t_vit
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -18,7 +18,7 @@ class Preprocessing(Spec):
     Values from 0 to 1 are then normalised by `mean` and `std` of red, green and blue.
     """
 
-    resolution: PositiveInt = 224
+    resolution: Side = 224
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 0.9
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     mean: tuple[float, float, float] = IMAGENET_MEAN

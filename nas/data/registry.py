@@ -20,14 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metaformer.errors import UserError, unknown_name
+from metaformer.errors import UserError, shown, unknown_name
 from metaformer.specs import Stem
 from nas.study.recipe import BadImages, Recipe
 
 Split = Literal["train", "val", "test"]
 _SPLIT_SEED = 2111_11418  # fixes which images are held out
 _BUILT_IN = {"digits": "nas.data.digits", "folder": "nas.data.image_folder"}  # modules that register these names
-SMALLEST_SIDE = 8  # pixels
+SMALLEST_SIDE, LARGEST_SIDE = 8, 8192  # pixels
 
 
 class DataError(UserError):
@@ -36,7 +36,7 @@ class DataError(UserError):
 
 def wrong(field: str, rule: str, value: object) -> DataError:
     """A value that breaks a rule."""
-    return DataError(f"{field}: {rule}, got {value!r}")
+    return DataError(f"{field}: {rule}, got {shown(value)}")
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,8 @@ def open_dataset(name: str, *, resolution: int, num_workers: int = 0, bad_images
     entry, argument = _find(name)
     if resolution < SMALLEST_SIDE:
         raise wrong("resolution", f"must be at least {SMALLEST_SIDE} pixels", resolution)
+    if resolution > LARGEST_SIDE:
+        raise wrong("resolution", f"must be at most {LARGEST_SIDE} pixels", resolution)
     if num_workers < 0:
         raise wrong("num_workers", "must be 0 or more", num_workers)
     return entry.make(argument, resolution=resolution, num_workers=num_workers, bad_images=bad_images)

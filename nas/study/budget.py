@@ -3,13 +3,14 @@
 import re
 from typing import Literal, NamedTuple, Self
 
-from metaformer.errors import UserError
+from metaformer.errors import UserError, shown
 
 DeviceKind = Literal["cpu", "gpu"]
 _SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
 _MOST = 1e9  # of any unit; nobody has more, and what is larger was mistyped
+_LONGEST = 100 * 365 * 86400.0  # seconds of wall time
 _FORM = re.compile(
-    r"(?P<amount>\d+(?:\.\d+)?)(?P<device>cpu|gpu)-(?P<unit>seconds|minutes|hours|days|second|minute|hour|day)"
+    r"(?P<amount>[0-9]+(?:\.[0-9]+)?)(?P<device>cpu|gpu)-(?P<unit>seconds|minutes|hours|days|second|minute|hour|day)"
 )
 
 
@@ -34,7 +35,7 @@ class Budget(NamedTuple):
         if not match or not 0 < float(match["amount"]) < _MOST:
             raise BudgetError(
                 "budget: must be a number above 0 and a unit such as 64gpu-days, 36gpu-hours or 90cpu-minutes, "
-                f"got {text!r}; nearest: {_nearest(text)}"
+                f"got {shown(text)}; nearest: {_nearest(text)}"
             )
         unit = match["unit"] if match["unit"].endswith("s") else match["unit"] + "s"
         device: DeviceKind = "gpu" if match["device"] == "gpu" else "cpu"
@@ -69,15 +70,19 @@ def parse_duration(field: str, text: str) -> float:
     Raises:
         BudgetError: The text has another form, or the amount is not above 0.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not match or not 0 < float(match[1]) < _MOST:
-        raise BudgetError(f"{field}: must be a number above 0 and a unit such as 12h, 90m or 2d, got {text!r}")
-    return float(match[1]) * {unit[0]: size for unit, size in _SECONDS.items() if unit.endswith("s")}[match[2]]
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd])", text.strip())
+    sizes = {unit[0]: size for unit, size in _SECONDS.items()}
+    seconds = float(match[1]) * sizes[match[2]] if match else 0.0
+    if seconds > _LONGEST:
+        raise BudgetError(f"{field}: must be at most 36500d, got {shown(text)}")
+    if not seconds:
+        raise BudgetError(f"{field}: must be a number above 0 and a unit such as 12h, 90m or 2d, got {shown(text)}")
+    return seconds
 
 
 def _nearest(text: str) -> str:
     """A budget that can be read and is most like `text`."""
-    number = re.search(r"\d+(?:\.\d+)?", text)
+    number = re.search(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", text)
     amount = number.group() if number and float(number.group()) > 0 else "1"
     device = "cpu" if "cpu" in text.lower() else "gpu"
     usual = "minutes" if device == "cpu" else "days"

@@ -2,11 +2,15 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from metaformer.specs import Spec
+from metaformer.specs import PositiveFloat, Spec
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
+NonNegativeFloat = Annotated[float, Field(strict=True, ge=0)]
+Part = Annotated[float, Field(strict=True, gt=0, le=1)]
+Pixels = Annotated[int, Field(strict=True, ge=0, le=8192)]
+Epochs = Annotated[int, Field(strict=True, gt=0, le=100_000)]
 BadImages = Literal["stop", "skip"]  # what an image that cannot be read does: end the search, or be left out
 
 
@@ -19,21 +23,25 @@ class Augmentation(Spec):
     random_erasing: Fraction = 0.25
     mixup: NonNegativeFloat = 0.8
     cutmix: NonNegativeFloat = 1.0
-    shift: NonNegativeInt = 0  # random translation in pixels, zeros outside; for datasets held as tensors
-    eval_crop: Annotated[float, Field(gt=0, le=1)] = 0.9  # part of the image that evaluation sees ("crop pct")
+    shift: Annotated[int, Field(strict=True, ge=0, le=8192)] = (
+        0  # random translation in pixels, zeros outside; for datasets held as tensors
+    )
+    eval_crop: Annotated[float, Field(strict=True, gt=0, le=1)] = (
+        0.9  # part of the image that evaluation sees ("crop pct")
+    )
 
 
 class Recipe(Spec):
     """AdamW with linear warm-up and one cosine to `final_lr`; the defaults are PoolFormer's but for the epochs."""
 
-    epochs: PositiveInt = 30
-    batch_size: PositiveInt = 512
+    epochs: Epochs = 30
+    batch_size: Annotated[int, Field(strict=True, gt=0, le=65_536)] = 512
     lr_per_1024: PositiveFloat = 1e-3  # peak learning rate is this times batch_size / 1024
     final_lr: NonNegativeFloat = 1e-5
-    warmup_epochs: NonNegativeInt = 5
+    warmup_epochs: Annotated[int, Field(strict=True, ge=0, lt=100_000)] = 5
     warmup_lr: NonNegativeFloat = 1e-6
     weight_decay: NonNegativeFloat = 0.05
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    label_smoothing: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.1
     clip_grad: PositiveFloat | None = None  # largest norm of the gradient
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on GPUs that have it
     augmentation: Augmentation = Augmentation()

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from metaformer.errors import UserError, unknown_name
+from metaformer.errors import UserError, one_line, shown, unknown_name
 from nas.study.objectives import MeasuredObjective, find, measured_names
 from nas.study.study import Study, StudyError
 
 _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
-_MOST_DIGITS = 20
+_MOST = 10**15
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ def parse_limits(max_latency: str | None, limits: Sequence[str]) -> dict[str, st
     for limit in limits:
         name, equals, value = limit.partition("=")
         if not (name and equals and value):
-            raise StudyError(f"limit: must be NAME=VALUE, such as peak_memory=200MiB, got {limit!r}")
+            raise StudyError(f"limit: must be NAME=VALUE, such as peak_memory=200MiB, got {shown(limit)}")
         if name in found:
-            raise StudyError(f"limit: must be given once for each objective, got two for {name}")
+            raise StudyError(f"limit: must be given once for each objective, got two for {one_line(name, 100)}")
         found[name] = value
     return found
 
@@ -124,7 +124,7 @@ def overlay(under: dict[str, Any], over: dict[str, Any], path: str = "") -> dict
         below = merged.get(name)
         if isinstance(below, dict):
             if not isinstance(value, dict):
-                raise StudyError(f"{path}{name}: must be a mapping of fields, got {value!r}")
+                raise StudyError(f"{path}{name}: must be a mapping of fields, got {shown(value)}")
             merged[name] = overlay(below, value, f"{path}{name}.")
         else:
             merged[name] = value
@@ -137,8 +137,10 @@ def parse_count(field: str, text: str) -> int:
     Raises:
         StudyError: The text has another form.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMG]?)", text.strip())
-    count = round(float(match[1]) * _FACTORS[match[2]]) if match and len(text) < _MOST_DIGITS else 0
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kMG]?)", text.strip())
+    count = round(min(float(match[1]), 1e18) * _FACTORS[match[2]]) if match else 0
+    if count > _MOST:
+        raise StudyError(f"{field}: must be at most 1000000G, which is beyond any model, got {shown(text)}")
     if count < 1:
-        raise StudyError(f"{field}: must be a number above 0, such as 12M or 1.8G, got {text!r}")
+        raise StudyError(f"{field}: must be a number above 0, such as 12M or 1.8G, got {shown(text)}")
     return count

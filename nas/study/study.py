@@ -1,13 +1,11 @@
 """A study as it is written down: what is searched, on which data, by which recipe, for which budget."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import (
     Field,
-    PositiveFloat,
-    PositiveInt,
     ValidationError,
     field_serializer,
     field_validator,
@@ -15,14 +13,19 @@ from pydantic import (
 )
 
 from metaformer.documents import parse_mapping, read_text
-from metaformer.errors import UserError, explain
-from metaformer.specs import Spec
+from metaformer.errors import UserError, explain, shown
+from metaformer.specs import PositiveFloat, Spec, Version
 from nas.study.budget import Budget
 from nas.study.database_url import without_password
 from nas.study.objectives import DEFAULT, Objectives, choose
 from nas.study.recipe import BadImages, Recipe
 from search_spaces.space import SearchSpace, SpaceSettings, get
 
+# Far beyond what anybody has; what is larger was mistyped.
+NumTrials = Annotated[int, Field(strict=True, gt=0, le=10_000_000)]
+NumWorkers = Annotated[int, Field(strict=True, gt=0, le=10_000)]
+NumCpus = Annotated[int, Field(strict=True, gt=0, le=1024)]
+Seed = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 GpuShare = float | Literal["auto"]  # of one GPU; auto: as little as the measured memory allows
 # When a study goes on.
 MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial", "gpus_per_trial", "storage_name", "bad_images"}
@@ -35,7 +38,7 @@ class StudyError(UserError):
 class Study(Spec):
     """All that is needed to run a search again; `study.yaml` in the run's folder."""
 
-    version: Literal[1] = 1
+    version: Version = 1
     space: str
     settings: SpaceSettings
     data: str
@@ -47,12 +50,12 @@ class Study(Spec):
     )  # the most of an objective that is measured, in its unit
     references: tuple[str, ...]
     sampler: str
-    seed: int
+    seed: Seed
     stopper: str = "hypervolume"
     budget: str
-    max_trials: PositiveInt | None = None
-    workers: PositiveInt | None = None  # trials at a time; None: as many as the devices allow
-    cpus_per_trial: PositiveInt | None = None  # None: 1 on CPUs, on GPUs an equal share of the cores
+    max_trials: NumTrials | None = None
+    workers: NumWorkers | None = None  # trials at a time; None: as many as the devices allow
+    cpus_per_trial: NumCpus | None = None  # None: 1 on CPUs, on GPUs an equal share of the cores
     gpus_per_trial: GpuShare | None = None  # None: a whole one
     storage: str | None = None  # URL of the database, or journal:PATH; None: SQLite in the run's folder
     storage_name: str | None = None  # of the study in a storage that may hold others
@@ -77,11 +80,11 @@ class Study(Spec):
         if share is None or share == "auto":
             return share
         try:
-            number = float(share) if isinstance(share, str | int | float) else 0.0
+            number = float(share) if isinstance(share, str | int | float) and not isinstance(share, bool) else 0.0
         except ValueError:
             number = 0.0
         if not 0.001 <= number <= 1:
-            raise ValueError(f"must be auto, or a part of one GPU from 0.001 to 1, got {share!r}")
+            raise ValueError(f"must be auto, or a part of one GPU from 0.001 to 1, got {shown(share)}")
         return number
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -454,3 +455,30 @@ def test_a_key_given_twice_is_refused() -> None:
 def test_a_mixer_without_kind_is_refused() -> None:
     with pytest.raises(ArchitectureError, match=r"stages.0.mixer: kind: must be given, one of pool, attention"):
         Architecture.from_yaml("stages: [{depth: 2, width: 8, mixer: {size: 3}}]")
+
+
+@pytest.mark.parametrize(
+    ("changed", "to", "message"),
+    [
+        ("version: 1", "version: true", "version: must be a whole number, got True"),
+        ("version: 1", "version: 1.0", "version: must be a whole number, got 1.0"),
+        ("version: 1", "version: '1'", "version: must be a whole number, got '1'"),
+        ("resolution: 224", "resolution: .nan", "resolution: input should be a valid integer, got nan"),
+        ("resolution: 224", "resolution: true", "resolution: input should be a valid integer, got True"),
+        ("resolution: 224", "resolution: 100000", "resolution: input should be less than or equal to 8192, got 100000"),
+        ("width: 64", "width: '64'", "stages.0.width: input should be a valid integer, got '64'"),
+        ("width: 64", "width: 64.0", "stages.0.width: input should be a valid integer, got 64.0"),
+        ("depth: 2", "depth: 1000001", "stages.0.depth: input should be less than or equal to 1000000, got 1000001"),
+        ("residual: true", "residual: 'yes'", "stages.0.residual: input should be a valid boolean, got 'yes'"),
+        ("residual: true", "residual: 1", "stages.0.residual: input should be a valid boolean, got 1"),
+        ("drop_path: 0.1", "drop_path: '0.1'", "drop_path: input should be a valid number, got '0.1'"),
+        ("drop_path: 0.1", "drop_path: .nan", "drop_path: "),
+        ("drop_path: 0.1", "drop_path: false", "drop_path: input should be a valid number, got False"),
+    ],
+)
+def test_a_field_of_another_type_or_beyond_reason_is_refused(changed: str, to: str, message: str) -> None:
+    arch = zoo.get("poolformer_s12").model_copy(update={"drop_path": 0.1})
+    text = arch.to_yaml()
+    assert changed in text
+    with pytest.raises(ArchitectureError, match=f"^{re.escape(message)}"):
+        Architecture.from_yaml(text.replace(changed, to, 1))

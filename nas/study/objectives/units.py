@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from metaformer.errors import UserError
+from metaformer.errors import UserError, shown
 
 _COUNTS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -22,7 +22,9 @@ def parse_quantity(field: str, text: str, units: Mapping[str, float], *, example
     Raises:
         UserError: The text has another form; the message names the field and shows the example.
     """
-    match = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)\s*([A-Za-z]+)", text.strip())
+    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*([A-Za-z]+)", text.strip())
     if not match or match[2] not in units or float(match[1]) == 0:
-        raise UserError(f"{field}: must be a number above 0 and one of {', '.join(units)}, as {example}, got {text!r}")
+        raise UserError(
+            f"{field}: must be a number above 0 and one of {', '.join(units)}, as {example}, got {shown(text)}"
+        )
     return float(match[1]) * units[match[2]]

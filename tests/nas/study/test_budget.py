@@ -71,3 +71,25 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 def test_an_extended_budget_reads_back_as_the_sum(milliseconds: int, more: int) -> None:
     text = Budget("gpu", milliseconds / 1000).extended(Budget("gpu", more / 1000))
     assert Budget.parse(text).seconds == pytest.approx((milliseconds + more) / 1000, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "text", ["٣cpu-minutes", "３gpu-days", "1²cpu-minutes", "9" * 5000 + "cpu-minutes", "x" * 10**6]
+)
+def test_a_budget_in_other_digits_or_of_any_length_is_one_short_line(text: str) -> None:
+    with pytest.raises(BudgetError, match="^budget: must be a number above 0") as caught:
+        Budget.parse(text)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("999999999d", "must be at most 36500d"),
+        ("36501d", "must be at most 36500d"),
+        ("٣h", "must be a number above 0"),
+    ],
+)
+def test_a_duration_beyond_a_life_or_in_other_digits_is_refused(text: str, rule: str) -> None:
+    with pytest.raises(BudgetError, match=f"^deadline: {rule}.*, got '{text}'$"):
+        parse_duration("deadline", text)

@@ -1,6 +1,7 @@
 """From flags, study file and defaults to a study, and what a budget is predicted to buy."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -266,3 +267,43 @@ def test_objectives_and_their_limits_come_from_flags() -> None:
 def test_a_limit_that_cannot_be_read_is_named(max_latency: str | None, limits: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         study_of(objectives="accuracy,latency", measured_limits=parse_limits(max_latency, limits))
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked", "message"),
+    [
+        ({}, {"epochs": 10**12}, "recipe.epochs: input should be less than or equal to 100000, got 1000000000000"),
+        ({}, {"batch_size": 10**9}, "recipe.batch_size: input should be less than or equal to 65536, got 1000000000"),
+        ({}, {"workers": 10**6}, "workers: input should be less than or equal to 10000, got 1000000"),
+        ({}, {"cpus_per_trial": 10**6}, "cpus_per_trial: input should be less than or equal to 1024, got 1000000"),
+        ({}, {"max_trials": 10**9}, "max_trials: input should be less than or equal to 10000000, got 1000000000"),
+        ({}, {"seed": 2**64}, "seed: input should be less than 9223372036854775808, got 18446744073709551616"),
+        ({}, {"max_macs": "9999999G"}, "max_macs: must be at most 1000000G, which is beyond any model, got '9999999G'"),
+        ({}, {"max_params": "9" * 400}, "max_params: must be at most 1000000G"),
+        ({}, {"max_macs": "٣M"}, "max_macs: must be a number above 0, such as 12M or 1.8G, got '٣M'"),
+        ({"version": True}, {}, "version: must be a whole number, got True"),
+        ({"seed": "3"}, {}, "seed: input should be a valid integer, got '3'"),
+        ({"workers": True}, {}, "workers: input should be a valid integer, got True"),
+        ({"recipe": {"epochs": "4"}}, {}, "recipe.epochs: input should be a valid integer, got '4'"),
+        ({"recipe": {"weight_decay": True}}, {}, "recipe.weight_decay: input should be a valid number, got True"),
+        ({"recipe": {"clip_grad": float("inf")}}, {}, "recipe.clip_grad: input should be a finite number, got inf"),
+        ({"settings": {"resolution": 10**5}}, {}, "settings.resolution: input should be less than or equal to 8192"),
+        ({"settings": {"width_scale": "0.5"}}, {}, "settings.width_scale: input should be a valid number, got '0.5'"),
+        ({"gpus_per_trial": True}, {}, "gpus_per_trial: must be auto, or a part of one GPU from 0.001 to 1, got True"),
+    ],
+)
+def test_what_no_machine_could_do_and_what_has_another_type_is_refused(
+    fields: dict[str, object], asked: dict[str, object], message: str
+) -> None:
+    with pytest.raises(StudyError, match=f"^{re.escape(message)}"):
+        study_of(fields, **asked)
+
+
+def test_a_resolution_of_yes_is_no_number_of_pixels() -> None:
+    with pytest.raises(StudyError, match=r"^settings.resolution: must be a whole number of pixels, got True$"):
+        find_images(Request(), {"settings": {"resolution": True}})
+
+
+def test_images_larger_than_any_photograph_are_refused() -> None:
+    with pytest.raises(UserError, match=r"^resolution: must be at most 8192 pixels, got 100000$"):
+        open_dataset("digits", resolution=100_000)
