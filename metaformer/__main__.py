@@ -14,11 +14,14 @@ from rich.table import Table
 from metaformer import zoo
 from metaformer.architecture import Architecture
 from metaformer.cli import run
+from metaformer.console import make_console
 from metaformer.cost import Cost, count_cost
+from metaformer.errors import printable
 
 if TYPE_CHECKING:
     from metaformer.validation import Accuracy
 
+_WIDTH = 160  # characters of a line where there is no terminal
 _Model = Annotated[str, typer.Argument(metavar="MODEL", help="A name that `list` shows, or a YAML file.")]
 _Resolution = Annotated[
     int | None, typer.Option(help="Side of the image in pixels.", show_default="the architecture's own")
@@ -58,7 +61,7 @@ def list_models(as_json: _Json = False) -> None:
             f"{row['macs']:,}",
             "" if top1 is None else f"{top1} %",
         )
-    _console().print(table)
+    make_console(width=_WIDTH).print(table)
 
 
 def show(model: _Model, as_json: _Json = False) -> None:
@@ -73,7 +76,7 @@ def show(model: _Model, as_json: _Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(arch.model_dump(mode="json"), indent=2))
         return
-    console = _console()
+    console = make_console(width=_WIDTH)
     console.print(_cost_table(arch))
     console.print(f"digest {arch.digest}, {arch.resolution} pixels{', fixed' if arch.fixes_resolution else ''}\n")
     console.print(arch.to_yaml(), markup=False, highlight=False)
@@ -89,7 +92,7 @@ def cost(model: _Model, resolution: _Resolution = None, as_json: _Json = False) 
     """
     arch = zoo.resolve(model)
     if not as_json:
-        _console().print(_cost_table(arch, resolution))
+        make_console(width=_WIDTH).print(_cost_table(arch, resolution))
         return
     counted = count_cost(arch, resolution=resolution)
     stages = [
@@ -118,7 +121,7 @@ def compare(first: _Model, second: _Model, as_json: _Json = False) -> None:
     table = _table("field", first, second)
     for path, (one, other) in differing.items():
         table.add_row(path, _text(one), _text(other))
-    _console().print(table if differing else "They are the same.")
+    make_console(width=_WIDTH).print(table if differing else "They are the same.")
 
 
 def validate(
@@ -172,7 +175,8 @@ def validate(
             on_batch=lambda num_images: bar.advance(task, num_images),
         )
     if not as_json:
-        typer.echo(f"{model} on {images.root}, {preprocessing.resolution} pixels, crop {preprocessing.crop_pct}")
+        where = printable(f"{model} on {images.root}")
+        typer.echo(f"{where}, {preprocessing.resolution} pixels, crop {preprocessing.crop_pct}")
         typer.echo(_accuracy_text(model, accuracy, device=f"{on}, {precision}"))
         return
     published = zoo.published().get(model)
@@ -244,12 +248,6 @@ def _table(*columns: str) -> Table:
         is_number = column in {"blocks", "width", "tokens", "parameters", "frozen", "MACs", "published top-1"}
         table.add_column(column, justify="right" if is_number else "left", no_wrap=True)
     return table
-
-
-def _console() -> Console:
-    """Stdout; tables in a file are as wide as they need."""
-    console = Console(soft_wrap=True)
-    return console if console.is_terminal else Console(soft_wrap=True, width=160)
 
 
 def _flat(value: object, path: str = "") -> dict[str, object]:

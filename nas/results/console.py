@@ -12,7 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from metaformer import console as plain
 from metaformer.cost import count_cost
+from metaformer.errors import printable
 from nas.data import DataInfo
 from nas.record.run_folder import RunFolder
 from nas.record.trials import TrialRecord, TrialState
@@ -26,13 +28,11 @@ from search_spaces.space import SearchSpace
 
 _PLAIN_SECONDS = 15  # between lines where there is no terminal
 _FEW_TRIALS = 50  # a search can hardly learn from fewer; the plan then says what would buy more
-_PLAIN_WIDTH = 132  # characters of a line there
 
 
 def make_console(*, as_json: bool) -> Console:
-    """A console on stdout, or on stderr where a program reads stdout; wide enough for the tables in a file."""
-    console = Console(stderr=as_json, soft_wrap=True)
-    return console if console.is_terminal else Console(stderr=as_json, soft_wrap=True, width=_PLAIN_WIDTH)
+    """A console on stdout, or on stderr where a program reads stdout; it takes all text as plain."""
+    return plain.make_console(stderr=as_json)
 
 
 class ProgressView:
@@ -85,7 +85,7 @@ class ProgressView:
         for trial in session.running:
             table.add_row("running", _running_line(trial, session.study.recipe.epochs))
         if session.events:
-            table.add_row("note", Text(str(session.events[-1])))
+            table.add_row("note", Text(printable(str(session.events[-1]))))
         note = Text("stopping: running trials end at their next report", style="yellow") if session.stopping else Text()
         return Group(table, note)
 
@@ -118,7 +118,7 @@ def print_plan(
         return format_device_time(seconds, budget.device)
 
     console.print(
-        f"[bold]{study.space}[/] on [bold]{info.name}[/]: {images} images, {info.num_classes} classes, "
+        f"{study.space} on {info.name}: {images} images, {info.num_classes} classes, "
         f"{info.resolution}x{info.resolution} pixels, {study.recipe.epochs} epochs a trial"
     )
     settings = study.settings
@@ -153,7 +153,7 @@ def print_plan(
     console.print(f"then     about {plan.num_trials} trials of {spelled(plan.seconds_per_trial)} each{_by_rung(plan)}")
     if left > 0:
         for line in advice(plan, left):
-            console.print(f"[yellow]         {line}[/]")
+            console.print(f"         {line}", style="yellow")
 
 
 def advice(plan: Forecast, left: float) -> list[str]:

@@ -1,0 +1,30 @@
+"""What a search prints, on names that would be markup."""
+
+from pathlib import Path
+
+import pytest
+
+from nas.data import DataInfo
+from nas.record.run_folder import RunFolder
+from nas.results.console import make_console, print_plan, print_summary
+from nas.session.forecast import forecast
+from nas.study.budget import Budget
+from tests.nas.runs import make_run, make_study, open_folder
+
+ODD = "m[/b]x[bold]:smile:"
+
+
+def test_a_plan_and_a_summary_print_odd_names_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", max_trials=3)
+    _, session = open_folder(tmp_path / "run", run.study)
+    budget = Budget.parse(make_study().budget)
+    info = DataInfo(f"folder:/{ODD}\x1b[31m", 10, tuple("0123456789"), 32, {"train": 10, "val": 1, "test": 1}, "0" * 16)
+    plan = forecast(session, peak_bytes=0)
+    console = make_console(as_json=False)
+    print_plan(console, session, plan, budget=budget, info=info, why_resolution=f"as {ODD}", devices_per_trial=1.0)
+    print_summary(console, session, RunFolder(Path(ODD)), budget)
+    out = capsys.readouterr().out
+    assert f"on folder:/{ODD}\\x1b[31m: " in out
+    assert f"images   as {ODD}; " in out
+    assert f"report   {ODD}/report.html" in out
+    assert f"python -m nas.export {ODD} --pick knee" in out
