@@ -69,6 +69,14 @@ class Wanted(Spec):
         return devices.cpus - 1 if self.kind == "gpu" else 0
 
 
+def gpus_may_be_visible() -> bool:
+    """Whether this machine has a GPU that a trial could train on; with CUDA_VISIBLE_DEVICES empty it has none.
+
+    It answers at once, where a cluster takes a minute to start; of other machines of a cluster it knows nothing.
+    """
+    return torch.cuda.is_available()
+
+
 def share_out(wanted: Wanted, nodes: Sequence[Node], *, peak_bytes: int | None = None) -> Devices:
     """What each trial gets, the same on all nodes, however they differ.
 

@@ -1,10 +1,15 @@
 """What a trial gets of a cluster, and how many run at a time."""
 
+import os
+import subprocess
+import sys
+
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.execution.devices import Node, Wanted, share_out
+from nas.execution.devices import Node, Wanted, gpus_may_be_visible, share_out
 from nas.study.study import Study, StudyError
 from tests.nas.runs import make_study
 
@@ -118,3 +123,16 @@ def test_a_part_of_a_gpu_is_no_matter_of_cpu_time() -> None:
     study = make_study(budget="1gpu-days", gpus_per_trial="0.25")
     assert study.gpus_per_trial == 0.25
     assert Study.model_validate(study.model_dump()) == study
+
+
+def test_no_gpu_is_visible_where_the_environment_says_so() -> None:
+    code = "from nas.execution.devices import gpus_may_be_visible; print(gpus_may_be_visible())"
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_is_visible_where_there_is_one() -> None:
+    assert gpus_may_be_visible()
