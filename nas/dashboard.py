@@ -1,8 +1,10 @@
 """python -m nas.dashboard: Optuna's dashboard on the study of a run, to look at and not to change."""
 
+import ipaddress
+import json
 import socket
 import webbrowser
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Annotated
@@ -10,11 +12,31 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import typer
 
-from metaformer.errors import UserError
+from metaformer.errors import UserError, one_line, shown
 from nas import cli
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from _typeshed import OptExcInfo
+
+
+_LOCAL = ("127.0.0.1", "localhost")
+_EVERY = ("", "0.0.0.0")  # noqa: S104  # addresses that mean all of a machine's
+_HEADERS = [
+    # Optuna's page has styles in itself, and draws with a library that compiles its shaders
+    (
+        "Content-Security-Policy",
+        "default-src 'self'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+]
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -34,10 +56,72 @@ def read_only(app: "WSGIApplication") -> "WSGIApplication":
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] in {"GET", "HEAD"}:
             return app(environ, start_response)
-        start_response("403 Forbidden", [("Content-Type", "application/json")])
-        return [b'{"reason": "this dashboard is for looking at a study, not for changing it"}']
+        return _forbid(start_response, "this dashboard is for looking at a study, not for changing it")
 
     return answer
+
+
+def guarded(app: "WSGIApplication", is_ours: Callable[[str], bool]) -> "WSGIApplication":
+    """The application with security headers, and for requests to a host of ours alone.
+
+    A page elsewhere whose name is made to lead here (DNS rebinding) asks under its own name, and gets nothing.
+
+    Args:
+        is_ours: Whether a `Host`, with its port, is one that the server answers for.
+    """
+
+    def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], *rest: "OptExcInfo | None") -> Callable[[bytes], object]:
+            return start_response(status, [*headers, *_HEADERS], *rest)
+
+        if not is_ours(environ.get("HTTP_HOST", "")):
+            return _forbid(start, "this dashboard answers for the address that it listens on and for localhost")
+        return app(environ, start)
+
+    return answer
+
+
+def hosts_of(host: str, port: int) -> Callable[[str], bool]:
+    """Whether a `Host` is the address that a server listens on, or localhost, with its port.
+
+    A server that listens on all addresses answers for any address in numbers, which no name can be made to lead to.
+    """
+    names = {*_LOCAL, host.lower()} - set(_EVERY)
+    known = {f"{name}:{port}" for name in names} | (names if port == 80 else set())
+
+    def is_ours(given: str) -> bool:
+        name, _, given_port = given.rpartition(":")
+        return given.lower() in known or (host in _EVERY and given_port == str(port) and _is_address(name))
+
+    return is_ours
+
+
+def check_host(host: str, *, allow_remote: bool) -> None:
+    """Check that only this machine can look, or that others were asked for.
+
+    Raises:
+        UserError: Others could look, and were not asked for.
+    """
+    if allow_remote or host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback):
+        return
+    raise UserError(
+        f"host: must be 127.0.0.1 or localhost, or take --allow-remote, which lets every machine that reaches the "
+        f"address read the study, got {shown(host)}"
+    )
+
+
+def _is_address(host: str) -> bool:
+    """Whether a host is written in numbers."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _forbid(start_response: "StartResponse", reason: str) -> Iterable[bytes]:
+    start_response("403 Forbidden", [("Content-Type", "application/json")])
+    return [json.dumps({"reason": reason}).encode()]
 
 
 def make_dashboard(app: "WSGIApplication", host: str, port: int) -> WSGIServer:
@@ -48,16 +132,20 @@ def make_dashboard(app: "WSGIApplication", host: str, port: int) -> WSGIServer:
     """
     try:
         return make_server(host, port, app, server_class=_Server, handler_class=_Handler)
+    except TypeError:  # Python's, for what can be no name of a host, such as é..b
+        raise UserError(f"host: must be an address of this machine, got {shown(host)}") from None
     except (OSError, OverflowError) as error:
-        raise UserError(f"port: must be free on {host}, got {port} ({error}){_free_port(host)}") from None
+        place = one_line(host, 100)
+        raise UserError(f"port: must be free on {place}, got {port} ({error}){_free_port(host)}") from None
 
 
 def dashboard(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or its name under runs/.")],
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; others than this one let other machines look.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; others need --allow-remote.")] = "127.0.0.1",
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let other machines look: all that reach the address, no password.")
+    ] = False,
     show: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
 ) -> None:
     """Show the study of a run in a browser, also while the search goes on; Ctrl-C ends it.
@@ -69,6 +157,7 @@ def dashboard(
       python -m nas.dashboard smoke
       python -m nas.dashboard runs/smoke --port 8081 --open
     """
+    check_host(host, allow_remote=allow_remote)
     if find_spec("optuna_dashboard") is None:
         raise UserError('dashboard: needs a package that is not here: pip install "metaformer-nas[dashboard]"')
     from optuna_dashboard import wsgi
@@ -77,7 +166,14 @@ def dashboard(
     from nas.record.storage import open_storage
 
     storage = open_storage(open_run(cli.run_path(run)).record.url)
-    with make_dashboard(read_only(wsgi(storage)), host, port) as server:
+    app = read_only(wsgi(storage))
+    with make_dashboard(app, host, port) as server:
+        server.set_app(guarded(app, hosts_of(host, server.server_port)))
+        if allow_remote:
+            typer.echo(
+                "every machine that reaches this address can read the study, without a password and without "
+                "encryption; a tunnel (ssh -L) lets yourself alone"
+            )
         address = f"http://{host}:{server.server_port}/"
         typer.echo(f"{address} (Ctrl-C ends it)")
         if show:

@@ -21,6 +21,8 @@ from nas.record.run_folder import Run, open_run
 from tests.nas.programs import PATIENCE, listening_to_ctrl_c
 from tests.nas.runs import make_run
 
+EVERY = "0.0.0.0"  # noqa: S104  # no server of a test listens on it
+
 
 @dataclass
 class Server:
@@ -28,6 +30,18 @@ class Server:
 
     process: subprocess.Popen[str]
     address: str
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.address).port or 80
+
+    def headers(self, path: str, *, host: str) -> tuple[int, dict[str, str]]:
+        """Status and headers of an answer to somebody who asks for another host."""
+        with closing(HTTPConnection(urlsplit(self.address).netloc, timeout=20)) as connection:
+            connection.request("GET", path, headers={"Host": host})
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status, dict(answer.getheaders())
 
     def ask(self, path: str, *, method: str = "GET") -> tuple[int, str]:
         """Status and text of an answer."""
@@ -119,7 +133,7 @@ def test_a_port_in_use_is_refused_with_a_free_one(run: Run) -> None:
 
 def test_an_address_of_another_machine_is_refused(run: Run) -> None:
     with pytest.raises(UserError, match=r"port: must be free on 192\.0\.2\.1, got 8080 \(.*\)$"):
-        dashboard.dashboard(str(run.folder.path), host="192.0.2.1")
+        dashboard.dashboard(str(run.folder.path), host="192.0.2.1", allow_remote=True)
 
 
 def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -127,3 +141,56 @@ def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'dashboard: needs a package that is not here: pip install "metaformer-nas\['):
         dashboard.dashboard(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:{port}", 200),
+        ("localhost:{port}", 200),
+        ("LOCALHOST:{port}", 200),
+        ("evil.example:{port}", 403),
+        ("localhost.evil.example:{port}", 403),
+        ("127.0.0.1", 403),
+        ("127.0.0.1:1", 403),
+        ("127.0.0.2:{port}", 403),
+        ("192.0.2.1:{port}", 403),
+        ("", 403),
+    ],
+)
+def test_only_its_own_host_is_answered_so_that_no_page_elsewhere_reads_it(
+    server: Server, host: str, status: int
+) -> None:
+    for path in ("/api/studies", "/dashboard"):
+        assert server.headers(path, host=host.format(port=server.port))[0] == status
+
+
+def test_every_answer_has_security_headers(server: Server) -> None:
+    for path, host in (("/dashboard", server.address.split("/")[2]), ("/api/studies", "evil.example")):
+        headers = server.headers(path, host=host)[1]
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert "default-src 'self'" in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("host", [EVERY, "192.0.2.1", "::", "é", "example.org", "", "x" * 5000, "a\x1bb"])
+def test_another_address_asks_for_a_flag_and_says_what_it_means(tmp_path: Path, host: str) -> None:
+    with pytest.raises(UserError, match="^host: must be .* --allow-remote, .*, got ") as caught:
+        dashboard.dashboard(str(tmp_path), host=host)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("host", ["é..b", "x" * 300, "a b"])
+def test_an_address_that_is_none_is_one_line(run: Run, host: str) -> None:
+    with pytest.raises(UserError, match="^(port: must be free on|host: must be an address of this machine)"):
+        dashboard.dashboard(str(run.folder.path), host=host, allow_remote=True)
+
+
+def test_a_server_on_all_addresses_answers_for_numbers_and_no_names() -> None:
+    is_ours = dashboard.hosts_of(EVERY, 8080)
+    assert is_ours("192.0.2.1:8080")
+    assert is_ours("localhost:8080")
+    assert not is_ours("evil.example:8080")
+    assert not is_ours("192.0.2.1:80")
+    assert not is_ours(":8080")
