@@ -1,6 +1,7 @@
 """Images in files, read in one way by validation and by the search."""
 
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from metaformer.errors import UserError
+from metaformer.errors import UserError, one_line, shown
 
 Source = str | os.PathLike[str] | IO[bytes]
 _UNREADABLE = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)  # all seen from damaged files
@@ -22,12 +23,15 @@ class ImageError(UserError):
 def read_image(source: Source) -> Image.Image:
     """The image in RGB, 8 bits a channel.
 
-    Grey of 16 bits is scaled to 8, where Pillow alone would clip at 255. Transparency is dropped. Of several frames the
-    first counts. An orientation noted in EXIF is not applied, as in timm. Pillow's warnings, such as of damaged EXIF
-    data or of more than 89 million pixels, are not shown; above twice as many pixels Pillow refuses.
+    One rule for the search and for validation. Grey of 16 bits is scaled to 8, where Pillow alone would clip at 255,
+    also where a TIFF stores it in 32 bits; other values of 32 bits and floating-point ones are refused. Transparency is
+    dropped. Of several frames the first counts. An orientation noted in EXIF is not applied, as in timm. Pillow's
+    warnings, such as of damaged EXIF data or of more than 89 million pixels, are not shown; above twice as many pixels
+    Pillow refuses.
 
     Raises:
-        ImageError: The file is not there, damaged, too large, or its values have no fixed range (floats, 32 bits).
+        ImageError: The file is not there, no regular file, damaged, too large, or its values have no fixed range
+            (floats, 32 bits).
     """
     with _open(source) as image:
         if image.mode == "F":
@@ -53,11 +57,18 @@ def read_size(source: Source) -> tuple[int, int]:
 def _open(source: Source) -> Iterator[Image.Image]:
     """The image inside `with`; what goes wrong there becomes an ImageError."""
     try:
+        if isinstance(source, str | os.PathLike) and not stat.S_ISREG(os.stat(source).st_mode):  # noqa: PTH116
+            raise ValueError("is no regular file")  # a pipe would be waited for
         with warnings.catch_warnings(action="ignore"), Image.open(source) as image:
             yield image
     except _UNREADABLE as error:
         name = os.fspath(source) if isinstance(source, str | os.PathLike) else str(getattr(source, "name", source))
-        raise ImageError(f"image: must be readable, got {name!r} ({' '.join(str(error).split())})") from error
+        raise ImageError(f"image: must be readable, got {shown(name)} ({one_line(_reason(error), 150)})") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, without the name of the file, which the message has already."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

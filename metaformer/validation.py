@@ -17,6 +17,7 @@ from timm.utils import natural_key
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from metaformer.architecture import Architecture
 from metaformer.errors import UserError, explain
@@ -101,10 +102,15 @@ def open_folder(folder: Path, split: str | None, preprocessing: Preprocessing, *
         mean=preprocessing.mean,
         std=preprocessing.std,
     )
-    images = _Images(root, transform, loader=read_image, allow_empty=True)
+    images = _Images(root, transform, loader=read_image, is_valid_file=_is_image, allow_empty=True)
     if not images.samples:
         raise ImageFolderError(f"data: {str(root)!r} must hold images in the folders of its classes, found none")
     return images
+
+
+def _is_image(path: str) -> bool:
+    """Whether this is a file with an image's extension; a pipe or a device would be waited for."""
+    return path.lower().endswith(IMG_EXTENSIONS) and Path(path).is_file()
 
 
 def _find_split(folder: Path, split: str | None) -> Path:

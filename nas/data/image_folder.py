@@ -56,7 +56,7 @@ class Folder(Dataset):
     """PATH/train/CLASS/* and PATH/val/CLASS/*: val is our test, and a tenth of each class in train is our val.
 
     Classes are in timm's order: class2 before class10. Images lie anywhere below the folder of their class; files
-    without an image's extension and hidden files are passed over.
+    without an image's extension, hidden files, pipes and devices are passed over.
     """
 
     def __init__(self, path: str, *, resolution: int, num_workers: int, bad_images: BadImages) -> None:
@@ -237,14 +237,37 @@ def _list_class(root: Path, part: str, name: str) -> list[str]:
     extensions = get_img_extensions()  # type: ignore[no-untyped-call]
     folder = root / part / name
     images = sorted(
-        f"{where}/{file}"[len(str(root)) + 1 :]
-        for where, _, files in os.walk(folder, followlinks=True)
-        for file in files
-        if file.lower().endswith(extensions) and not file.startswith(".")
+        file.path[len(str(root)) + 1 :]
+        for file in _regular_files(str(folder), frozenset())
+        if file.name.lower().endswith(extensions) and not file.name.startswith(".")
     )
     if not images:
         raise DataError(f"dataset: {str(folder)!r} must hold images ({', '.join(extensions)}), found none")
     return images
+
+
+def _regular_files(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[os.DirEntry[str]]:
+    """The files below a folder; pipes and devices are passed over, and links that lead back to a folder above.
+
+    Args:
+        above: Device and number of each folder above this one.
+    Raises:
+        DataError: A folder cannot be read.
+    """
+    try:
+        itself = os.stat(folder)  # noqa: PTH116  a string, of which there may be a million
+        with os.scandir(folder) as found:
+            entries = list(found)
+    except OSError as error:
+        raise wrong("dataset", f"folders must be readable ({error.strerror})", folder) from None
+    here = (itself.st_dev, itself.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():  # noqa: PTH112  a loop of links is none
+            yield from _regular_files(entry.path, above | {here})
+        elif os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file():  # noqa: PTH113
+            yield entry
 
 
 def _check_classes(root: Path, train: Mapping[str, list[str]], val: Mapping[str, list[str]]) -> None:

@@ -1,6 +1,7 @@
 """Reading images of every mode, damaged ones too; Pillow and arithmetic are the oracle."""
 
 import io
+import os
 import random
 import re
 import struct
@@ -188,3 +189,11 @@ def test_however_a_file_is_damaged_it_is_an_image_or_one_line(kind: str) -> None
     assert num_read
     assert said
     assert all(len(text.splitlines()) == 1 for text in said)
+
+
+def test_a_pipe_and_a_device_are_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    for path in (tmp_path / "a.png", "/dev/zero", tmp_path):
+        for read in (read_image, read_size):
+            with pytest.raises(ImageError, match=r"^image: must be readable, got '.*' \(is no regular file\)$"):
+                read(path)

@@ -1,5 +1,6 @@
 """A folder's images beside another reader of them, and the resolution that fits them."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from metaformer.validation import open_folder
+from metaformer.validation import ImageFolderError, measure_accuracy, open_folder
 from metaformer.zoo import Preprocessing
 from nas.data import SMALLEST_SIDE, DataError, open_dataset
 from nas.data.image_folder import Folder
@@ -117,3 +118,66 @@ def test_a_look_at_what_is_no_such_folder_says_what_opening_it_would(tmp_path: P
         with pytest.raises(DataError) as opening:
             open_dataset(f"folder:{argument}", resolution=32)
         assert str(looking.value) == str(opening.value)
+
+
+def test_pipes_and_devices_in_a_class_are_passed_over_here_and_in_validation(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, train={"a": 3, "b": 3}, val={"a": 2, "b": 2})
+    before = open_dataset(f"folder:{root}", resolution=32).info
+    for folder in ("train/a", "val/b"):
+        os.mkfifo(root / folder / "pipe.jpg")
+        (root / folder / "zero.jpg").symlink_to("/dev/zero")
+        (root / folder / "gone.jpg").symlink_to(root / "nothing.jpg")
+    assert open_dataset(f"folder:{root}", resolution=32).info == before
+    assert len(open_folder(root, "val", Preprocessing(resolution=32), num_classes=2)) == 4
+
+
+def test_a_link_to_a_folder_is_followed_and_one_that_leads_back_is_not(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", train={"a": 2, "b": 2}, val={"a": 1, "b": 1})
+    write_image(tmp_path / "elsewhere/deep/9.jpg")
+    (root / "train/a/more").symlink_to(tmp_path / "elsewhere")
+    (root / "train/a/back").symlink_to(root / "train/a")
+    (root / "train/b/itself").symlink_to(root / "train/b/itself")
+    info = open_dataset(f"folder:{root}", resolution=32).info
+    assert info.num_images["train"] + info.num_images["val"] == 5
+
+
+@pytest.mark.parametrize(
+    ("values", "rule"),
+    [
+        (np.full((20, 20), 0.5, np.float32), "mode F: floating-point values have no fixed range"),
+        (np.full((20, 20), 70_000, np.int32), "mode I: values must be from 0 to 65535"),
+        (np.full((20, 20), -1, np.int32), "mode I: values must be from 0 to 65535"),
+    ],
+)
+def test_values_without_a_range_are_refused_by_the_search_and_by_validation_alike(
+    tmp_path: Path, values: np.ndarray, rule: str
+) -> None:
+    root = write_folder(tmp_path, train={"a": 2, "b": 2}, val={"a": 1, "b": 1})
+    Image.fromarray(values).save(root / "val/a/odd.png", "TIFF")  # the search takes no .tif
+    folder = open_folder(root, "val", Preprocessing(resolution=32), num_classes=2)
+    with pytest.raises(ImageFolderError, match=rule):
+        measure_accuracy(torch.nn.Flatten(), folder, device=torch.device("cpu"))
+    batches = open_dataset(f"folder:{root}", resolution=32).eval_batches("test", Recipe(), device=torch.device("cpu"))
+    with pytest.raises(DataError, match=rule):
+        list(batches)
+
+
+def test_an_orientation_in_exif_is_applied_neither_by_the_search_nor_by_validation(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, train={"a": 2, "b": 2}, val={"a": 1, "b": 1})
+    seen = Preprocessing(resolution=32, crop_pct=0.9)
+    plain = [open_folder(root, "val", seen, num_classes=2)[0][0], _first(root)]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = (root / "val/a/0.jpg").read_bytes()
+    part = exif.tobytes()
+    (root / "val/a/0.jpg").write_bytes(data[:2] + b"\xff\xe1" + (len(part) + 2).to_bytes(2, "big") + part + data[2:])
+    with Image.open(root / "val/a/0.jpg") as turned:
+        assert turned.getexif()[0x0112] == 6
+    assert torch.equal(open_folder(root, "val", seen, num_classes=2)[0][0], plain[0])
+    assert torch.equal(_first(root), plain[1])
+
+
+def _first(root: Path) -> torch.Tensor:
+    """The first test image as the search sees it."""
+    dataset = open_dataset(f"folder:{root}", resolution=32)
+    return next(iter(dataset.eval_batches("test", Recipe(), device=torch.device("cpu")))).x_BCHW[0]
