@@ -134,9 +134,10 @@ def validate(
     split: Annotated[
         str | None, typer.Option(help="Which folder in FOLDER.", show_default="val, or FOLDER itself")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, max=65_536)] = 64,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that read images.", show_default="one per CPU, at most 8")
+        int | None,
+        typer.Option(min=0, max=256, help="Processes that read images.", show_default="one per CPU, at most 8"),
     ] = None,
     resolution: Annotated[int | None, typer.Option(help="In pixels.", show_default="the published one")] = None,
     crop_pct: Annotated[

@@ -9,8 +9,8 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from metaformer.documents import parse_mapping, read_text
-from metaformer.errors import ArchitectureError, explain
-from metaformer.specs import AnyStem, Conv, Head, Norm, Side, Spec, Stage, Stem, TokenMap, Version
+from metaformer.errors import ArchitectureError, explain, shown
+from metaformer.specs import LARGEST_SIDE, AnyStem, Conv, Head, Norm, Side, Spec, Stage, Stem, TokenMap, Version
 
 # How weights are drawn: truncated normals of standard deviation 0.02 and zero biases in linear layers (poolformer), in
 # learned positions too (transformer), in linear layers and convolutions (baselines), or all in PyTorch's way (pytorch).
@@ -82,6 +82,8 @@ class Architecture(Spec):
                 f"resolution: must be {self.resolution}, which a spatial MLP, a token MLP, a random matrix or "
                 f"a position embedding of this architecture fixes, got {resolution}"
             )
+        if resolution > LARGEST_SIDE:
+            raise ArchitectureError(f"resolution: must be at most {LARGEST_SIDE} pixels, got {shown(resolution)}")
         try:
             _check_sides(self, resolution)
         except ValueError as error:

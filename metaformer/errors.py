@@ -91,6 +91,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         text = unknown_name(path, key, known) if known else f"{path}: no such field"
     elif not path or rule.startswith(path):
         text = rule
+    elif rule.partition(": ")[0].partition(".")[0] in _fields_at(model, first["loc"]):
+        text = f"{path}.{rule}"  # a rule between the fields of a part of the whole
     elif first["type"] == "value_error" and ("got " in rule or "unknown name" in rule):
         text = f"{path}: {rule}"
     elif first["type"] == "missing":

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from metaformer.errors import unknown_name
 from metaformer.specs.parts import (
+    LARGEST_SIDE,
     Activation,
     AnyStem,
     Conv,
@@ -33,6 +34,7 @@ from metaformer.specs.parts import (
 )
 
 __all__ = [
+    "LARGEST_SIDE",
     "Activation",
     "AnyStem",
     "AttentionSpec",

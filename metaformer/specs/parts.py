@@ -30,13 +30,14 @@ def _even(size: int) -> int:
     return size
 
 
+LARGEST_SIDE = 8192  # of an image, in pixels
 # What is written down has the type it should have: no text, no yes or no in the place of a number. The bounds are far
 # beyond any model, so that what is larger was mistyped.
 PositiveInt = Annotated[int, Field(strict=True, gt=0, le=10**6)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0, le=10**6)]
 PositiveFloat = Annotated[float, Field(strict=True, gt=0)]
 Flag = Annotated[bool, Field(strict=True)]
-Side = Annotated[int, Field(strict=True, gt=0, le=8192)]  # of an image, in pixels
+Side = Annotated[int, Field(strict=True, gt=0, le=LARGEST_SIDE)]  # of an image, in pixels
 
 
 def _version(value: object) -> object:

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metaformer.errors import UserError, shown, unknown_name
-from metaformer.specs import Stem
+from metaformer.specs import LARGEST_SIDE, Stem
 from nas.study.recipe import BadImages, Recipe
 
 Split = Literal["train", "val", "test"]
 _SPLIT_SEED = 2111_11418  # fixes which images are held out
 _BUILT_IN = {"digits": "nas.data.digits", "folder": "nas.data.image_folder"}  # modules that register these names
-SMALLEST_SIDE, LARGEST_SIDE = 8, 8192  # pixels
+SMALLEST_SIDE = 8  # pixels
 
 
 class DataError(UserError):

@@ -1,0 +1,298 @@
+"""A table of bad inputs to every program: each is answered by one short line and code 2, and nothing is written.
+
+The programs run in this process from their arguments on. All of this is refused before Ray starts: a search that asks
+for workers fails its test.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from metaformer import __main__ as models
+from metaformer import cli, zoo
+from nas.dashboard import dashboard
+from nas.data import open_dataset
+from nas.export import export
+from nas.report import report
+from nas.search import search
+from tests.nas.images import write_folder
+from tests.nas.runs import make_run, make_study
+
+PROGRAMS: dict[str, tuple[Callable[..., None], ...]] = {
+    "search": (search,),
+    "report": (report,),
+    "export": (export,),
+    "dashboard": (dashboard,),
+    "metaformer": (models.list_models, models.show, models.cost, models.compare, models.validate),
+}
+LONG = "x" * 5000
+BUDGET = ("--budget", "6cpu-minutes")
+
+
+class Bad(NamedTuple):
+    """What is typed, and how the answer begins."""
+
+    program: str
+    arguments: tuple[str, ...]
+    field: str
+
+    def __str__(self) -> str:
+        return f"{self.program} {' '.join(self.arguments)}"[:80]
+
+
+def bad(program: str, field: str, *lines: str | tuple[str, ...]) -> list[Bad]:
+    """Inputs that are answered by a line about the same field; a text is split at its spaces."""
+    return [Bad(program, tuple(line.split()) if isinstance(line, str) else line, field) for line in lines]
+
+
+def options(field: str, *values: str, before: tuple[str, ...] = BUDGET, name: str | None = None) -> list[Bad]:
+    """Values of an option of a search that are all refused."""
+    option = name or "--" + field.rpartition(".")[2].replace("_", "-")
+    return [Bad("search", (*before, f"{option}={value}"), field) for value in values]
+
+
+# Values that a type refuses wherever a whole number above 0 is asked for.
+NO_NUMBER = ("x", "", "1.5", "1e3", "nan", "inf", "0x10", "--", "1 2", "9" * 5000, "1" + "\x1b[31m")
+
+SEARCH = [
+    *options(
+        "budget",
+        *("", " ", "0cpu-minutes", "-1cpu-minutes", "6", "6cpu", "cpu-minutes", "6 cpu minutes", "6tpu-days"),
+        *("6cpu-weeks", "٣cpu-minutes", "３cpu-minutes", "1e3cpu-minutes", "nancpu-minutes", "infgpu-days"),
+        *("9" * 400 + "gpu-days", LONG, "6cpu-minutes\x1b[31m", "[/b]", "6,5cpu-minutes", "0x6cpu-minutes"),
+        before=(),
+    ),
+    *options("deadline", "0h", "-1h", "12", "h", "12w", "999999999d", "36501d", "٣h", "1e9s", "nanh", LONG, "1h30m"),
+    *options("recipe.epochs", "0", "-1", "1000000000000", "100001"),
+    *options("recipe.batch_size", "0", "-1", "65537", "1000000000000"),
+    *options("epochs", *NO_NUMBER),
+    *options("batch_size", *NO_NUMBER),
+    *options("resolution", *NO_NUMBER, "-1", "7", "8193", "100000", "1000000000000"),
+    *options("workers", *NO_NUMBER, "0", "-1", "10001", "1000000000"),
+    *options("cpus_per_trial", *NO_NUMBER, "0", "-1", "1025"),
+    *options("loaders", *NO_NUMBER, "-1", "257", "100000"),
+    *options("max_trials", *NO_NUMBER, "0", "-1", "10000000000"),
+    *options("seed", "x", "1.5", "nan", str(2**63), str(-(2**64))),
+    *options("gpus_per_trial", "0", "-1", "2", "nan", "half", "inf", LONG, "0.5"),
+    *options("settings.width_scale", "0", "-1", "2", "nan", "inf", "0.3"),
+    *options("width_scale", "x", ""),
+    *options("max_params", "", "0", "-1", "x", "12T", "1e6", "٣M", "nan", "1000001G", "9" * 400, LONG),
+    *options("max_macs", "", "0", "-1", "x", "12T", "1e6", "٣M", "inf", "99999999G", "9" * 400, LONG),
+    *options("max_latency", "0ms", "-1ms", "3", "ms", "٣ms", "3 parsecs", "nanms", LONG),
+    *options("limit", "", "latency", "=3ms", "latency=", "params=3", "nothing=1", LONG),
+    *options("objectives", "", "accuracy,", "accuracy,nothing", "params", "accuracy,accuracy", LONG),
+    *options("dataset", "nothing", "digits:x", "folder:", "folder:nowhere", "no.module", name="--data"),
+    *options("dataset", "folder:one", "folder:arch.yaml", "folder:/dev/null", name="--data"),
+    *options("references", "nothing", "poolformer_s12,nothing", LONG, "[/b]"),
+    *options("sampler", "nothing", "", LONG, "[bold]"),
+    *options("stopper", "nothing", "", LONG),
+    *options("space", "nothing", "", "hybrid_stages\x07"),
+    *options("bad_images", "nothing", "", LONG),
+    *options("study", "nowhere.yaml", "/dev/zero", "/dev/null/x", ".", "pipe.yaml", "loop.yaml", LONG, "binary.yaml"),
+    *options("study", "bomb.yaml", "deep.yaml", "list.yaml", "empty.yaml", "twice.yaml", "code.yaml", "huge.yaml"),
+    *bad("search", "budget", (), "--seed 3"),
+    *bad("search", "arguments", "stray", "a b c"),
+    *bad("search", "option", "--bugdet 6cpu-minutes", "-x"),
+    *bad("search", "epochs", "--epochs"),
+    *bad("search", "extend", "--extend 1cpu-minutes --budget 6cpu-minutes"),
+    *bad("search", "run", "--extend 1cpu-minutes --name nothing"),
+]
+
+RUNS = [
+    *(
+        Bad(program, (name, *rest), "run")
+        for program, rest in (("report", ()), ("export", ()), ("dashboard", ("--port", "0")))
+        for name in ("nothing", "arch.yaml", "/dev/null", ".", "[/b]", "a\x1b[31mb")
+    ),
+    *(Bad(program, (), "run") for program in ("report", "export", "dashboard")),
+    *(Bad(program, ("a", "b"), "arguments") for program in ("report", "export", "dashboard")),
+    *(Bad(program, ("good", "--nothing"), "option") for program in ("report", "export", "dashboard")),
+    *(Bad("dashboard", ("good", f"--port={port}"), "port") for port in ("x", "-1", "65536", "", "1.5", "9" * 5000)),
+    *(
+        Bad("dashboard", ("good", f"--host={host}"), "host")
+        for host in ("0.0.0.0", "::", "192.0.2.1", "é", "example.org", "", "a b", LONG, "\x1b[31m")  # noqa: S104
+    ),
+]
+
+METAFORMER = [
+    *(
+        Bad("metaformer", (command, model, *rest), field)
+        for command, rest in (
+            ("show", ()),
+            ("cost", ()),
+            ("compare", ("poolformer_s12",)),
+            ("validate", ("--data", ".")),
+        )
+        for model, field in (
+            ("nothing", "model"),
+            ("", "model"),
+            (LONG, "model"),
+            ("[/b]", "model"),
+            ("a\x1b[31mb", "model"),
+            ("nowhere.yaml", "architecture"),
+            ("pipe.yaml", "architecture"),
+            ("loop.yaml", "architecture"),
+            ("bomb.yaml", "bomb.yaml"),
+            ("deep.yaml", "deep.yaml"),
+            ("list.yaml", "list.yaml"),
+            ("empty.yaml", "empty.yaml"),
+            ("twice.yaml", "twice.yaml"),
+            ("code.yaml", "code.yaml"),
+            ("huge.yaml", "huge.yaml"),
+            ("binary.yaml", "architecture"),
+            ("/dev/zero", "architecture"),
+            ("one", "architecture"),
+            ("text_width.yaml", "text_width.yaml"),
+            ("version.yaml", "version.yaml"),
+            ("wide.yaml", "wide.yaml"),
+        )
+    ),
+    *(
+        Bad("metaformer", ("cost", "poolformer_s12", f"--resolution={resolution}"), "resolution")
+        for resolution in (*NO_NUMBER, "0", "-1", "2", "8193", "1000000000000")
+    ),
+    *bad("metaformer", "arguments", "nothing", "shw poolformer_s12", "list poolformer_s12"),
+    *bad("metaformer", "model", "show", "cost", "validate --data ."),
+    *bad("metaformer", "first", "compare"),
+    *bad("metaformer", "second", "compare poolformer_s12"),
+    *bad("metaformer", "option", "list --jsn", "cost poolformer_s12 --resolutoin 3"),
+    *bad("metaformer", "data", "validate poolformer_s12", *(f"validate tiny.yaml --data {x}" for x in ("no", "one"))),
+    *bad("metaformer", "split", "validate tiny.yaml --data photos --split nothing"),
+    *(
+        Bad("metaformer", ("validate", "tiny.yaml", "--data=photos", f"--{option.replace('_', '-')}={value}"), option)
+        for option, values in (
+            ("batch_size", ("0", "-1", "x", "65537", "")),
+            ("workers", ("-1", "x", "257", "")),
+            ("resolution", ("0", "-1", "x", "8193", "nan")),
+            ("crop_pct", ("0", "-1", "x", "1.1", "nan", "inf")),
+            ("device", ("nothing", "cuda:99", "meta", "", LONG)),
+            ("precision", ("nothing", "", "float16")),
+            ("checkpoint", ("nowhere.pt", ".", "arch.yaml", "pipe.pt", LONG, "binary.yaml", "empty.safetensors")),
+        )
+        for value in values
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run, and with files of all the wrong kinds."""
+    root = tmp_path_factory.mktemp("bad")
+    arch = zoo.get("poolformer_s12")
+    levels = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))
+    texts = {
+        "arch.yaml": arch.to_yaml(),
+        "tiny.yaml": arch.model_copy(update={"head": arch.head.model_copy(update={"num_classes": 2})}).to_yaml(),
+        "bomb.yaml": "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + levels,
+        "deep.yaml": "stages: " + "[" * 3000 + "]" * 3000,
+        "list.yaml": "[1, 2]",
+        "empty.yaml": "",
+        "twice.yaml": "version: 1\nversion: 1\n",
+        "code.yaml": "stages: !!python/object/apply:os.system [touch written]",
+        "huge.yaml": "stages: " + "x" * 2_000_000,
+        "text_width.yaml": arch.to_yaml().replace("width: 64", "width: '64'", 1),
+        "version.yaml": arch.to_yaml().replace("version: 1", "version: true", 1),
+        "wide.yaml": arch.to_yaml().replace("width: 64", "width: 10000000", 1),
+        "empty.safetensors": "",
+    }
+    for name, text in texts.items():
+        (root / name).write_text(text, encoding="utf-8")
+    (root / "binary.yaml").write_bytes(bytes(range(256)))
+    (root / "loop.yaml").symlink_to(root / "loop.yaml")
+    os.mkfifo(root / "pipe.yaml")
+    os.mkfifo(root / "pipe.pt")
+    write_folder(root / "photos", train={"a": 2, "b": 2}, val={"a": 1, "b": 1})
+    (root / "one" / "train" / "a").mkdir(parents=True)
+    make_run(root / "runs" / "good", max_trials=2)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def no_hanging() -> Iterator[None]:
+    """A pipe that is waited for ends the test."""
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+
+
+def _no_workers(*_: object, **__: object) -> None:
+    pytest.fail("it asked for workers")
+
+
+def _files(root: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of everything below a folder."""
+    return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in root.rglob("*")}
+
+
+def _check(case: Bad, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", [case.program, *case.arguments])
+    monkeypatch.setattr("nas.launch.RayBackend", _no_workers)
+    before = _files(place)
+    with pytest.raises(SystemExit) as ended:
+        cli.run(*PROGRAMS[case.program])
+    out, errors = capsys.readouterr()
+    line = errors.removesuffix("\n")
+    assert (ended.value.code, out) == (2, "")
+    assert line.startswith(f"error: {case.field}")
+    assert line.isprintable()
+    assert len(line) <= 300
+    assert _files(place) == before
+
+
+@pytest.mark.parametrize("case", [*SEARCH, *RUNS, *METAFORMER], ids=str)
+def test_a_bad_input_is_one_short_line_with_the_field_and_code_2(
+    case: Bad, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _check(case, place, monkeypatch, capsys)
+
+
+STUDY_FIELDS: list[tuple[str, object]] = [
+    *(("version", value) for value in (True, 1.0, "1", 2, None, [])),
+    *(("seed", value) for value in (True, "3", 1.5, None, float("nan"), 2**64)),
+    *(("budget", value) for value in (6, None, [], {}, "6cpu", True)),
+    *(("recipe", value) for value in (3, None, [], "x")),
+    *(("recipe.epochs", value) for value in ("4", True, 0, 4.5, 10**12, None, [4])),
+    *(("recipe.batch_size", value) for value in ("64", True, 0, -1, 10**9)),
+    *(("recipe.weight_decay", value) for value in ("x", True, -1.0, float("nan"), float("inf"))),
+    *(("recipe.precision", value) for value in ("x", 16, None)),
+    *(("recipe.augmentation.flip", value) for value in (2, -1, "x", True)),
+    *(("settings", value) for value in (3, [], "x")),
+    *(("settings.resolution", value) for value in ("32", True, 32.5, float("nan"), [32])),
+    *(("settings.num_classes", value) for value in ("10", True, 0, 11)),
+    *(("settings.width_scale", value) for value in ("0.5", True, 0, float("nan"))),
+    *(("settings.limits.max_macs", value) for value in ("1M", True, 0, 10**20, 1.5)),
+    *(("references", value) for value in (3, "poolformer_s12", ["nothing"])),
+    *(("objectives", value) for value in (3, "accuracy", ["nothing"], [])),
+    *(("workers", value) for value in (True, "2", 0, 10**6, 1.5)),
+    *(("gpus_per_trial", value) for value in (True, 2, "x", [], 0.5)),
+    *(("nothing", value) for value in (1, None)),
+    ("x" * 3000, 1),
+    ("a\x1b[31m", 1),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), STUDY_FIELDS, ids=lambda part: str(part)[:40])
+def test_a_bad_field_of_a_study_file_is_one_short_line_with_its_name(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    field: str,
+    value: object,
+) -> None:
+    fields = yaml.safe_load(make_study(max_trials=None).to_yaml())
+    fields["data_fingerprint"] = open_dataset("digits", resolution=32).info.fingerprint
+    *above, last = field.split(".")
+    inner = fields
+    for name in above:
+        inner = inner[name]
+    inner[last] = value
+    (place / "study.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
+    shown = field if field.isprintable() and len(field) < 90 else field[:1]
+    _check(Bad("search", ("--study", "study.yaml"), shown), place, monkeypatch, capsys)
