@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from metaformer.documents import parse_mapping, read_text
-from metaformer.errors import ArchitectureError, explain, shown
+from metaformer.errors import ArchitectureError, check_type, explain, shown
 from metaformer.specs import LARGEST_SIDE, AnyStem, Conv, Head, Norm, Side, Spec, Stage, Stem, TokenMap, Version
 
 # How weights are drawn: truncated normals of standard deviation 0.02 and zero biases in linear layers (poolformer), in
@@ -77,6 +77,7 @@ class Architecture(Spec):
         """
         if resolution is None or resolution == self.resolution:
             return _sides(self, self.resolution)
+        check_type(resolution, int, "resolution: must be a whole number of pixels", error=ArchitectureError)
         if self.fixes_resolution:
             raise ArchitectureError(
                 f"resolution: must be {self.resolution}, which a spatial MLP, a token MLP, a random matrix or "
@@ -143,6 +144,7 @@ class Architecture(Spec):
         Raises:
             ArchitectureError: There is no such file, or its content is not an architecture.
         """
+        check_type(path, (str, Path), "architecture: must be a path", error=ArchitectureError)
         text = read_text(Path(path), "architecture", error=ArchitectureError)
         try:
             return cls.from_yaml(text)

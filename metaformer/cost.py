@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from metaformer.architecture import Architecture
+from metaformer.errors import ArchitectureError, check_type
 from metaformer.specs import Stage
 from metaformer.specs.parts import PartCost, TokenMap, activation_cost
 
@@ -59,6 +60,7 @@ def count_cost(arch: Architecture, *, resolution: int | None = None) -> Cost:
     Raises:
         ArchitectureError: A stage would be smaller than one token at this resolution, or a part is tied to another.
     """
+    check_type(arch, Architecture, "arch: must be an architecture", error=ArchitectureError)
     stages = []
     in_width = arch.stem.in_channels
     in_side = arch.resolution if resolution is None else resolution

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from metaformer.errors import UserError, one_line, shown
+from metaformer.errors import UserError, check_type, one_line, shown
 
 _MOST_CHARACTERS = 2**18  # of a document; the largest of ours have a twentieth
 _MOST_BYTES = 2**24  # of a file, such as a table of curves
@@ -76,6 +76,7 @@ def parse_mapping(text: str, what: str, *, error: type[UserError]) -> dict[str, 
     Raises:
         UserError: Of the class `error`: the text is no YAML, no mapping, or larger than any document of ours.
     """
+    check_type(text, str, f"{what}: must be text", error=error)
     if len(text) > _MOST_CHARACTERS:
         raise error(f"{what}: must have at most {_MOST_CHARACTERS:,} characters, got {len(text):,}")
     try:

@@ -16,6 +16,19 @@ class UserError(ValueError):
     """Something a person can put right; the message is one line. Programs print it and end with code 2."""
 
 
+def check_type(value: object, types: type | tuple[type, ...], rule: str, *, error: type[UserError]) -> None:
+    """Check the type of what a caller gave; yes and no are no numbers.
+
+    Args:
+        rule: The field and what it must be, such as `resolution: must be a whole number`.
+
+    Raises:
+        UserError: Of the class `error`: it has another type.
+    """
+    if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
+        raise error(f"{rule}, got {shown(value)}")
+
+
 class ArchitectureError(UserError):
     """An architecture that cannot be read, built or run as asked; the message names field, rule and value."""
 

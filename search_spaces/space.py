@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from metaformer.architecture import Architecture
 from metaformer.cost import Cost, count_cost
-from metaformer.errors import UserError, unknown_name
+from metaformer.errors import UserError, check_type, unknown_name
 from metaformer.specs import PositiveInt, Side, Spec, Stem
 
 Gene = int | str
@@ -287,6 +287,8 @@ def get(name: str, settings: SpaceSettings | None = None) -> SearchSpace:
     Raises:
         SpaceError: No space has this name.
     """
+    check_type(name, str, "space: must be a name", error=SpaceError)
+    check_type(settings, (SpaceSettings, type(None)), "settings: must be SpaceSettings", error=SpaceError)
     if name not in _SPACES:
         raise SpaceError(unknown_name("space", name, _SPACES))
     return _SPACES[name](settings or SpaceSettings())

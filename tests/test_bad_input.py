@@ -5,22 +5,29 @@ for workers fails its test.
 """
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
 
+import metaformer
+import search_spaces
 from metaformer import __main__ as models
 from metaformer import cli, zoo
+from metaformer.errors import UserError
 from nas.dashboard import dashboard
 from nas.data import open_dataset
 from nas.export import export
 from nas.report import report
 from nas.search import search
+from nas.study.budget import Budget, parse_duration
+from nas.study.request import parse_count
 from tests.nas.images import write_folder
 from tests.nas.runs import make_run, make_study
 
@@ -296,3 +303,49 @@ def test_a_bad_field_of_a_study_file_is_one_short_line_with_its_name(
     (place / "study.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
     shown = field if field.isprintable() and len(field) < 90 else field[:1]
     _check(Bad("search", ("--study", "study.yaml"), shown), place, monkeypatch, capsys)
+
+
+def _calls() -> dict[str, tuple[Callable[[], object], str]]:
+    """Public functions called with values of the wrong type, and how their errors begin."""
+    arch = zoo.get("poolformer_s12")
+    odd: tuple[object, ...] = (3, None, [], True, b"x", 1.5, {"a": 1})
+    takers: dict[str, tuple[Callable[[Any], object], str]] = {
+        "zoo.get": (zoo.get, "model: must be a name, got "),
+        "zoo.resolve": (zoo.resolve, "model: must be an architecture, a name or a path, got "),
+        "zoo.preprocessing": (zoo.preprocessing, "model: must be an architecture, a name or a path, got "),
+        "build": (metaformer.build, "model: must be an architecture, a name or a path, got "),
+        "load": (metaformer.load, "model: must be an architecture, a name or a path, got "),
+        "count_cost": (metaformer.count_cost, "arch: must be an architecture, got "),
+        "from_yaml": (metaformer.Architecture.from_yaml, "architecture: must be text, got "),
+        "from_file": (metaformer.Architecture.from_file, "architecture: must be a path, got "),
+        "get": (search_spaces.get, "space: must be a name, got "),
+        "budget": (Budget.parse, "budget: must be text such as 64gpu-days, got "),
+        "duration": (lambda value: parse_duration("deadline", value), "deadline: must be text such as 12h, got "),
+        "count": (lambda value: parse_count("max_macs", value), "max_macs: must be text such as 12M, got "),
+        "data": (lambda value: open_dataset(value, resolution=32), "dataset: must be a name, got "),
+    }
+    numbers: dict[str, tuple[Callable[[Any], object], str]] = {
+        "cost at": (lambda side: metaformer.count_cost(arch, resolution=side), "resolution: must be a whole number"),
+        "data at": (lambda side: open_dataset("digits", resolution=side), "resolution: must be a whole number"),
+        "loaders": (
+            lambda n: open_dataset("digits", resolution=32, num_workers=n),
+            "num_workers: must be a whole number",
+        ),
+    }
+    calls = {f"{name} {value!r}": (partial(f, value), said) for name, (f, said) in takers.items() for value in odd}
+    for name, (f, said) in numbers.items():
+        calls |= {f"{name} {value!r}": (partial(f, value), said) for value in ("32", 32.5, float("nan"), [], True)}
+    calls["settings"] = (lambda: search_spaces.get("hybrid_stages", 3), "settings: must be SpaceSettings, got 3")
+    calls["checkpoint"] = (lambda: metaformer.load(arch, checkpoint=3), "checkpoint: must be a path, got 3")
+    return calls
+
+
+CALLS = _calls()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_value_of_another_type_is_the_projects_own_error_with_field_and_rule(name: str) -> None:
+    call, said = CALLS[name]
+    with pytest.raises(UserError, match=f"^{re.escape(said)}") as caught:
+        call()
+    assert len(str(caught.value)) <= 300

@@ -16,7 +16,7 @@ from metaformer import zoo
 from metaformer.architecture import Architecture
 from metaformer.checkpoints.files import fetch_weights, read_checkpoint
 from metaformer.checkpoints.names import Convention, Place, Shape, conventions, places
-from metaformer.errors import CheckpointError
+from metaformer.errors import CheckpointError, check_type
 from metaformer.network.model import MetaFormer, build
 from metaformer.specs.parts import SOFT_SPLITS, TokensToToken
 
@@ -45,6 +45,8 @@ def load(
         CheckpointError: There are no such weights, or they do not fit.
     """
     arch = zoo.resolve(source)
+    if checkpoint is not None:
+        check_type(checkpoint, (str, Path), "checkpoint: must be a path", error=CheckpointError)
     path = fetch_weights(_published_name(arch, source)) if checkpoint is None else Path(checkpoint)
     state = read_checkpoint(path, use_ema=use_ema)
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from metaformer.architecture import Architecture
 from metaformer.documents import exists
-from metaformer.errors import ArchitectureError, unknown_name
+from metaformer.errors import ArchitectureError, check_type, unknown_name
 from metaformer.zoo import baselines, convmixer, images, isotropic, poolformer, pvt, t2t_vit
 from metaformer.zoo.images import Preprocessing
 from metaformer.zoo.poolformer import four_stages
@@ -50,6 +50,7 @@ def get(name: str) -> Architecture:
     Raises:
         ArchitectureError: No model has this name.
     """
+    check_type(name, str, "model: must be a name", error=ArchitectureError)
     if name not in _ZOO:
         raise ArchitectureError(unknown_name("model", name, _ZOO))
     return _ZOO[name]
@@ -63,6 +64,7 @@ def resolve(source: Architecture | str | Path) -> Architecture:
     """
     if isinstance(source, Architecture):
         return source
+    check_type(source, (str, Path), "model: must be an architecture, a name or a path", error=ArchitectureError)
     if str(source) in _ZOO:
         return get(str(source))
     if isinstance(source, Path) or Path(source).suffix in {".yaml", ".yml"} or exists(source):

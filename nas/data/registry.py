@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metaformer.errors import UserError, shown, unknown_name
+from metaformer.errors import UserError, check_type, shown, unknown_name
 from metaformer.specs import LARGEST_SIDE, Stem
 from nas.study.recipe import BadImages, Recipe
 
@@ -212,6 +212,8 @@ def open_dataset(name: str, *, resolution: int, num_workers: int = 0, bad_images
         DataError: The name is unknown, the data are not there or not as they must be.
     """
     entry, argument = _find(name)
+    for field, number in (("resolution", resolution), ("num_workers", num_workers)):
+        check_type(number, int, f"{field}: must be a whole number", error=DataError)
     if resolution < SMALLEST_SIDE:
         raise wrong("resolution", f"must be at least {SMALLEST_SIDE} pixels", resolution)
     if resolution > LARGEST_SIDE:
@@ -223,6 +225,7 @@ def open_dataset(name: str, *, resolution: int, num_workers: int = 0, bad_images
 
 def _find(name: str) -> tuple[_Kind, str]:
     """The entry of a name and what follows the colon."""
+    check_type(name, str, "dataset: must be a name", error=DataError)
     kind, _, argument = name.partition(":")
     _register_built_in()
     if kind not in _REGISTRY and "." in kind and all(part.isidentifier() for part in kind.split(".")):

@@ -3,7 +3,7 @@
 import re
 from typing import Literal, NamedTuple, Self
 
-from metaformer.errors import UserError, shown
+from metaformer.errors import UserError, check_type, shown
 
 DeviceKind = Literal["cpu", "gpu"]
 _SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
@@ -31,6 +31,7 @@ class Budget(NamedTuple):
         Raises:
             BudgetError: The text has another form, or the amount is not above 0.
         """
+        check_type(text, str, "budget: must be text such as 64gpu-days", error=BudgetError)
         match = _FORM.fullmatch(text.strip())
         if not match or not 0 < float(match["amount"]) < _MOST:
             raise BudgetError(
@@ -70,6 +71,7 @@ def parse_duration(field: str, text: str) -> float:
     Raises:
         BudgetError: The text has another form, or the amount is not above 0.
     """
+    check_type(text, str, f"{field}: must be text such as 12h", error=BudgetError)
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd])", text.strip())
     sizes = {unit[0]: size for unit, size in _SECONDS.items()}
     seconds = float(match[1]) * sizes[match[2]] if match else 0.0

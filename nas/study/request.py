@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from metaformer.errors import UserError, one_line, shown, unknown_name
+from metaformer.errors import UserError, check_type, one_line, shown, unknown_name
 from nas.study.objectives import MeasuredObjective, find, measured_names
 from nas.study.study import Study, StudyError
 
@@ -137,6 +137,7 @@ def parse_count(field: str, text: str) -> int:
     Raises:
         StudyError: The text has another form.
     """
+    check_type(text, str, f"{field}: must be text such as 12M", error=StudyError)
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kMG]?)", text.strip())
     count = round(min(float(match[1]), 1e18) * _FACTORS[match[2]]) if match else 0
     if count > _MOST:

@@ -120,7 +120,7 @@ def test_few_epochs_shorten_the_warmup(epochs: int, warmup_epochs: int) -> None:
 
 
 def test_a_study_file_with_too_long_a_warmup_is_refused() -> None:
-    with pytest.raises(StudyError, match=r"^recipe: warmup_epochs: must be less than epochs 3, got 3$"):
+    with pytest.raises(StudyError, match=r"^recipe.warmup_epochs: must be less than epochs 3, got 3$"):
         study_of({"recipe": {"epochs": 3, "warmup_epochs": 3}})
 
 
