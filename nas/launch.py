@@ -88,8 +88,7 @@ def launch(
         loaders=loaders,
         bad_images=study.bad_images,
     )
-    scratch = folder.path.resolve() / ".ray"
-    backend = RayBackend(info, wanted=wanted, address=ray_address, scratch=scratch)
+    backend = RayBackend(info, wanted=wanted, address=ray_address, scratch=_scratch(folder))
     console.print("starting workers …", style="dim")
     with _room_needed(folder.path), backend:
         around = _Around(folder, backend, budget, info, images, console)
@@ -100,18 +99,32 @@ def launch(
             _preview(study, around, measured).show_plan(as_json)
             return
         _make_folder(folder.path)
-        with folder.lock(), _shared(study) as lock, log_to(folder.log):
-            shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed; under the lock, so of no live one
-            replace_text(folder.study_file, study.to_yaml())
-            search = _open_search(study, around, measured)
-            if lock is not None:
-                lock.on_lost = search.give_up
-            try:
-                search.run(seconds)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+        with folder.lock(), log_to(folder.log):
+            study = _named_in_storage(study, folder)  # again: before the lock another driver may have begun a study
+            search = _carry_out(study, around, measured, seconds)
     with _room_needed(folder.path):
         search.report(as_json)
+
+
+def _carry_out(study: Study, around: "_Around", measured: "_Costs | None", deadline_seconds: float | None) -> "_Search":
+    """The search after its end; called under the lock of the run's folder."""
+    scratch = _scratch(around.folder)
+    with _shared(study) as lock:
+        shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed; under the lock, so of no live one
+        replace_text(around.folder.study_file, study.to_yaml())
+        search = _open_search(study, around, measured)
+        if lock is not None:
+            lock.on_lost = search.give_up
+        try:
+            search.run(deadline_seconds)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return search
+
+
+def _scratch(folder: RunFolder) -> Path:
+    """Where Ray keeps files of its own while a search runs."""
+    return folder.path.resolve() / ".ray"
 
 
 def _known_fields(request: Request, folder: RunFolder) -> dict[str, object]:
