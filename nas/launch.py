@@ -118,6 +118,7 @@ def _carry_out(study: Study, around: "_Around", measured: "_Costs | None", deadl
         try:
             search.run(deadline_seconds)
         finally:
+            search.close()
             shutil.rmtree(scratch, ignore_errors=True)
     return search
 
@@ -203,6 +204,10 @@ class _Search:
         """End soon: another driver took this one for dead and goes on with the study."""
         self._session.problem = "storage: another driver has taken the study over, since this one gave no sign of life"
         self._session.stop()
+
+    def close(self) -> None:
+        """Leave the database; what is known of the study stays in memory."""
+        self._run.record.close()
 
     def report(self, as_json: bool) -> None:
         """Write the report and say what came out."""

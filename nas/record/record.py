@@ -22,7 +22,7 @@ from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from metaformer.errors import explain
 from nas.record.notes import Event, EventKind, Notes
-from nas.record.storage import first_line, no_storage, open_storage
+from nas.record.storage import close_storage, first_line, no_storage, open_storage
 from nas.record.trials import Progress, StopReason, TrialRecord, TrialState
 from nas.study.objectives import Objectives
 from nas.study.study import StudyError
@@ -61,16 +61,25 @@ class Record:
     """
 
     def __init__(
-        self, url: str, space: SearchSpace, objectives: Objectives, *, name: str = STUDY_NAME, writes: bool = False
+        self,
+        url: str,
+        space: SearchSpace,
+        objectives: Objectives,
+        *,
+        name: str = STUDY_NAME,
+        writes: bool = False,
+        begins: bool = True,
     ) -> None:
-        """Open the study at a storage URL, or begin it there.
+        """Open the study at a storage URL.
 
         Args:
             url: As Optuna takes it, or `journal:PATH` for a journal file.
             name: Of the study, where the storage holds several.
             writes: Whether this is the one driver's record; it ends trials that a killed driver was about to begin.
+                Any other only reads, and writes nothing.
+            begins: Whether a driver begins a study that is not there.
         Raises:
-            StudyError: The storage cannot be reached, or holds trials that are not of this space.
+            StudyError: The storage cannot be reached, has no such study, or holds trials that are not of this space.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.url = url
@@ -79,19 +88,15 @@ class Record:
         self.space = space
         self._distributions = {choice.name: distribution(choice) for choice in space.choices}
         try:
-            self._storage = open_storage(url, writes=writes)
-            self._study = optuna.create_study(
-                storage=self._storage,
-                study_name=name,
-                directions=["maximize" if is_maximised else "minimize" for is_maximised in objectives.is_maximised],
-                sampler=optuna.samplers.RandomSampler(),  # proposers have their own; nothing is asked of this one
-                load_if_exists=True,
-            )
+            self._storage = open_storage(url, writes=writes, begins=begins, once=not writes)
+            self._study = self._begin() if writes and begins else self._load()
+        except KeyError:
+            raise no_storage(url, LookupError(f"it holds no study of the name {name}")) from None
         except StorageInternalError as error:
             raise no_storage(url, error.__cause__ or error) from None
         except (SQLAlchemyError, sqlite3.Error, ImportError, OSError, ValueError, RuntimeError) as error:
             raise no_storage(url, error) from None
-        if self._study.metric_names is None:
+        if writes and self._study.metric_names is None:
             with _writing(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)  # the dashboard shows these names
                 self._study.set_metric_names([objective.metric for objective in objectives])
@@ -111,8 +116,26 @@ class Record:
             elif frozen.state is optuna.trial.TrialState.FAIL:
                 self.discarded.append(frozen.number)
 
+    def _begin(self) -> optuna.Study:
+        """The study, which is new where there was none."""
+        return optuna.create_study(
+            storage=self._storage,
+            study_name=self.name,
+            directions=["maximize" if is_maximised else "minimize" for is_maximised in self.objectives.is_maximised],
+            sampler=optuna.samplers.RandomSampler(),  # proposers have their own; nothing is asked of this one
+            load_if_exists=True,
+        )
+
+    def _load(self) -> optuna.Study:
+        """The study that is there; KeyError where there is none."""
+        return optuna.load_study(study_name=self.name, storage=self._storage, sampler=optuna.samplers.RandomSampler())
+
     def __iter__(self) -> Iterator[TrialRecord]:
         return iter(self.trials)
+
+    def close(self) -> None:
+        """Leave the storage; a SQLite file then holds all by itself, without a log of changes beside it."""
+        close_storage(self._storage)
 
     @property
     def complete(self) -> list[TrialRecord]:

@@ -1,18 +1,20 @@
 """Optuna storages by URL: opening them, and what to say where that fails."""
 
+import os
 import sqlite3
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy import create_engine, event, inspect
+from sqlalchemy import URL, create_engine, event, inspect, make_url
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from nas.study.database_url import can_be_parsed, mask_passwords
 from nas.study.study import StudyError
 
 IN_MEMORY = "memory:"  # storage URL of a record that ends with its process, as simulations need
-_SQLITE = "sqlite:///"
 _JOURNAL = "journal:"
 
 
@@ -40,27 +42,84 @@ def is_journal(url: str) -> bool:
 
 
 def sqlite_url(path: Path) -> str:
-    """The storage URL of a SQLite file."""
-    return f"{_SQLITE}{path.resolve()}"
+    """The storage URL of a SQLite file, whatever characters its path has."""
+    return _rendered(URL.create("sqlite", database=str(path.resolve())))
 
 
-def open_storage(url: str, *, writes: bool = False) -> BaseStorage:
+def open_storage(url: str, *, writes: bool = False, begins: bool = True, once: bool = False) -> BaseStorage:
     """The Optuna storage at a URL, or in a journal file; ask Optuna for errors.
 
     Args:
-        writes: Whether this is the one driver's; a SQLite file is then put into write-ahead mode.
+        writes: Whether this is the one driver's; a SQLite file is then put into write-ahead mode. Without it nothing
+            is written, and a SQLite file is opened read-only.
+        begins: Whether a driver makes tables and files that are not there.
+        once: Whether a reader reads now and never again, so that it may leave no trace beside a SQLite file.
+    Raises:
+        FileNotFoundError: There is no such file, and none is to be made.
     """
+    makes = writes and begins
     if is_journal(url):
-        return JournalStorage(JournalFileBackend(url.removeprefix(_JOURNAL)))
+        path = Path(url.removeprefix(_JOURNAL))
+        if not (makes or path.exists()):
+            raise FileNotFoundError("no such file")
+        return JournalStorage(JournalFileBackend(str(path)))
     if url == IN_MEMORY:
         return InMemoryStorage()
-    if writes and url.startswith(_SQLITE):
-        _write_ahead(url)
-    storage = RDBStorage(url)
-    if url.startswith(_SQLITE):
-        event.listen(storage.engine, "connect", _wait_less)
-        storage.engine.dispose()  # the connection it has was made before
+    if not _is_sqlite(url):
+        return RDBStorage(url, skip_table_creation=not makes)
+    path = _sqlite_path(url)
+    if not (makes or path.exists()):
+        raise FileNotFoundError("no such file")
+    if not writes:
+        return RDBStorage(_read_only(url, once=once), skip_table_creation=True)
+    opened = url if begins else _with_query(url, mode="rw")
+    _write_ahead(opened)
+    storage = RDBStorage(opened, skip_table_creation=not begins)
+    event.listen(storage.engine, "connect", _wait_less)
+    storage.engine.dispose()  # the connection it has was made before
     return storage
+
+
+def close_storage(storage: BaseStorage) -> None:
+    """Close the connections of a storage."""
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _is_sqlite(url: str) -> bool:
+    return can_be_parsed(url) and make_url(url).get_backend_name() == "sqlite"
+
+
+def _sqlite_path(url: str) -> Path:
+    """The file of a SQLite URL."""
+    given = make_url(url)
+    database = given.database or ""
+    return Path(unquote(database.removeprefix("file:").removeprefix("//")) if "uri" in given.query else database)
+
+
+def _with_query(url: str, **query: str) -> str:
+    """A SQLite URL with parameters of SQLite's own, such as mode=ro."""
+    given = make_url(url)
+    database = given.database if "uri" in given.query else f"file:{quote(str(_sqlite_path(url).absolute()))}"
+    return _rendered(URL.create(given.drivername, database=database, query={**given.query, "uri": "true", **query}))
+
+
+def _rendered(url: URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+def _read_only(url: str, *, once: bool) -> str:
+    """The URL by which a reader changes nothing.
+
+    A reader of a file in write-ahead mode makes two more beside it, unless the file is declared never to change. That
+    is true of a file that no driver has open, whose log is gone then, and it must be said where no file can be made.
+    """
+    path = _sqlite_path(url)
+    has_log = any(path.with_name(path.name + end).exists() for end in ("-wal", "-journal"))
+    if not has_log and (once or not os.access(path.absolute().parent, os.W_OK)):
+        return _with_query(url, mode="ro", immutable="1")
+    return _with_query(url, mode="ro")
 
 
 def no_storage(url: str, error: BaseException) -> StudyError:
@@ -87,8 +146,6 @@ def _wait_less(connection: sqlite3.Connection, _: object) -> None:
 
 def _write_ahead(url: str) -> None:
     """Put a SQLite file into write-ahead mode, in which readers never block the writer."""
-    connection = sqlite3.connect(url.removeprefix(_SQLITE))
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-    finally:
-        connection.close()
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
