@@ -25,7 +25,7 @@ from nas.record.atomic import replace_text
 from nas.record.lock import StudyLock, lock_study
 from nas.record.notes import EventKind, Notes
 from nas.record.record import Record
-from nas.record.run_folder import Run, RunFolder, open_record, open_run
+from nas.record.run_folder import Run, RunFolder, identify, open_record, open_run
 from nas.record.run_log import log_to
 from nas.record.storage import IN_MEMORY, check_storage, is_journal
 from nas.results.baselines import is_small, simple_classifiers
@@ -79,6 +79,8 @@ def launch(
         check_storage(study.storage)
     if study.checkpoints is not None:
         check_place(study.checkpoints, is_new=not folder.study_file.exists())
+    if study.identity is not None:
+        open_record(study, folder, study.make_space())  # before anything is started
     budget = Budget.parse(study.budget)
     wanted = Wanted(
         kind=budget.device,
@@ -111,8 +113,10 @@ def _carry_out(study: Study, around: "_Around", measured: "_Costs | None", deadl
     scratch = _scratch(around.folder)
     with _shared(study) as lock:
         shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed; under the lock, so of no live one
+        record = open_record(study, around.folder, study.make_space(), writes=True)
+        study = identify(study, record, around.folder)
         replace_text(around.folder.study_file, study.to_yaml())
-        search = _open_search(study, around, measured)
+        search = _open_search(study, record, around, measured)
         if lock is not None:
             lock.on_lost = search.give_up
         try:
@@ -218,17 +222,18 @@ class _Search:
             sys.stdout.write(json.dumps(summarise(self._run), indent=2) + "\n")
         if self._session.problem:
             raise StudyError(self._session.problem)
+        open_record(self._run.study, self._run.folder, self._run.space)  # else what was found is in the report alone
 
 
-def _open_search(study: Study, around: _Around, measured: _Costs | None, *, spent: float = 0.0) -> _Search:
+def _open_search(
+    study: Study, record: Record, around: _Around, measured: _Costs | None, *, spent: float = 0.0
+) -> _Search:
     """A search that goes on where its record stands; what has not been measured yet is measured.
 
     Args:
         spent: Device-seconds that the record does not hold.
     """
     folder, backend = around.folder, around.backend
-    space = study.make_space()
-    record = open_record(study, folder, space, writes=True)
     num_images = {str(split): number for split, number in around.info.num_images.items()}
     record.note(num_images=num_images)
     costs = _known_costs(record.notes)
@@ -246,7 +251,7 @@ def _open_search(study: Study, around: _Around, measured: _Costs | None, *, spen
         lease_seconds=backend.lease_seconds * backend.devices_per_trial,
     )
     session = open_session(study, record, place, on_drop=folder.drop_checkpoints, spent=spent)
-    return _Search(Run(folder, study, space, record), session, around)
+    return _Search(Run(folder, study, record.space, record), session, around)
 
 
 def _with_affordable_references(study: Study, costs: _Costs, around: _Around) -> Study:
@@ -325,8 +330,9 @@ def _preview(study: Study, around: _Around, measured: _Costs | None) -> _Search:
         known = earlier.space.references()
         references = tuple(name for name in references if known[name].digest not in tried)
         measured = _known_costs(earlier.record.notes) or measured
-    copy = study.model_copy(update={"storage": IN_MEMORY, "references": references})
-    return _open_search(copy, around, measured, spent=spent)
+    copy = study.model_copy(update={"storage": IN_MEMORY, "identity": None, "references": references})
+    record = open_record(copy, around.folder, copy.make_space(), writes=True)
+    return _open_search(copy, record, around, measured, spent=spent)
 
 
 def _left_out_line(images: tuple[str, ...]) -> list[str]:
@@ -391,7 +397,7 @@ def _extended(request: Request, folder: RunFolder) -> Request:
 
 
 def _named_in_storage(study: Study, folder: RunFolder) -> Study:
-    """The study with the name that it has, or will have, in its storage.
+    """The study with the name that it has, or will have, in its storage, and with the run's identity.
 
     Raises:
         StudyError: The folder holds another study.
@@ -399,9 +405,9 @@ def _named_in_storage(study: Study, folder: RunFolder) -> Study:
     if folder.study_file.exists():
         earlier = Study.from_file(folder.study_file)
         study.check_continues(earlier, folder.path)
-        return study.model_copy(update={"storage_name": earlier.storage_name})
+        return study.model_copy(update={"storage_name": earlier.storage_name, "identity": earlier.identity})
     shared_name = f"{folder.path.name}-{uuid4().hex[:8]}" if study.storage else None
-    return study.model_copy(update={"storage_name": shared_name})
+    return study.model_copy(update={"storage_name": shared_name, "identity": None})
 
 
 def _make_folder(path: Path) -> None:

@@ -46,6 +46,7 @@ class Correction(Spec):
 class Notes(Spec):
     """All notes of a study; None and empty where nothing has been noted."""
 
+    identity: str | None = None  # the study file has the same
     num_images: dict[str, NonNegativeInt] | None = None  # by split
     speed: Speed | None = None
     peak_bytes: NonNegativeInt | None = None  # of a trial, on its device

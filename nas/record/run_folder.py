@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from filelock import FileLock
 
@@ -11,9 +12,12 @@ from nas.record.lock import lock_folder
 from nas.record.record import STUDY_NAME, Record
 from nas.record.storage import sqlite_url
 from nas.record.trials import TrialRecord
+from nas.study.database_url import mask_passwords
 from nas.study.study import Study, StudyError
 from nas.training.checkpoints import CheckpointFolder, folder_of
 from search_spaces.space import SearchSpace
+
+_PUT_BACK = "put the run's own database back, or begin another run with another --name"
 
 
 @dataclass(frozen=True)
@@ -92,13 +96,45 @@ class Run:
 
 
 def open_record(study: Study, folder: RunFolder, space: SearchSpace, *, writes: bool = False) -> Record:
-    """The record of a study, wherever it is kept.
+    """The record of a study, wherever it is kept; it is begun only for a study that has no identity yet.
 
     Raises:
-        StudyError: It cannot be opened.
+        StudyError: It cannot be opened, or is that of another run.
     """
     url = study.storage or sqlite_url(folder.database)
-    return Record(url, space, study.goals, name=study.storage_name or STUDY_NAME, writes=writes)
+    name = study.storage_name or STUDY_NAME
+    try:
+        record = Record(url, space, study.goals, name=name, writes=writes, begins=study.identity is None)
+    except StudyError as error:
+        if study.identity is None:
+            raise
+        raise StudyError(f"{error}; {_PUT_BACK}") from None
+    if study.identity not in (None, record.notes.identity):
+        raise StudyError(
+            f"storage: must hold the study {study.identity}, as {folder.study_file} has it, "
+            f"got {record.notes.identity} in {mask_passwords(url)!r}; {_PUT_BACK}"
+        )
+    return record
+
+
+def identify(study: Study, record: Record, folder: RunFolder) -> Study:
+    """The study with an identity that its record holds as well; called by the driver, before the study is written.
+
+    A driver may have been killed between the two, so a record without trials may have one already.
+
+    Raises:
+        StudyError: A run without a study file has trials in its database.
+    """
+    if study.identity is not None:
+        return study
+    if record.trials and not folder.study_file.exists():
+        raise StudyError(
+            f"storage: must hold no trials before a run begins, got {len(record.trials)} in {str(folder.database)!r}; "
+            f"put its {folder.study_file.name} back, or begin another run with another --name"
+        )
+    if record.notes.identity is None:
+        record.note(identity=uuid4().hex)
+    return study.model_copy(update={"identity": record.notes.identity})
 
 
 def open_run(path: Path) -> Run:
@@ -116,7 +152,7 @@ def open_run(path: Path) -> Run:
         raise StudyError(f"run: must be a folder with a study.yaml, got {str(path)!r}{known}")
     study = Study.from_file(folder.study_file)
     if study.storage is None and not folder.database.exists():
-        raise StudyError(f"run: must hold {folder.database.name}, got {str(path)!r} without it")
+        raise StudyError(f"run: must hold {folder.database.name}, got {str(path)!r} without it; {_PUT_BACK}")
     space = study.make_space()
     folder = RunFolder(path, study.checkpoints)
     return Run(folder, study, space, open_record(study, folder, space))

@@ -28,7 +28,8 @@ NumCpus = Annotated[int, Field(strict=True, gt=0, le=1024)]
 Seed = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 GpuShare = float | Literal["auto"]  # of one GPU; auto: as little as the measured memory allows
 # When a study goes on.
-MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial", "gpus_per_trial", "storage_name", "bad_images"}
+MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial", "gpus_per_trial", "bad_images"}
+MAY_CHANGE |= {"storage_name", "identity"}  # which are those of the run
 
 
 class StudyError(UserError):
@@ -59,6 +60,7 @@ class Study(Spec):
     gpus_per_trial: GpuShare | None = None  # None: a whole one
     storage: str | None = None  # URL of the database, or journal:PATH; None: SQLite in the run's folder
     storage_name: str | None = None  # of the study in a storage that may hold others
+    identity: str | None = None  # of the run, in its database as well; None: not begun, or begun by version 0.1
     checkpoints: str | None = None  # absolute path or fsspec URI; None: in the run's folder
     bad_images: BadImages = "stop"
 
