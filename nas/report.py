@@ -12,6 +12,7 @@ from nas import cli
 def report(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or its name under runs/.")],
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Let an empty front replace one that has members.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Write the report of a run anew: report.html, trials.csv, front.csv and front/*.yaml in its folder.
@@ -27,7 +28,7 @@ def report(
     opened = open_run(cli.run_path(run))
     with opened.folder.report_lock():
         opened = open_run(opened.folder.path)  # read under the lock, so never older than what was written
-        path = write_report(opened)
+        path = write_report(opened, empties_front=force)
     if as_json:
         typer.echo(json.dumps(summarise(opened), indent=2))
     else:

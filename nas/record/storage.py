@@ -11,7 +11,7 @@ from sqlalchemy import URL, create_engine, event, inspect, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from nas.study.database_url import can_be_parsed, mask_passwords
+from nas.study.database_url import can_be_parsed, is_kept, mask_passwords
 from nas.study.study import StudyError
 
 IN_MEMORY = "memory:"  # storage URL of a record that ends with its process, as simulations need
@@ -19,11 +19,16 @@ _JOURNAL = "journal:"
 
 
 def check_storage(url: str) -> None:
-    """Check that a database answers at a storage URL; no table is made there.
+    """Check that a database answers at a storage URL, and is still there later; no table is made there.
 
     Raises:
-        StudyError: None does.
+        StudyError: None does, or it is in memory.
     """
+    if not is_kept(url):
+        raise StudyError(
+            f"storage: must be a database that stays when the program ends, got {url!r}, which is in memory; "
+            "without --storage it is a file in the run's folder"
+        )
     if is_journal(url):
         if not Path(url.removeprefix(_JOURNAL)).absolute().parent.is_dir():
             raise no_storage(url, FileNotFoundError("no such folder"))

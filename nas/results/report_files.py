@@ -11,14 +11,26 @@ from nas.record.trials import TrialRecord
 from nas.results.page import render
 from nas.results.picks import architecture_text
 from nas.results.results import Results, trial_frame
+from nas.study.study import StudyError
 
 
-def write_report(run: Run) -> Path:
+def write_report(run: Run, *, empties_front: bool = False) -> Path:
     """Path of the page, after writing it and, beside it, `trials.csv`, `front.csv` and `front/*.yaml`.
 
     Each file is replaced whole. It may be called at any time, also while the search goes on.
+
+    Args:
+        empties_front: Whether a front without members may replace one that has some.
+    Raises:
+        StudyError: It would, and that was not asked for; nothing is written then.
     """
     results = Results(run)
+    num_files = len(list(run.folder.architectures.glob("trial-*.yaml")))
+    if num_files and not results.front and not empties_front:
+        raise StudyError(
+            f"report: must have a complete trial where {str(run.folder.architectures)!r} has {num_files} "
+            f"architectures, got none of {len(results.trials)} trials; --force empties it"
+        )
     _write_architectures(results)
     replace_text(run.folder.trials_csv, _frame(results, results.trials).to_csv(index=False))
     front = _frame(results, results.front)

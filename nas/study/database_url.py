@@ -27,6 +27,15 @@ def can_be_parsed(url: str) -> bool:
     return True
 
 
+def is_kept(url: str) -> bool:
+    """Whether a database is still there when the program has ended; not so one of SQLite in memory."""
+    if not can_be_parsed(url) or make_url(url).get_backend_name() != "sqlite":
+        return True
+    given = make_url(url)
+    in_memory = {given.query.get("mode"), given.query.get("vfs")} & {"memory", "memdb"}
+    return (given.database or "").removeprefix("file:") not in ("", ":memory:") and not in_memory
+
+
 def without_password(url: str) -> str:
     """The URL to write down; who goes on gives the password again, or leaves it to PGPASSWORD or ~/.pgpass."""
     if not can_be_parsed(url):  # such as journal:PATH

@@ -15,7 +15,7 @@ from nas.record.run_folder import open_run
 from nas.record.storage import open_storage, sqlite_url
 from nas.report import report
 from nas.study.study import StudyError
-from tests.nas.runs import make_run, make_study
+from tests.nas.runs import make_run, make_study, open_folder
 
 STUDY = make_study()
 
@@ -93,3 +93,19 @@ def test_a_driver_that_ends_leaves_all_in_one_file(tmp_path: Path) -> None:
     with closing(sqlite3.connect(folder / "study.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert [path.name for path in folder.glob("study.db*")] == ["study.db"]
+
+
+def test_an_empty_front_replaces_a_full_one_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    folder = closed_run(tmp_path / "run")
+    report(str(folder))
+    before = files(folder)
+    assert [name for name in before if name.startswith("front/")]
+    for path in folder.glob("study.db*"):
+        path.unlink()
+    open_folder(folder, STUDY)[0].record.close()  # the same study, from its beginning
+    empty = files(folder)
+    with pytest.raises(StudyError, match="^report: must have a complete trial where '.*/front' has .* got none of 0 "):
+        report(str(folder))
+    assert files(folder) == empty
+    report(str(folder), force=True)
+    assert not list((folder / "front").iterdir())

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from nas.record.storage import check_storage
-from nas.study.database_url import mask_passwords, without_password
+from nas.study.database_url import is_kept, mask_passwords, without_password
 from nas.study.study import StudyError
 from tests.nas.runs import make_study
 
@@ -40,3 +40,27 @@ def test_no_message_shows_a_password_not_even_of_a_url_that_cannot_be_parsed(for
     with pytest.raises(StudyError, match=f"^storage: must be a database .*, got {shown} \\(no URL of .*\\)$") as error:
         check_storage(url)
     assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "sqlite+pysqlite://",
+        "sqlite:///file::memory:?uri=true",
+        "sqlite:///file::memory:?cache=shared&uri=true",
+        "sqlite:///file:x?mode=memory&uri=true",
+        "sqlite:///file:/x?vfs=memdb&uri=true",
+    ],
+)
+def test_a_database_in_memory_is_refused(url: str) -> None:
+    shown = re.escape(repr(url))
+    with pytest.raises(StudyError, match=f"^storage: must be a database that stays when the program ends, got {shown}"):
+        check_storage(url)
+
+
+@pytest.mark.parametrize("url", ["sqlite:////x/memory", "sqlite:///mode=memory", "postgresql://host/db", "journal:/x"])
+def test_any_other_database_is_kept(url: str) -> None:
+    assert is_kept(url)
