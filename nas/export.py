@@ -45,6 +45,8 @@ def export(
     _check_free(target, "out", force)
     if weights:
         _check_free(weights, "weights", force)
+        if _place(weights) == _place(target):
+            raise UserError(f"weights: must be another file than that of the architecture, got {str(weights)!r} twice")
         _copy_weights(opened, trial, weights)
     replace_text(target, architecture_text(opened.name, trial, file=str(target)))
     if trial.state != "complete":
@@ -62,12 +64,17 @@ def export(
 def _check_free(path: Path, option: str, force: bool) -> None:
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"{option}: must be a file in a folder that exists, got {str(path)!r}")
-    if path.exists() and not force:
+    if (path.exists() or path.is_symlink()) and not force:
         raise UserError(f"{option}: must be a new file, or take --force to replace it, got {str(path)!r}")
 
 
+def _place(path: Path) -> Path:
+    """Where a file will lie; a link in its place is replaced, those to its folder are followed."""
+    return path.parent.resolve() / path.name
+
+
 def _copy_weights(run: "Run", trial: "TrialRecord", target: Path) -> None:
-    from nas.record.atomic import part_of
+    from nas.record.atomic import replacing
     from nas.study.lease import WEIGHTS
     from nas.training.checkpoints import DamagedCheckpointError, StorageError
 
@@ -78,12 +85,11 @@ def _copy_weights(run: "Run", trial: "TrialRecord", target: Path) -> None:
                 f"weights: must have been kept, as those of the front and of hand-designed models are; trial "
                 f"{trial.number} ({trial.state}) has no {checkpoints.where(WEIGHTS)}"
             )
-        checkpoints.copy(WEIGHTS, part_of(target))
-        part_of(target).replace(target)
+        with replacing(target) as part:
+            checkpoints.copy(WEIGHTS, part)
     except (DamagedCheckpointError, StorageError) as error:
         raise UserError(f"weights: must be readable, got those of trial {trial.number} ({error})") from None
     except OSError as error:
-        part_of(target).unlink(missing_ok=True)
         raise UserError(f"weights: must be a file that can be written, got {str(target)!r} ({error})") from None
 
 

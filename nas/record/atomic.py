@@ -1,20 +1,57 @@
 """Files that are replaced whole."""
 
+import glob
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 def replace_text(path: Path, text: str) -> None:
     """Write a file so that at any moment either the old one is there or the new one, whole."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """An empty file to write, which takes the place of `path` when the block ends well, and goes when it does not.
+
+    Neither is a symbolic link followed: a link in place of `path` is replaced. What killed writers left goes as well.
+    """
+    _drop_parts_of_the_dead(path)
     part = part_of(path)
     try:
-        part.write_text(text, encoding="utf-8")
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
+        yield part
         part.replace(path)
-    except OSError:
+    except BaseException:  # an interrupt too
         part.unlink(missing_ok=True)
         raise
 
 
 def part_of(path: Path) -> Path:
     """Where a file is written until it is whole; two programs that write the same file do not meet there."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine runs."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
+
+
+def _drop_parts_of_the_dead(path: Path) -> None:
+    """Remove what processes of this machine that have ended left of a file; of others nothing can be told."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(socket.gethostname())}.*.part"):
+        pid = part.name.split(".")[-2]
+        is_ours = pid.isascii() and pid.isdigit()
+        if is_ours and (int(pid) == os.getpid() or not is_alive(int(pid))):  # of an earlier process of this number
+            with suppress(OSError):
+                part.unlink()

@@ -36,6 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from metaformer.specs import Spec
+from nas.record.atomic import is_alive, replace_text
 from nas.record.storage import no_storage
 from nas.study.study import StudyError
 
@@ -73,7 +74,7 @@ class Driver(Spec):
         """Whether it was a process of this machine that has ended; of others nothing can be told."""
         if self.host != socket.gethostname():
             return False
-        return self.pid == os.getpid() or not _is_alive(self.pid)  # a new container may have the old one's numbers
+        return self.pid == os.getpid() or not is_alive(self.pid)  # a new container may have the old one's numbers
 
 
 @contextmanager
@@ -89,7 +90,7 @@ def lock_folder(path: Path) -> Iterator[None]:
     except Timeout:
         raise StudyError(f"run: must not be in use by another search, got {path}, held by {_noted(note)}") from None
     try:
-        note.write_text(Driver.here().model_dump_json(), encoding="utf-8")
+        replace_text(note, Driver.here().model_dump_json())
         yield
         note.unlink(missing_ok=True)
     finally:
@@ -192,13 +193,3 @@ def _noted(note: Path) -> str:
         return str(Driver.model_validate_json(note.read_text(encoding="utf-8")))
     except (OSError, ValidationError):  # it is just beginning
         return "a process that has not said which"
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user
-        return True
-    return True

@@ -142,6 +142,26 @@ def test_a_file_needs_a_folder(run: Run, tmp_path: Path) -> None:
             export(str(run.folder.path), out=out)
 
 
+@pytest.mark.parametrize("other", ["same", "linked/same", "../{folder}/same"])
+def test_architecture_and_weights_are_two_files(run: Run, tmp_path: Path, other: str) -> None:
+    (tmp_path / "linked").symlink_to(tmp_path)
+    out, weights = tmp_path / "same", tmp_path / other.format(folder=tmp_path.name)
+    with pytest.raises(UserError, match=r"^weights: must be another file than that of the architecture, got .* twice$"):
+        export(str(run.folder.path), pick="best", out=out, weights=weights, force=True)
+    assert not out.exists()
+
+
+def test_a_link_in_place_of_the_file_is_replaced_and_not_followed(run: Run, tmp_path: Path) -> None:
+    victim, out = tmp_path / "victim", tmp_path / "arch.yaml"
+    out.symlink_to(victim)
+    with pytest.raises(UserError, match="out: must be a new file"):
+        export(str(run.folder.path), out=out)
+    victim.write_text("mine", encoding="utf-8")
+    export(str(run.folder.path), out=out, force=True)
+    assert victim.read_text(encoding="utf-8") == "mine"
+    assert metaformer.Architecture.from_file(out) == pick_trial(run, "knee").architecture
+
+
 def test_weights_that_are_not_kept_are_refused_before_anything_is_written(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"weights: must have been kept, .*; trial \d+ \(failed\) has no .*weights\.pt"):
         export(
