@@ -20,6 +20,7 @@ from nas.data import DataInfo, open_dataset
 from nas.execution.backend import Backend
 from nas.execution.devices import Wanted
 from nas.execution.ray_backend import RayBackend
+from nas.execution.signals import interruptible
 from nas.make_study import Images, find_images, make_study
 from nas.record.atomic import replace_text
 from nas.record.lock import StudyLock, lock_study
@@ -92,7 +93,7 @@ def launch(
     )
     backend = RayBackend(info, wanted=wanted, address=ray_address, scratch=_scratch(folder))
     console.print("starting workers …", style="dim")
-    with _room_needed(folder.path), backend:
+    with interruptible(), _room_needed(folder.path), backend:
         around = _Around(folder, backend, budget, info, images, console)
         measured = None if folder.study_file.exists() else _measure(study, backend, console)
         if measured is not None and request.references is None and "references" not in fields:
@@ -104,7 +105,7 @@ def launch(
         with folder.lock(), log_to(folder.log):
             study = _named_in_storage(study, folder)  # again: before the lock another driver may have begun a study
             search = _carry_out(study, around, measured, seconds)
-    with _room_needed(folder.path):
+    with interruptible(), _room_needed(folder.path):
         search.report(as_json)
 
 

@@ -7,13 +7,10 @@ actors, one per device, in which the dataset stays loaded from trial to trial.
 import logging
 import math
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, Self
 
 import ray
@@ -30,6 +27,7 @@ from nas.data import DataInfo
 from nas.execution.backend import Backend, Steps
 from nas.execution.devices import Devices, Node, Wanted, share_out
 from nas.execution.ray_adapter import Adapter, LeaseScheduler, LeaseSearcher, TrialWorker, reason_of
+from nas.execution.signals import guarded, stop_on_signals
 from nas.execution.slots import Slots, check_answers
 from nas.execution.worker import Data, measure_steps
 from nas.session.session import Session
@@ -74,12 +72,13 @@ class RayBackend(Backend):
         local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
         try:
             check_answers(self._address)
-            ray.init(
-                address=self._address or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **({} if self._address else local),
-            )
+            with guarded():
+                ray.init(
+                    address=self._address or "local",
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    **({} if self._address else local),
+                )
         except (OSError, RuntimeError, ValueError) as error:
             if self._address is None:
                 raise StudyError(f"ray: must be able to start on this machine, got {_one_line(error)}") from None
@@ -89,7 +88,7 @@ class RayBackend(Backend):
         try:
             self._gpu_bytes = _ask_memory_of_gpus() if self._wanted.gpus == "auto" else {}
             self._share_out()
-        except StudyError:
+        except (StudyError, KeyboardInterrupt):
             ray.shutdown()
             raise
         return self
@@ -126,7 +125,7 @@ class RayBackend(Backend):
     def run(self, session: Session, *, on_event: Callable[[], None] = lambda: None) -> None:
         """Carry out the session's leases until it has no more; `on_event` is called after each answer to it.
 
-        The first Ctrl-C asks the session to stop, the second breaks off.
+        The first Ctrl-C, SIGTERM or SIGHUP asks the session to stop; another Ctrl-C breaks off.
 
         Raises:
             StudyError: The study cannot be written.
@@ -155,7 +154,7 @@ class RayBackend(Backend):
             ),
         )
         logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists trials of its own that broke
-        with _stop_on_interrupt(session), _session_errors(), slots, self._demand():
+        with stop_on_signals(session.stop), _session_errors(), slots, self._demand():
             tuner.fit()
 
     @contextmanager
@@ -233,22 +232,3 @@ def _session_errors() -> Iterator[None]:
         while error is not None and not isinstance(error, UserError | OSError):
             error = error.__cause__ or error.__context__
         raise error or wrapped from None
-
-
-@contextmanager
-def _stop_on_interrupt(session: Session) -> Iterator[None]:
-    """Turn the first Ctrl-C into a request to stop; the second is an ordinary KeyboardInterrupt."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        session.stop()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -99,6 +99,18 @@ class Program:
         """Interrupt all processes of the program, as a terminal does."""
         os.killpg(self._process.pid, signal.SIGINT)
 
+    def send(self, number: signal.Signals) -> None:
+        """Send the driver a signal, and it alone, as Kubernetes does."""
+        os.kill(self._process.pid, number)
+
+    def close_terminal(self) -> None:
+        """Send all processes of the program what a terminal sends when it closes."""
+        os.killpg(self._process.pid, signal.SIGHUP)
+
+    def says(self, text: str) -> bool:
+        """Whether it has printed something yet."""
+        return text in self._logs[0].read_text(encoding="utf-8")
+
     def kill(self) -> None:
         """End the driver, and it alone, without giving it a chance to do anything."""
         self._process.kill()

@@ -19,7 +19,7 @@ def test_a_study_that_another_driver_began_meanwhile_is_not_overwritten(tmp_path
     with Program(
         *QUICK, "--budget", "900cpu-seconds", "--name", "twice", "--runs", run.parent, logs=tmp_path
     ) as second:
-        second.wait_until(lambda: "starting workers" in (tmp_path / "out").read_text(encoding="utf-8"))
+        second.wait_until(lambda: second.says("starting workers"))
         study = make_study(Request(budget="9cpu-minutes", epochs=7), {}, open_dataset("digits", resolution=16).info)
         run.mkdir(parents=True)
         (run / "study.yaml").write_text(yaml.safe_dump(study.model_dump(mode="json")), encoding="utf-8")

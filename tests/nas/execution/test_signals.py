@@ -1,0 +1,88 @@
+"""What asks a program to end, and what it does then."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nas.execution.signals import guarded, interruptible, stop_on_signals
+from tests.nas.programs import ROOT
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PROGRAM = """
+import sys
+from pathlib import Path
+from threading import Event
+from nas.execution.signals import stop_on_signals
+asked = Event()
+with stop_on_signals(asked.set):
+    print("runs", flush=True)
+    asked.wait()
+    print("a summary", flush=True)
+Path(sys.argv[1]).touch()
+"""
+
+
+def raise_in(number: int) -> None:
+    with interruptible():
+        os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_before_a_search_runs_each_is_a_keyboard_interrupt(number: int) -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with pytest.raises(KeyboardInterrupt):
+        raise_in(number)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_while_it_runs_the_first_asks_to_stop_and_only_ctrl_c_breaks_off(number: int) -> None:
+    asked: list[int] = []
+
+    def run() -> None:
+        with stop_on_signals(lambda: asked.append(number)):
+            for each in (number, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                os.kill(os.getpid(), each)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert 1 <= len(asked) <= 3
+
+
+def test_what_is_ignored_stays_so() -> None:
+    """A program under nohup outlives its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        raise_in(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_handlers_that_a_block_installs_go_with_it() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def start() -> None:
+        with guarded():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_program_whose_terminal_closes_comes_to_its_end(tmp_path: Path) -> None:
+    master, terminal = pty.openpty()
+    command = [sys.executable, "-c", _PROGRAM, str(tmp_path / "ended")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=terminal, stderr=terminal) as program:
+        os.close(terminal)
+        assert b"runs" in os.read(master, 100)
+        os.close(master)
+        program.send_signal(signal.SIGHUP)
+        assert program.wait() == 0
+    assert (tmp_path / "ended").exists()
