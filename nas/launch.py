@@ -26,7 +26,7 @@ from nas.record.atomic import replace_text
 from nas.record.lock import StudyLock, lock_study
 from nas.record.notes import EventKind, Notes
 from nas.record.record import Record
-from nas.record.run_folder import Run, RunFolder, identify, open_record, open_run
+from nas.record.run_folder import MOST_BYTES, Run, RunFolder, check_name, identify, open_record, open_run
 from nas.record.run_log import log_to
 from nas.record.storage import IN_MEMORY, check_storage, is_journal
 from nas.results.baselines import is_small, simple_classifiers
@@ -45,6 +45,7 @@ from nas.training.checkpoints import NO_ROOM, check_place
 _LOG = logging.getLogger(__name__)
 _MOST_NAMES = 10  # of images, in a line
 _REFERENCE_SHARE = 1 / 3  # of a budget that hand-designed models take, unless they are asked for
+_MOST_OF_NAME = 200  # characters of a run's name in the name of its study in a shared database
 _BELOW, _ABOVE = 2.0, 4.0  # how far a measured objective's bounds lie beyond what a few architectures had
 
 
@@ -66,11 +67,12 @@ def launch(
     Raises:
         UserError: Something asked for cannot be done.
     """
+    known = RunFolder(runs / (_default_name(request.space, request.data) if name is None else check_name(name)))
     console = make_console(as_json=as_json)
     seconds = parse_duration("deadline", deadline) if deadline else None
     if request.extend:
-        request = _extended(request, RunFolder(runs / (name or _default_name(request.space, request.data))))
-    fields = _known_fields(request, RunFolder(runs / (name or _default_name(request.space, request.data))))
+        request = _extended(request, known)
+    fields = _known_fields(request, known)
     images = find_images(request, fields)
     info = open_dataset(images.data, resolution=images.resolution).info
     study = make_study(request, fields, info)
@@ -407,7 +409,7 @@ def _named_in_storage(study: Study, folder: RunFolder) -> Study:
         earlier = Study.from_file(folder.study_file)
         study.check_continues(earlier, folder.path)
         return study.model_copy(update={"storage_name": earlier.storage_name, "identity": earlier.identity})
-    shared_name = f"{folder.path.name}-{uuid4().hex[:8]}" if study.storage else None
+    shared_name = f"{folder.path.name[:_MOST_OF_NAME]}-{uuid4().hex[:8]}" if study.storage else None
     return study.model_copy(update={"storage_name": shared_name, "identity": None})
 
 
@@ -421,6 +423,8 @@ def _make_folder(path: Path) -> None:
 
 
 def _default_name(space: str | None, data: str | None) -> str:
-    """The space and the data, so that the same command finds its run again."""
+    """The space and the data, so that the same command finds its run again; `check_name` holds whatever they are."""
     kind, _, path = (data or "digits").partition(":")
-    return f"{space or 'hybrid_stages'}-{Path(path).name or kind}"
+    name = f"{space or 'hybrid_stages'}-{Path(path).name or kind}"
+    plain = "".join(letter if letter.isprintable() and letter != "/" else "_" for letter in name)
+    return plain.encode()[:MOST_BYTES].decode(errors="ignore")

@@ -1,5 +1,6 @@
 """A run's folder: what lies where, and opening one that exists."""
 
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from nas.study.study import Study, StudyError
 from nas.training.checkpoints import CheckpointFolder, folder_of
 from search_spaces.space import SearchSpace
 
+MOST_BYTES = 255  # of a file's name
+_MOST_SHOWN = 60  # characters of a wrong name
 _PUT_BACK = "put the run's own database back, or begin another run with another --name"
 
 
@@ -93,6 +96,21 @@ class Run:
     @property
     def name(self) -> str:
         return self.folder.path.resolve().name
+
+
+def check_name(name: str) -> str:
+    """The name of a run, which is that of a folder among the runs.
+
+    Raises:
+        StudyError: It would be elsewhere, or no file may have that name.
+    """
+    if name in ("", ".", "..") or "/" in name or not name.isprintable() or len(os.fsencode(name)) > MOST_BYTES:
+        shown = name if len(name) <= _MOST_SHOWN else f"{name[:_MOST_SHOWN]}…"
+        raise StudyError(
+            f"name: must be that of one folder, without / and of at most {MOST_BYTES} bytes, got {shown!r}; "
+            "--runs says where it lies"
+        )
+    return name
 
 
 def open_record(study: Study, folder: RunFolder, space: SearchSpace, *, writes: bool = False) -> Record:

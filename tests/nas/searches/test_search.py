@@ -18,7 +18,7 @@ from nas.study.budget import Budget
 from nas.study.request import Request
 from nas.study.study import Study
 from tests.nas.conftest import GoodRun
-from tests.nas.images import write_image
+from tests.nas.images import write_folder, write_image
 from tests.nas.programs import QUICK, Outcome, lease_seconds, read_study, run_here, run_program
 
 starts_ray = pytest.mark.xdist_group("ray")  # not two at the same time
@@ -112,6 +112,30 @@ def test_what_cannot_be_done_is_refused_in_one_line_before_anything_is_written(
 ) -> None:
     check_refused(search("--budget", "9cpu-seconds", *arguments), message)
     assert not runs.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/no/x", ".", "..", "", "a/b", "a/", "x" * 256, "é" * 128, "a\nb", "\x1b[31m"]
+)
+def test_a_name_is_that_of_a_folder_among_the_runs(search: Search, runs: Path, name: str) -> None:
+    rule = "name: must be that of one folder, without / and of at most 255 bytes, got '.*'; --runs says where it lies"
+    outcome = search("--budget", "9cpu-seconds", "--name", name)
+    check_refused(outcome, rule)
+    assert len(outcome.err) < 300
+    check_refused(search("--extend", "9cpu-seconds", "--name", name), rule)
+    assert not list(runs.parent.iterdir())
+
+
+def test_a_name_that_comes_of_the_data_is_no_longer_than_a_file_name(
+    search: Search, runs: Path, tmp_path: Path
+) -> None:
+    counts = {"a": 2, "b": 2}
+    runs.mkdir()
+    root = write_folder(tmp_path / ("d" * 250), train=counts, val=counts)
+    refused = search("--budget", "9cpu-seconds", "--data", f"folder:{root}", "--sampler", "tpee")
+    check_refused(refused, "sampler: unknown name 'tpee'.*")
+    check_refused(search("--budget", "9cpu-seconds", "--space", "../x"), "space: unknown name '../x'.*")
+    assert not list(runs.iterdir())
 
 
 @pytest.mark.parametrize(
