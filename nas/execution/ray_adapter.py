@@ -20,6 +20,7 @@ from nas.execution.worker import Data, Worker
 from nas.session.session import Decision, Session
 from nas.study.lease import OUTCOME, Failed, Lease, LossCause, Lost, Outcome
 
+BEAT_EVERY = 20.0  # seconds between signs of life, at least
 _WORKER_LOST = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError)
 
 
@@ -49,10 +50,18 @@ class Adapter:
         self._slots = slots
         self._on_event = on_event
         self._leases: dict[str, tuple[str, float]] = {}
+        self._last_beat = time.monotonic()
 
     def __getstate__(self) -> dict[str, object]:
         """Nothing: Tune pickles what it is given to restore from it, and nothing is ever restored from there."""
         return {}
+
+    def beat(self) -> None:
+        """Tell the session, now and then, what open leases have used: all that is known where the driver is killed."""
+        now = time.monotonic()
+        if self._leases and now - self._last_beat >= BEAT_EVERY:
+            self._last_beat = now
+            self.session.beat({name: (now - start) * self._num_devices for name, start in self._leases.values()})
 
     def begin(self, trial_id: str) -> Lease | None:
         """A lease for one of Tune's trials; its time runs from here, so that the start of its worker is charged.
@@ -92,6 +101,16 @@ class Adapter:
             del self._leases[trial_id]
         self._on_event()
         return decision
+
+
+class Beat(tune.Callback):
+    """Tune's event loop as the driver's sign of life."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self._adapter = adapter
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
+        self._adapter.beat()
 
 
 class LeaseSearcher(Searcher):

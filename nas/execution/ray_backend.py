@@ -26,7 +26,7 @@ from metaformer.errors import UserError
 from nas.data import DataInfo
 from nas.execution.backend import Backend, Steps
 from nas.execution.devices import Devices, Node, Wanted, share_out
-from nas.execution.ray_adapter import Adapter, LeaseScheduler, LeaseSearcher, TrialWorker, reason_of
+from nas.execution.ray_adapter import Adapter, Beat, LeaseScheduler, LeaseSearcher, TrialWorker, reason_of
 from nas.execution.signals import guarded, stop_on_signals
 from nas.execution.slots import Slots, check_answers
 from nas.execution.worker import Data, measure_steps
@@ -150,6 +150,7 @@ class RayBackend(Backend):
                 name="tune",
                 storage_path=str(self._scratch),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # training keeps its own
+                callbacks=[Beat(adapter)],
                 verbose=0,
             ),
         )

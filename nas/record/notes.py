@@ -50,6 +50,9 @@ class Notes(Spec):
     num_images: dict[str, NonNegativeInt] | None = None  # by split
     speed: Speed | None = None
     peak_bytes: NonNegativeInt | None = None  # of a trial, on its device
+    alive: dict[str, NonNegativeFloat] = Field(
+        default_factory=dict
+    )  # device-seconds of each open lease at the driver's last sign of life
     overhead_device_seconds: NonNegativeFloat = 0.0  # outside training leases: measuring before, testing after
     images_left_out: tuple[str, ...] = ()
     correction: Correction = Correction()

@@ -145,7 +145,12 @@ class Record:
     @property
     def spent_seconds(self) -> float:
         """Device-seconds of the study in all."""
-        return self.notes.overhead_device_seconds + sum(trial.device_seconds for trial in self.trials)
+        return self.notes.overhead_device_seconds + self.lost_seconds + sum(t.device_seconds for t in self.trials)
+
+    @property
+    def lost_seconds(self) -> float:
+        """Device-seconds of leases whose driver was killed, after their last report."""
+        return sum(trial.lost_seconds for trial in self.trials)
 
     # ------------------------------------------------------------------ trials
 

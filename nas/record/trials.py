@@ -47,6 +47,7 @@ class LeaseCharge(Spec):
 
     attempt: PositiveInt
     device_seconds: NonNegativeFloat = 0.0
+    lost: NonNegativeFloat = 0.0  # device-seconds after that, until the last sign of life of a driver that was killed
     end: LeaseEnd | None = None
 
 
@@ -98,6 +99,10 @@ class TrialRecord:
     def device_seconds(self) -> float:
         return sum(lease.device_seconds for lease in self.progress.leases)
 
+    @property
+    def lost_seconds(self) -> float:
+        return sum(lease.lost for lease in self.progress.leases)
+
     def begin_lease(self) -> int:
         """Add a lease; its number."""
         attempt = len(self.progress.leases) + 1
@@ -108,6 +113,13 @@ class TrialRecord:
         """Note what the last lease has used so far."""
         *before, last = self.progress.leases
         self._set_leases((*before, last.model_copy(update={"device_seconds": device_seconds})))
+
+    def lose(self, device_seconds: float) -> float:
+        """Note that the last lease, which its driver left open, had used so much in all; what of it nobody reported."""
+        *before, last = self.progress.leases
+        lost = max(0.0, device_seconds - last.device_seconds)
+        self._set_leases((*before, last.model_copy(update={"lost": lost})))
+        return lost
 
     def end_lease(self, end: LeaseEnd) -> None:
         """Note how the last lease ended, unless there was none or that has been noted."""

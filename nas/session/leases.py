@@ -106,6 +106,9 @@ class OpenLeases:
     def close(self, name: str, device_seconds: float) -> OpenLease:
         """Charge a lease for the last time, and free what it had reserved beyond that."""
         out = self.charge(name, device_seconds)
+        alive = self._record.notes.alive
+        if name in alive:  # before the lease is charged for the last time, so that it is never charged twice
+            self._record.note(alive={other: seconds for other, seconds in alive.items() if other != name})
         if out.lease.task == "train":
             self.num_training -= 1
             self.training_macs -= out.trial.macs

@@ -9,9 +9,10 @@ class Ledger:
     Its figures may be read from another thread than the one that changes them.
     """
 
-    def __init__(self, seconds: float, *, spent: float = 0.0) -> None:
+    def __init__(self, seconds: float, *, spent: float = 0.0, lost: float = 0.0) -> None:
         self.total = seconds
         self.spent = spent
+        self.lost = lost  # what is spent and no lease reported, since its driver was killed
         self.reserved = 0.0  # what the open leases are expected to use yet
         self._open: dict[str, tuple[float, float]] = {}  # lease name: (charged, expected)
 
@@ -40,6 +41,11 @@ class Ledger:
         self.spent += charged - before
         self._release(max(0.0, expected - before) - max(0.0, expected - charged))
         return charged
+
+    def lose(self, seconds: float) -> None:
+        """Note what a lease had used that its driver left open, beyond what it was charged."""
+        self.spent += seconds
+        self.lost += seconds
 
     def close(self, name: str) -> None:
         """End a lease; what it used stays spent, the rest of its reservation is free."""

@@ -6,7 +6,7 @@ Pure: it knows no ray, no torch and no clock. A backend asks `next()` for a leas
 the same decisions.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 
 from metaformer.architecture import Architecture
@@ -23,7 +23,7 @@ from nas.session.proposers import make_proposer
 from nas.session.queue import TrialQueue
 from nas.session.stoppers import Stopper, make_stopper
 from nas.study.budget import Budget
-from nas.study.lease import Lease, LossCause, Measurement, Report
+from nas.study.lease import Lease, LossCause, Measurement, Report, lease_name
 from nas.study.study import Study
 
 MAX_ATTEMPTS = 3  # workers that one trial may lose before it has failed
@@ -77,6 +77,7 @@ class Session:
         """Go on where the record stands: close the leases that a dead driver left open, and queue their trials."""
         for trial in self.record:
             self.stopper.observe(trial)
+        self._charge_lost()
         self._finalists.add(self.record.complete)
         for trial in self.record:
             if trial.state is not TrialState.RUNNING:
@@ -216,6 +217,10 @@ class Session:
             self.record.note(images_left_out=sorted(new.union(self.record.notes.images_left_out)))
             self._note(EventKind.IMAGES_LEFT_OUT, f"could not be read and took no part: {', '.join(sorted(new))}")
 
+    def beat(self, used: Mapping[str, float]) -> None:
+        """Note that the driver lives, and the device-seconds that each open lease has used in all by now."""
+        self.record.note(alive=dict(used))
+
     def stop(self) -> None:
         """Start no more trials; running ones end at their next report and can go on later."""
         self.stopping = True
@@ -246,6 +251,20 @@ class Session:
         num_left = self.study.recipe.epochs - trial.num_epochs
         self._checkpointed.add(trial.checkpoint_trial)
         return self._leases.open_training(trial, expected=self.costs.train_seconds(trial.macs, epochs=num_left))
+
+    def _charge_lost(self) -> None:
+        """Charge what leases that a dead driver left open had used after their last report, as far as it is known."""
+        alive = self.record.notes.alive
+        if alive:
+            self.record.note(alive={})  # first, so that nothing is charged twice
+        for trial in self.record:
+            leases = trial.progress.leases
+            if trial.state is TrialState.RUNNING and leases and leases[-1].end is None:
+                self.ledger.lose(trial.lose(alive.get(lease_name(trial.number, leases[-1].attempt), 0.0)))
+            test = alive.get(lease_name(trial.number, None), 0.0)
+            if test:  # it has no charge of its own
+                self.record.add_overhead(test)
+                self.ledger.spent += test
 
     def _charge(self, name: str, device_seconds: float) -> OpenLease:
         self._waiting = False
@@ -349,7 +368,7 @@ def open_session(
     session = Session(
         study,
         record,
-        Ledger(Budget.parse(study.budget).seconds, spent=spent + record.spent_seconds),
+        Ledger(Budget.parse(study.budget).seconds, spent=spent + record.spent_seconds, lost=record.lost_seconds),
         place=place,
         queue=TrialQueue(study, record, proposer, space=record.space, first=first),
         stopper=make_stopper(study, scale),

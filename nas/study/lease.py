@@ -30,7 +30,12 @@ class Lease(Spec):
     @property
     def name(self) -> str:
         """`trial-attempt`, or `trial-test`; unique among open leases."""
-        return f"{self.trial:05d}-{self.attempt if self.task == 'train' else 'test'}"
+        return lease_name(self.trial, self.attempt if self.task == "train" else None)
+
+
+def lease_name(trial: int, attempt: int | None) -> str:
+    """The name of a lease; attempt None: of that which tests the trial."""
+    return f"{trial:05d}-{'test' if attempt is None else attempt}"
 
 
 class Report(Spec):

@@ -166,8 +166,14 @@ class Recorded:
 
     @property
     def spent(self) -> float:
-        """Device-seconds in all."""
-        return self.overhead + sum(seconds for trial in self.trials for seconds in lease_seconds(trial))
+        """Device-seconds in all: of the leases, and outside them."""
+        return self.overhead + self.lost + sum(seconds for trial in self.trials for seconds in lease_seconds(trial))
+
+    @property
+    def lost(self) -> float:
+        """Device-seconds of leases whose driver was killed, after their last report."""
+        leases = [trial.user_attrs.get("progress", {}).get("leases", ()) for trial in self.trials]
+        return sum(lease.get("lost", 0.0) for of_trial in leases for lease in of_trial)
 
     @property
     def results(self) -> list[tuple[object, ...]]:
