@@ -14,7 +14,7 @@ from rich.table import Table
 from metaformer import zoo
 from metaformer.architecture import Architecture
 from metaformer.cli import run
-from metaformer.console import make_console
+from metaformer.cli.console import make_console
 from metaformer.cost import Cost, count_cost
 from metaformer.errors import printable
 

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from metaformer import console as plain
+from metaformer.cli import console as plain
 from metaformer.cost import count_cost
 from metaformer.errors import printable
 from nas.data import DataInfo

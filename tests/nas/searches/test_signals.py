@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.nas.programs import QUICK, Program, epochs_of_running, read_study
+from tests.nas.gate import Gate
+from tests.nas.programs import QUICK, Program, read_study
 
 pytestmark = pytest.mark.xdist_group("ray")
 
-COMMAND = (*QUICK, "--budget", "900cpu-seconds", "--max-trials", 3, "--name", "ended")
+COMMAND = (*QUICK, "--max-trials", 3, "--name", "ended")
 
 
 def terminate(program: Program) -> None:
@@ -20,9 +21,11 @@ def terminate(program: Program) -> None:
 @pytest.mark.parametrize("end", [terminate, Program.close_terminal])
 def test_in_a_trial_it_reports_is_saved_and_can_go_on(tmp_path: Path, end: Callable[[Program], None]) -> None:
     run = tmp_path / "runs" / "ended"
-    with Program(*COMMAND, "--runs", run.parent, logs=tmp_path / "logs") as program:
-        program.wait_until(lambda: epochs_of_running(run).get(0, 0) >= 1)
+    gate = Gate(tmp_path / "gate")
+    with Program(*COMMAND, "--data", gate.data, "--runs", run.parent, logs=tmp_path / "logs") as program:
+        program.wait_until(gate.reached(0))
         end(program)
+        gate.open(0)
         outcome = program.wait()
         program.wait_for_survivors()
     assert outcome.code == 0, outcome.err

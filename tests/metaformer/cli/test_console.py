@@ -6,8 +6,8 @@ import pytest
 from rich.table import Table
 
 from metaformer import zoo
-from metaformer.console import make_console
-from tests.metaformer.test_cli import metaformer
+from metaformer.cli.console import make_console
+from tests.metaformer.cli.test_cli import metaformer
 
 ODD = "m[/b]x [bold]y :smile: \x1b[31m\x07 \u202ez"
 
