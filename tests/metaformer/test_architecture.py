@@ -264,7 +264,7 @@ BAD_TEXTS = {
     "stages: [{depth: 1, widht: 8}]": r"^stages.0.width: must be given \(and 2 more\)$",
     "stages: [{depth: 1, width: 8, mixer: {kind: pool}, widht: 8}]": r"^stages.0.widht: unknown name .*first: width, ",
     "stages: [{depth: 1, width: 8, mixer: {kind: pool}, mlp: {raito: 8}}]": r"^stages.0.mlp.raito: .*first: ratio, act",
-    "stages: [{depth: 1, width: 8, mixer: {kind: atention}}]": r"^stages.0.mixer: kind: unknown .*first: attention, ",
+    "stages: [{depth: 1, width: 8, mixer: {kind: atention}}]": r"^stages.0.mixer.kind: unknown .*first: attention, ",
     "stages: [{depth: 1, width: 8, mixer: {kind: pool, sise: 3}}]": r"^stages.0.mixer: field of pool: .*'sise'; .*",
     "stages: [{depth: 1, width: 8, mixer: {kind: pool}, norm: {kind: mlm}}]": r"^stages.0.norm.kind: .*, got 'mlm'$",
     # values that break a rule
@@ -286,7 +286,7 @@ BAD_TEXTS = {
         r"^stages.1.width: must stay 32 where there is no downsampling, got 64$"
     ),
     "stages: [{depth: 1, width: 8, mixer: {kind: pool}, class_token: true}]": (
-        r"^stages.0: class_token: must be false, since pool needs a square map, got true$"
+        r"^stages.0.class_token: must be false, since pool needs a square map, got true$"
     ),
     f"stages: [{ATTENTION[:-1]}, class_token: true}}, {ATTENTION}]": (
         r"^stages.0.class_token: must be false but in the last stage, got true$"
@@ -295,13 +295,13 @@ BAD_TEXTS = {
         r"^head.pool: must be mean where the last stage has no class token, got class_token$"
     ),
     f"stages: [{ATTENTION[:-1]}, residual: false, res_scale: 1.0}}]": (
-        r"^stages.0: res_scale: must be null without a residual, got 1.0$"
+        r"^stages.0.res_scale: must be null without a residual, got 1.0$"
     ),
     f"stages: [{STAGE[:-1]}, post_activation: gelu}}]": (
-        r"^stages.0: mlp: must be null in blocks with post_activation, got .*ratio=4"
+        r"^stages.0.mlp: must be null in blocks with post_activation, got .*ratio=4"
     ),
     f"stages: [{STAGE[:-1]}, post_activation: gelu, mlp: null}}]": (
-        r"^stages.0: layer_scale: must be null in blocks with post_activation, got 1e-05$"
+        r"^stages.0.layer_scale: must be null in blocks with post_activation, got 1e-05$"
     ),
     "{resolution: 16, stages: [{depth: 1, width: 64, mixer: {kind: reduced_attention, reduction: 8}}]}": (
         r"^resolution: must leave stage 0 a map of side 8 for its reduced_attention, got 4 at 16 pixels$"
@@ -310,7 +310,7 @@ BAD_TEXTS = {
         r"^stages.0.mixer.reduction: input should be greater than or equal to 2, got 1$"
     ),
     f"{{stem: {{kind: token_to_token}}, stages: [{STAGE}]}}": (
-        r"^stem: kind: unknown name 'token_to_token'; .*first: tokens_to_token, conv$"
+        r"^stem.kind: unknown name 'token_to_token'; .*first: tokens_to_token, conv$"
     ),
     f"{{stem: {{kind: tokens_to_token, kernel: 7}}, stages: [{STAGE}]}}": (
         r"^stem: field of tokens_to_token: unknown name 'kernel'; known, nearest first: "
@@ -453,7 +453,7 @@ def test_a_key_given_twice_is_refused() -> None:
 
 
 def test_a_mixer_without_kind_is_refused() -> None:
-    with pytest.raises(ArchitectureError, match=r"stages.0.mixer: kind: must be given, one of pool, attention"):
+    with pytest.raises(ArchitectureError, match=r"stages.0.mixer.kind: must be given, one of pool, attention"):
         Architecture.from_yaml("stages: [{depth: 2, width: 8, mixer: {size: 3}}]")
 
 

@@ -88,7 +88,7 @@ def check_refused(outcome: Outcome, message: str) -> None:
         (["--workers", 0], "workers: input should be greater than 0, got 0"),
         (["--resolution", 4], "resolution: must be at least 8 pixels, got 4"),
         (["--width-scale", 3], "settings.width_scale: input should be less than or equal to 1, got 3.0"),
-        (["--width-scale", 0.3], "settings: width_scale: must turn the head size 32 into a whole number, got 0.3"),
+        (["--width-scale", 0.3], "settings.width_scale: must turn the head size 32 into a whole number, got 0.3"),
         (["--max-macs", "-5"], "max_macs: must be a number above 0, such as 12M or 1.8G, got '-5'"),
         (["--max-params", "12 millions"], "max_params: must be a number above 0, .*, got '12 millions'"),
         (
