@@ -1,5 +1,6 @@
 """The faults of a soak, and what a study must be after them."""
 
+import math
 from collections import Counter
 
 from nas.record.run_folder import Run
@@ -35,9 +36,9 @@ def find_losses(run: Run, struck: Counter[str], *, spent: object, most_spent: fl
     if lost > struck[KILL_WORKER]:
         wrong.append(f"{lost} leases lost their worker, {struck[KILL_WORKER]} were killed")
     charged = record.notes.overhead_device_seconds + sum(
-        lease.device_seconds for trial in record for lease in trial.progress.leases
+        lease.device_seconds + lease.lost for trial in record for lease in trial.progress.leases
     )
-    if spent != charged:
+    if not (isinstance(spent, float) and math.isclose(spent, charged)):
         wrong.append(f"{charged} device-seconds are charged, {spent} are said to be spent")
     if charged > most_spent:
         wrong.append(f"{charged:.0f} device-seconds are charged where there were {most_spent:.0f}")

@@ -150,7 +150,8 @@ def test_the_front_and_all_trials_are_those_of_the_search_that_nobody_disturbed(
 
 def test_what_was_spent_is_the_sum_of_the_leases_and_no_more_than_has_passed(killed: Killed) -> None:
     leases = [lease_seconds(trial) for trial in killed.study.trials]
-    assert killed.study.spent == pytest.approx(killed.study.notes["overhead_device_seconds"] + sum(map(sum, leases)))
+    outside = killed.study.notes["overhead_device_seconds"]
+    assert killed.study.spent == pytest.approx(outside + killed.study.lost + sum(map(sum, leases)))
     assert 0 < killed.study.spent < killed.seconds
     for trial in whole(killed.study):
         ends = [lease["end"] for lease in trial.user_attrs["progress"]["leases"]]
