@@ -18,7 +18,7 @@ from rich.console import Console
 from metaformer.cost import count_cost
 from nas.data import DataInfo, open_dataset
 from nas.execution.backend import Backend
-from nas.execution.devices import Wanted
+from nas.execution.devices import Wanted, gpus_may_be_visible, no_gpus
 from nas.execution.ray_backend import RayBackend
 from nas.execution.signals import interruptible
 from nas.make_study import Images, find_images, make_study
@@ -85,6 +85,8 @@ def launch(
     if study.identity is not None:
         open_record(study, folder, study.make_space())  # before anything is started
     budget = Budget.parse(study.budget)
+    if budget.device == "gpu" and ray_address is None and not gpus_may_be_visible():
+        raise no_gpus()  # at once; a cluster takes a minute to start
     wanted = Wanted(
         kind=budget.device,
         cpus=study.cpus_per_trial,

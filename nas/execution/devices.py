@@ -77,6 +77,14 @@ def gpus_may_be_visible() -> bool:
     return torch.cuda.is_available()
 
 
+def no_gpus() -> StudyError:
+    """What to raise for a budget of GPU time where there is no GPU."""
+    return StudyError(
+        "budget: must be in devices that are visible, got GPU time where there is no GPU; with the CPU "
+        "cores here --budget 6cpu-minutes would work"
+    )
+
+
 def share_out(wanted: Wanted, nodes: Sequence[Node], *, peak_bytes: int | None = None) -> Devices:
     """What each trial gets, the same on all nodes, however they differ.
 
@@ -89,10 +97,7 @@ def share_out(wanted: Wanted, nodes: Sequence[Node], *, peak_bytes: int | None =
     if kind == "gpu":
         nodes = [node for node in nodes if node.gpus]
         if not nodes:
-            raise StudyError(
-                "budget: must be in devices that are visible, got GPU time where there is no GPU; with the CPU "
-                "cores here --budget 6cpu-minutes would work"
-            )
+            raise no_gpus()
     gpus = _gpu_share(wanted, nodes, peak_bytes) if kind == "gpu" else 0.0
     per_gpu = int(1 / gpus) if gpus else 1
     share = min(max(1, node.cpus // (node.gpus * per_gpu)) for node in nodes) if kind == "gpu" else 1
