@@ -63,11 +63,16 @@ _Handlers = dict[signal.Signals, Callable[[int, FrameType | None], object] | int
 
 
 def _heeded() -> _Handlers:
-    """The signals and their handlers, but for those that whoever started the program lets it ignore, as nohup does."""
+    """The signals and their handlers, but for a SIGHUP that is ignored, as under nohup.
+
+    A shell lets programs in the background ignore SIGINT; whoever sends it to a search all the same means it.
+    """
     if threading.current_thread() is not threading.main_thread():
         return {}
     found: _Handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-    return {number: handler for number, handler in found.items() if handler is not signal.SIG_IGN}
+    if found[signal.SIGHUP] is signal.SIG_IGN:
+        del found[signal.SIGHUP]
+    return found
 
 
 def _set(numbers: _Handlers, handler: Callable[[int, FrameType | None], object]) -> None:

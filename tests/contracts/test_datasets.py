@@ -7,14 +7,13 @@ import torch
 
 from nas.data import Batch, DataError, Dataset, Split, check_recipe, default_recipe, fit_of, look, open_dataset
 from nas.study.recipe import Recipe
-from tests.contracts import additions
 from tests.nas.images import write_folder
 
 CPU = torch.device("cpu")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
-@pytest.fixture(scope="module", params=["digits", "folder", additions.__name__])
+@pytest.fixture(scope="module", params=["digits", "folder"])
 def name(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     if request.param != "folder":
         return str(request.param)
