@@ -27,7 +27,7 @@ QUICK = ("--space", "hybrid_stages", "--references", "poolformer_s12", "--resolu
 QUICK += ("--width-scale", "0.125", "--epochs", "6", "--max-macs", "800k", "--workers", "1", "--stopper", "none")
 QUICK += ("--budget", "9cpu-hours")
 PATIENCE = 900  # seconds until a program that should have come further is given up; no machine is that slow
-_TITLES_OF_WORKERS = ("ray::ResourceTrainable", "ray::_TrialWorker")
+_TITLES_OF_WORKERS = ("ray::ResourceTrainable", "ray::TrialWorker")
 _POLL = 0.02  # seconds between looks at a study
 
 
@@ -117,9 +117,13 @@ class Program:
         self._process.wait()
 
     def kill_worker(self) -> None:
-        """End the process that trains, in the same way."""
-        [pid] = [pid for pid in self.survivors() if _title(pid).startswith(_TITLES_OF_WORKERS)]
-        _kill(pid)
+        """End the process that trains, in the same way, as soon as there is one."""
+        self.wait_until(lambda: bool(self._workers()))
+        for pid in self._workers():
+            _kill(pid)
+
+    def _workers(self) -> list[int]:
+        return [pid for pid in self.survivors() if _title(pid).startswith(_TITLES_OF_WORKERS)]
 
     def survivors(self) -> list[int]:
         """Processes of the program's session that still run."""
