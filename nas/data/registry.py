@@ -175,7 +175,7 @@ def look(name: str) -> Look:
     """The side of the images that a model sees if nothing else is asked for, and why."""
     entry, argument = _find(name)
     return entry.make.look(argument) or Look(
-        entry.resolution, f"{entry.resolution} pixels, registered for {name.partition(':')[0]}"
+        entry.resolution, f"{entry.resolution} pixels, the default of {name.partition(':')[0]}"
     )
 
 
