@@ -47,7 +47,8 @@ TARGET = 1.3  # times the images per second of timm's default layout
 EPILOG = """examples:
   python -m benchmarks.train_step
   python -m benchmarks.train_step --models poolformer_s12,caformer_s18 --precisions float32 --rounds 5 --threads 1
-  python -m benchmarks.train_step --device cuda --batch-size 256 --json train_step.json"""
+  python -m benchmarks.train_step --device cuda --batch-size 256 --json train_step.json
+  python -m benchmarks.train_step --device cuda --compile --phases step --precisions bfloat16"""
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Plan:
     device: torch.device
     batch_size: int
     resolution: int | None  # None: each model's own
+    phases: tuple[str, ...]
+    compiled: bool  # by torch.compile, all three
     rounds: int
     seconds: float  # one measurement takes at least this long
 
@@ -66,7 +69,9 @@ class Plan:
 class Contender:
     """A model with its images, labels and optimiser, ready to run."""
 
-    def __init__(self, model: nn.Module, images_BCHW: Tensor, *, num_classes: int, precision: str) -> None:
+    def __init__(
+        self, model: nn.Module, images_BCHW: Tensor, *, num_classes: int, precision: str, phases: tuple[str, ...]
+    ) -> None:
         device = images_BCHW.device
         self.model = model.to(device)
         self.images_BCHW = images_BCHW
@@ -74,8 +79,8 @@ class Contender:
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
         # A rate of 0 does all the work and leaves the numbers as they are: no round computes on vanishing gradients.
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.0, fused=True)
-        self.seconds: dict[str, list[float]] = {phase: [] for phase in PHASES}
-        self.num_calls = dict.fromkeys(PHASES, 1)
+        self.seconds: dict[str, list[float]] = {phase: [] for phase in phases}
+        self.num_calls = dict.fromkeys(phases, 1)
         self.memory_mib: float | None = None
 
     @torch.inference_mode()
@@ -103,7 +108,7 @@ class Contender:
 
     def warm_up(self, at_least_s: float) -> None:
         """Run each phase twice and choose the calls that fill a measurement."""
-        for phase in PHASES:
+        for phase in self.num_calls:
             self.measure(phase)
             self.num_calls[phase] = max(1, round(at_least_s / self.measure(phase)))
 
@@ -161,7 +166,12 @@ def make_contenders(name: str, precision: str, plan: Plan) -> dict[str, Contende
         images_BCHW = torch.randn(plan.batch_size, 3, arch.resolution, arch.resolution, device=plan.device)
         images_BCHW = images_BCHW.contiguous(memory_format=memory_format)
         with peak_memory(plan.device) as peaks_mib:
-            contender = Contender(make(), images_BCHW, num_classes=arch.head.num_classes, precision=precision)
+            model = make()
+            if plan.compiled:
+                model.compile()
+            contender = Contender(
+                model, images_BCHW, num_classes=arch.head.num_classes, precision=precision, phases=plan.phases
+            )
             contender.warm_up(plan.seconds)
         contender.memory_mib = peaks_mib[0] if peaks_mib else None
         contenders[layout] = contender
@@ -187,12 +197,12 @@ def measure(name: str, precision: str, plan: Plan) -> list[Row]:
     contenders = make_contenders(name, precision, plan)
     order = list(contenders.values())
     for _ in range(plan.rounds):
-        for phase in PHASES:
+        for phase in plan.phases:
             for contender in order:
                 contender.seconds[phase].append(contender.measure(phase))
         order = order[1:] + order[:1]
     rows = []
-    for phase in PHASES:
+    for phase in plan.phases:
         seconds = {layout: contender.seconds[phase] for layout, contender in contenders.items()}
         rows.append(
             Row(
@@ -213,7 +223,7 @@ def measure(name: str, precision: str, plan: Plan) -> list[Row]:
 def cells(row: Row) -> list[str]:
     speeds = [f"{row.images_per_s[layout]:.4g}" for layout in (OURS, DEFAULT, LAST)]
     ratios = [f"{middle:.2f} ({low:.2f}-{high:.2f})" for low, middle, high in map(row.ratio, (DEFAULT, LAST))]
-    known = [mib for mib in row.memory_mib.values() if mib is not None and row.phase == "step"]
+    known = [mib for mib in row.memory_mib.values() if mib is not None]
     return [row.model, row.precision, row.phase, *speeds, *ratios, " / ".join(f"{mib:,.0f}" for mib in known) or "-"]
 
 
@@ -259,6 +269,8 @@ def make_parser() -> argparse.ArgumentParser:
     default_device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--models", default=",".join(MODELS), help="names that timm has too (default: %(default)s)")
     parser.add_argument("--precisions", default=",".join(PRECISIONS), help="default: %(default)s; bfloat16 by autocast")
+    parser.add_argument("--phases", default=",".join(PHASES), help="default: %(default)s")
+    parser.add_argument("--compile", action="store_true", help="all three by torch.compile, which takes minutes")
     parser.add_argument("--device", default=default_device, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, help="default: 8 on CPU, 128 on a GPU")
     parser.add_argument("--resolution", type=int, help="pixels (default: each model's own)")
@@ -281,11 +293,17 @@ def read_plan(options: argparse.Namespace) -> Plan:
         device=torch.device(options.device),
         batch_size=options.batch_size or (128 if options.device.startswith("cuda") else 8),
         resolution=options.resolution,
+        phases=tuple(options.phases.split(",")),
+        compiled=options.compile,
         rounds=options.rounds,
         seconds=options.seconds,
     )
     in_both = [name for name in zoo.names() if name in CIFAR or timm.is_model(name)]
-    for field_name, asked, known in (("models", plan.models, in_both), ("precisions", plan.precisions, PRECISIONS)):
+    for field_name, asked, known in (
+        ("models", plan.models, in_both),
+        ("precisions", plan.precisions, PRECISIONS),
+        ("phases", plan.phases, PHASES),
+    ):
         for name in asked:
             if name not in known:
                 raise UserError(unknown_name(field_name, name, known))
@@ -303,7 +321,8 @@ def main() -> None:
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
     print(machine(plan.device))
-    print(f"batch {plan.batch_size}, {plan.rounds} rounds; images per second, medians; ratios with quartiles\n")
+    how = "compiled" if plan.compiled else "eager"
+    print(f"{how}, batch {plan.batch_size}, {plan.rounds} rounds; images per second, medians; ratios with quartiles\n")
     print("| " + " | ".join(HEADINGS) + " |")
     print("|" + " --- |" * 3 + " ---: |" * (len(HEADINGS) - 3))
     rows = []
@@ -317,6 +336,7 @@ def main() -> None:
         document = {
             "machine": machine(plan.device),
             "batch_size": plan.batch_size,
+            "compiled": plan.compiled,
             "rows": [asdict(row) for row in rows],
         }
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -5,7 +5,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -43,14 +43,22 @@ def read_image(source: Source) -> Image.Image:
         return image.convert("RGB")
 
 
-def read_size(source: Source) -> tuple[int, int]:
-    """Width and height in pixels, from the header alone.
+class Header(NamedTuple):
+    """What is known of an image before it is decoded."""
+
+    width: int  # in pixels
+    height: int
+    mode: str  # Pillow's: RGB, L, P, CMYK, I;16, ...
+
+
+def read_header(source: Source) -> Header:
+    """Size and mode, from the header alone.
 
     Raises:
         ImageError: The header cannot be read.
     """
     with _open(source) as image:
-        return image.size
+        return Header(*image.size, image.mode)
 
 
 @contextmanager

@@ -26,7 +26,11 @@ from nas.study.recipe import BadImages, Recipe
 
 Split = Literal["train", "val", "test"]
 _SPLIT_SEED = 2111_11418  # fixes which images are held out
-_BUILT_IN = {"digits": "nas.data.digits", "folder": "nas.data.image_folder"}  # modules that register these names
+_BUILT_IN = {  # modules that register these names
+    "digits": "nas.data.digits",
+    "folder": "nas.data.image_folder",
+    "prepared": "nas.data.prepared",
+}
 SMALLEST_SIDE = 8  # pixels
 
 

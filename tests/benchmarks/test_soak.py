@@ -92,6 +92,7 @@ def test_charges_must_be_what_the_program_says_and_no_more_than_there_was(tmp_pa
     assert most.endswith("device-seconds are charged where there were 0")
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 def test_a_soak_in_which_every_fault_strikes_once_loses_nothing() -> None:
     command = [sys.executable, "-m", "benchmarks.soak", "--minutes", "0.25", "--every", "2"]

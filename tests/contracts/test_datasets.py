@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from nas.data import Batch, DataError, Dataset, Split, check_recipe, default_recipe, fit_of, look, open_dataset
+from nas.data.packing import pack
+from nas.data.sources import open_source
 from nas.study.recipe import Recipe
 from tests.nas.images import write_folder
 
@@ -13,12 +15,17 @@ CPU = torch.device("cpu")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
-@pytest.fixture(scope="module", params=["digits", "folder"])
+@pytest.fixture(scope="module", params=["digits", "folder", "prepared"])
 def name(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    if request.param != "folder":
-        return str(request.param)
-    counts = {"a": 20, "b": 20}
-    return f"folder:{write_folder(tmp_path_factory.mktemp('data'), train=counts, val={'a': 3, 'b': 4})}"
+    if request.param == "digits":
+        return "digits"
+    folder = tmp_path_factory.mktemp("data")
+    name = f"folder:{write_folder(folder, train={'a': 20, 'b': 20}, val={'a': 3, 'b': 4})}"
+    if request.param == "folder":
+        return name
+    prepared = folder / "prepared"
+    pack(open_source(name), prepared, resolution=16, side=20, num_workers=1, bad_images="stop")
+    return f"prepared:{prepared}"
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from metaformer.images import ImageError, read_image, read_size
+from metaformer.images import ImageError, read_header, read_image
 
 DEEP = np.array([[0, 128, 129, 255, 256, 257, 25700, 32767, 65535]], dtype=np.uint16)
 NOISE = np.random.default_rng(0).integers(0, 256, (12, 9, 3), dtype=np.uint8)
@@ -92,13 +92,13 @@ def test_a_path_a_name_and_an_open_file_give_the_same(tmp_path: Path) -> None:
     with path.open("rb") as file:
         for source in (path, str(path), file):
             assert np.array_equal(np.asarray(read_image(source)), NOISE)
-            assert read_size(source) == (9, 12)
+            assert read_header(source)[:2] == (9, 12)
         assert not file.closed
 
 
 def test_a_size_is_read_from_the_header_alone() -> None:
     whole = encoded(Image.new("RGB", (300, 200)), "PNG")
-    assert read_size(io.BytesIO(whole[:60])) == (300, 200)
+    assert read_header(io.BytesIO(whole[:60])) == (300, 200, "RGB")
     with pytest.raises(ImageError, match=r"^image: must be readable, got "):
         read_image(io.BytesIO(whole[:60]))
 
@@ -181,7 +181,7 @@ def test_however_a_file_is_damaged_it_is_an_image_or_one_line(kind: str) -> None
         if draw.random() < 0.2:
             del data[draw.randrange(len(data)) :]
         try:
-            width, height = read_size(io.BytesIO(bytes(data)))
+            width, height, _ = read_header(io.BytesIO(bytes(data)))
             if width * height < 10**6:
                 num_read += read_image(io.BytesIO(bytes(data))).mode == "RGB"
         except ImageError as error:
@@ -194,6 +194,6 @@ def test_however_a_file_is_damaged_it_is_an_image_or_one_line(kind: str) -> None
 def test_a_pipe_and_a_device_are_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     for path in (tmp_path / "a.png", "/dev/zero", tmp_path):
-        for read in (read_image, read_size):
+        for read in (read_image, read_header):
             with pytest.raises(ImageError, match=r"^image: must be readable, got '.*' \(is no regular file\)$"):
                 read(path)

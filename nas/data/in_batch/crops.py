@@ -1,0 +1,163 @@
+"""Random resized crops, flips and centre crops of a whole batch of square images at once.
+
+Images are resampled by Pillow's rule, a cubic kernel (a = -0.5) that widens where the image shrinks: the result is that
+of timm's crop, flip and resize to within two grey levels. It is two matrix products an image, or torch's own kernel
+where those are slower, so a GPU and a CPU give the same images but for rounding.
+
+B batch, C channels, H height, W width, N images of an epoch, S side of a stored image.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+_ASPECT = (3 / 4, 4 / 3)  # width over height of a random crop
+_TRIES = 10  # draws of a crop that fits, as in timm; then the whole image
+_LARGEST_MATRIX = 64  # pixels a side; of larger images on a CPU, torch's kernel is faster than matrix products
+
+
+class Crops(NamedTuple):
+    """Where each image is cut out, in pixels of the stored image, and whether it is mirrored; all of shape (N,)."""
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+    flip: Tensor
+
+    def of(self, place: slice) -> "Crops":
+        return Crops(*(field[place] for field in self))
+
+    def to(self, device: torch.device) -> "Crops":
+        return Crops(*(field.to(device, non_blocking=True) for field in self))
+
+
+def draw_crops(
+    num_images: int, side: int, *, scale: tuple[float, float], flip: float, generator: np.random.Generator
+) -> Crops:
+    """Random crops as timm draws them: a part of the area in `scale`, an aspect ratio of 3/4 to 4/3, anywhere.
+
+    Args:
+        side: Of the stored images, in pixels.
+        scale: Smallest and largest part of the area.
+        flip: Probability of a horizontal flip.
+    """
+    height_N, width_N = np.full((2, num_images), side)
+    open_N = np.arange(num_images)
+    for _ in range(_TRIES):
+        area = generator.uniform(*scale, len(open_N)) * side**2
+        aspect = np.exp(generator.uniform(math.log(_ASPECT[0]), math.log(_ASPECT[1]), len(open_N)))
+        height, width = np.rint(np.sqrt(area / aspect)).astype(int), np.rint(np.sqrt(area * aspect)).astype(int)
+        fits = (height <= side) & (width <= side)
+        height_N[open_N[fits]], width_N[open_N[fits]] = np.maximum(height[fits], 1), np.maximum(width[fits], 1)
+        open_N = open_N[~fits]
+    top_N = generator.integers(0, side - height_N, endpoint=True)
+    left_N = generator.integers(0, side - width_N, endpoint=True)
+    flip_N = generator.random(num_images) < flip
+    return Crops(*map(_tensor, (top_N, left_N, height_N, width_N, flip_N)))
+
+
+def _tensor(values_N: NDArray[np.generic]) -> Tensor:
+    return torch.from_numpy(values_N)
+
+
+def resize_crops(images_BSSC: Tensor, crops: Crops, size: int) -> Tensor:
+    """Each image cut out, resized to `size` pixels a side and flipped where asked.
+
+    Args:
+        images_BSSC: uint8.
+    Returns:
+        Float x_BCHW of whole numbers from 0 to 255.
+    """
+    side = images_BSSC.shape[1]
+    if images_BSSC.device.type == "cpu" and max(side, size) > _LARGEST_MATRIX:
+        return _one_by_one(images_BSSC, crops, size)
+    rows_BHS = _weights(crops.top, crops.height, side, size)
+    columns_BWS = _weights(crops.left, crops.width, side, size)
+    columns_BWS = torch.where(crops.flip[:, None, None], columns_BWS.flip(1), columns_BWS)
+    return _resample(images_BSSC, rows_BHS, columns_BWS)
+
+
+def centre(images_BSSC: Tensor, size: int, *, part: float) -> Tensor:
+    """The middle of each image as timm evaluates: resized to `size / part` pixels, of which `size` are kept.
+
+    Args:
+        images_BSSC: uint8.
+        part: Of the side, "crop pct".
+    Returns:
+        Float x_BCHW of whole numbers from 0 to 255.
+    """
+    side, resized = images_BSSC.shape[1], math.floor(size / part)
+    edge = round((resized - size) / 2)
+    if images_BSSC.device.type == "cpu" and max(side, size) > _LARGEST_MATRIX and resized != side:
+        whole = Crops(*(torch.tensor([number]) for number in (0, 0, side, side, False)))
+        whole = Crops(*(field.expand(len(images_BSSC)) for field in whole))
+        return _one_by_one(images_BSSC, whole, resized)[:, :, edge : edge + size, edge : edge + size]
+    if resized == side:
+        return images_BSSC[:, edge : edge + size, edge : edge + size].permute(0, 3, 1, 2).float()
+    zero = torch.zeros(1, dtype=torch.long, device=images_BSSC.device)
+    weights_1HS = _weights(zero, zero + side, side, resized)[:, edge : edge + size]
+    return _resample(images_BSSC, weights_1HS, weights_1HS)
+
+
+def shift_crops(images_BSSC: Tensor, shift_2B: Tensor, flip_B: Tensor, *, margin: int) -> Tensor:
+    """Each image moved by some pixels, black outside, and flipped where asked: one gather.
+
+    Args:
+        images_BSSC: uint8.
+        shift_2B: Downwards and to the right, from 0 to 2 * margin; `margin` leaves an image where it is.
+    Returns:
+        Float x_BCHW.
+    """
+    side = images_BSSC.shape[1]
+    padded_BSSC = F.pad(images_BSSC, (0, 0, margin, margin, margin, margin)) if margin else images_BSSC
+    pixels = torch.arange(side, device=images_BSSC.device)
+    columns_BW = torch.where(flip_B[:, None], side - 1 - pixels, pixels) + shift_2B[1, :, None]
+    rows_BH = shift_2B[0, :, None] + pixels
+    images_B = torch.arange(len(images_BSSC), device=images_BSSC.device)
+    return padded_BSSC[images_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]].permute(0, 3, 1, 2).float()
+
+
+def _weights(start_B: Tensor, length_B: Tensor, side: int, size: int) -> Tensor:
+    """What each of `side` pixels gives to each of `size` new ones, which divide `length` pixels from `start`; BHS."""
+    device = start_B.device
+    scale_B11 = (length_B.float() / size)[:, None, None]
+    spread_B11 = scale_B11.clamp(min=1)
+    new_H1 = torch.arange(size, device=device, dtype=torch.float32)[:, None] + 0.5
+    old_S = torch.arange(side, device=device)
+    distance_BHS = (start_B[:, None, None] + new_H1 * scale_B11 - (old_S + 0.5)).abs() / spread_B11
+    inside_B1S = ((old_S >= start_B[:, None]) & (old_S < (start_B + length_B)[:, None]))[:, None, :]
+    weights_BHS = _cubic(distance_BHS) * inside_B1S
+    return weights_BHS / weights_BHS.sum(2, keepdim=True)
+
+
+def _cubic(x: Tensor) -> Tensor:
+    """Keys' kernel with a = -0.5, of distances 0 and more (IEEE Trans. ASSP 29(6), 1981, eq. 4)."""
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+
+
+def _resample(images_BSSC: Tensor, rows_BHS: Tensor, columns_BWS: Tensor) -> Tensor:
+    """Both sides of each image by matrix products, in float32 whatever autocast is on."""
+    with torch.autocast(images_BSSC.device.type, enabled=False):
+        x_BCSS = images_BSSC.permute(0, 3, 1, 2).float()
+        x_BCSW = torch.matmul(x_BCSS, columns_BWS.transpose(1, 2)[:, None])
+        x_BCHW = torch.matmul(rows_BHS[:, None], x_BCSW)
+    return x_BCHW.round_().clamp_(0, 255)
+
+
+def _one_by_one(images_BSSC: Tensor, crops: Crops, size: int) -> Tensor:
+    x_BCHW = torch.empty(len(images_BSSC), images_BSSC.shape[3], size, size, dtype=torch.uint8)
+    for image_SSC, x_CHW, top, left, height, width, flip in zip(
+        images_BSSC, x_BCHW, *(field.tolist() for field in crops), strict=True
+    ):
+        crop_CHW = image_SSC[top : top + height, left : left + width].permute(2, 0, 1)
+        resized_CHW = F.interpolate(crop_CHW[None], (size, size), mode="bicubic", antialias=True)[0]
+        x_CHW.copy_(resized_CHW.flip(2) if flip else resized_CHW)
+    return x_BCHW.float()

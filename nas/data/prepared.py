@@ -1,0 +1,392 @@
+"""Images that `python -m nas.prepare` has decoded: one array of bytes a split, read where it lies.
+
+Whatever is done to an image is done to the whole batch, on the device that trains. A batch depends on the images, the
+recipe, the seed, the epoch and its place, and on nothing else; a GPU and a CPU give the same batch but for rounding.
+
+B batch, C channels, H height, W width, N images of a split, S side of a stored image in pixels.
+"""
+
+import re
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from queue import Queue
+from typing import Annotated, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from timm.data import Mixup
+from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
+from torch import Tensor
+from torchvision.transforms import Compose
+
+from metaformer.documents import read_text
+from nas.data.augment import check_augmentation, mend
+from nas.data.generators import PrivateGenerators
+from nas.data.in_batch.crops import Crops, centre, draw_crops, resize_crops, shift_crops
+from nas.data.in_batch.erasing import BatchErasing, Boxes
+from nas.data.in_batch.rand_augment import BatchRandAugment, Draws, is_batched
+from nas.data.registry import (
+    Batch,
+    DataError,
+    DataInfo,
+    Dataset,
+    Look,
+    Split,
+    mix_seed,
+    mixes,
+    register_dataset,
+    train_batch_size,
+    wrong,
+)
+from nas.study.recipe import BadImages, Recipe
+
+VERSION = 1
+DOCUMENT = "prepared.json"
+UNREADABLE = -1  # label of an image that could not be read
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's and timm's
+_AHEAD = 3  # batches on their way to a GPU that does not hold the images
+_SHARE = 0.25  # of a GPU's free memory, which images may fill
+
+Channels = Annotated[tuple[float, float, float], Field(strict=True)]
+
+
+class Description(BaseModel):
+    """What `prepared.json` says of the arrays beside it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int
+    source: str  # the dataset they were made of
+    resolution: Annotated[int, Field(strict=True, gt=0)]  # of the images that a model is to see
+    side: Annotated[int, Field(strict=True, gt=0)]  # of the stored images
+    class_names: tuple[str, ...]
+    num_images: Mapping[Split, int]  # stored, unreadable ones included
+    mean: Channels  # of the training images, of values from 0 to 1
+    std: Channels
+    fingerprint: str  # 16 hex digits over classes, labels and every pixel
+    unreadable: tuple[str, ...] = ()
+
+
+class _Stored(NamedTuple):
+    """A split: where its good images are among the stored ones, and their labels."""
+
+    images_NSSC: Tensor  # uint8, in the file
+    places_N: Tensor
+    labels_N: Tensor
+
+
+def images_file(root: Path, split: Split) -> Path:
+    return root / f"{split}_images.npy"
+
+
+def labels_file(root: Path, split: Split) -> Path:
+    return root / f"{split}_labels.npy"
+
+
+def read_description(root: Path) -> Description:
+    """What a prepared folder holds.
+
+    Raises:
+        DataError: It is not there, damaged, or of another version.
+    """
+    if not root.is_dir():
+        raise wrong("dataset", "PATH of prepared:PATH must be a folder that nas.prepare wrote", str(root))
+    if not (root / DOCUMENT).exists():
+        raise wrong("dataset", f"must hold {DOCUMENT}, which nas.prepare writes at its end", str(root))
+    try:
+        text = read_text(root / DOCUMENT, "dataset", error=DataError)
+        if re.search(r'"version": *(?!1\b)\d+', text):
+            raise wrong("dataset", f"must be of version {VERSION}; prepare it again", str(root))
+        return Description.model_validate_json(text)
+    except ValidationError as error:
+        [first, *_] = error.errors()
+        where = ".".join(map(str, first["loc"])) or DOCUMENT
+        raise DataError(f"dataset: {str(root / DOCUMENT)!r} must be whole, got {where}: {first['msg']}") from None
+
+
+@register_dataset("prepared", resolution=224, recipe=Recipe(), argument="PATH")
+class Prepared(Dataset):
+    """PATH is what `python -m nas.prepare` wrote; its splits are those of the dataset it was made of.
+
+    Training images are random resized crops of the stored squares, or with the whole square as crop and a `shift` moved
+    by some pixels. RandAugment, erasing and mixing happen in the batch; augmentations that timm alone knows happen
+    image by image. Pixels are normalised by the mean and deviation that `prepared.json` names.
+    """
+
+    def __init__(self, path: str, *, resolution: int, num_workers: int, bad_images: BadImages) -> None:
+        del num_workers, bad_images  # nothing is decoded while training
+        self._root = _root_of(path)
+        self._description = read_description(self._root)
+        if resolution != self._description.resolution:
+            rule = f"must be {self._description.resolution} pixels, for which {str(self._root)!r} was prepared"
+            raise wrong("resolution", rule, resolution)
+        self._splits = {split: self._open(split, num) for split, num in self._description.num_images.items()}
+        self._resident: dict[torch.device, dict[Split, _Stored] | None] = {torch.device("cpu"): self._splits}
+        self._means: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self.info = DataInfo(
+            name=f"prepared:{self._root}",
+            num_classes=len(self._description.class_names),
+            class_names=self._description.class_names,
+            resolution=resolution,
+            num_images={split: len(stored.labels_N) for split, stored in self._splits.items()},
+            fingerprint=self._description.fingerprint,
+        )
+
+    def _open(self, split: Split, num_images: int) -> _Stored:
+        side = self._description.side
+        images = _map(images_file(self._root, split), np.uint8, (num_images, side, side, 3))
+        labels = _map(labels_file(self._root, split), np.int64, (num_images,))
+        places_N = np.flatnonzero(labels != UNREADABLE)
+        return _Stored(_as_tensor(images), torch.from_numpy(places_N), torch.from_numpy(labels[places_N]))
+
+    @staticmethod
+    def look(argument: str) -> Look:
+        """The resolution for which it was prepared."""
+        resolution = read_description(_root_of(argument)).resolution
+        return Look(resolution, f"prepared for {resolution} pixels")
+
+    @staticmethod
+    def check(recipe: Recipe) -> None:
+        augmentation = recipe.augmentation
+        low, high = augmentation.crop_scale
+        if not 0 < low <= high:
+            raise wrong("augmentation.crop_scale", "must rise and be above 0", augmentation.crop_scale)
+        if augmentation.shift and low < 1:
+            rule = "must be 0 where images are cropped (crop_scale below 1)"
+            raise wrong("augmentation.shift", rule, augmentation.shift)
+        if augmentation.rand_augment is not None:
+            check_augmentation(augmentation.rand_augment)
+        if mixes(recipe) and recipe.batch_size % 2:
+            raise wrong("batch_size", "must be even for mixup and cutmix", recipe.batch_size)
+
+    def train_batches(self, recipe: Recipe, *, epoch: int, seed: int, device: torch.device) -> Iterator[Batch]:
+        self.check(recipe)
+        if recipe.augmentation.shift > self.info.resolution:
+            rule = f"must be at most the resolution, {self.info.resolution} pixels"
+            raise wrong("augmentation.shift", rule, recipe.augmentation.shift)
+        return self._train(recipe, seed, epoch, device)
+
+    def eval_batches(self, split: Split, recipe: Recipe, *, device: torch.device) -> Iterator[Batch]:
+        self.check(recipe)
+        num_images = self.info.num_images[split]
+        size = recipe.batch_size
+        order_N = torch.arange(num_images)
+        for images_BSSC, y in self._gather(split, order_N, size, -(-num_images // size), device):
+            x_BCHW = centre(images_BSSC, self.info.resolution, part=recipe.augmentation.eval_crop)
+            yield Batch(self._normalise(x_BCHW), y)
+
+    def left_out(self) -> list[str]:
+        return list(self._description.unreadable)
+
+    def _train(self, recipe: Recipe, seed: int, epoch: int, device: torch.device) -> Iterator[Batch]:
+        num_images = self.info.num_images["train"]
+        size = train_batch_size(recipe, num_images)
+        plan = _EpochPlan(recipe, self._description, num_images, np.random.default_rng(mix_seed(seed, epoch)))
+        generators = PrivateGenerators(seed, epoch, 0)
+        mix = None
+        if mixes(recipe):
+            mix = Mixup(  # type: ignore[no-untyped-call]
+                mixup_alpha=recipe.augmentation.mixup,
+                cutmix_alpha=recipe.augmentation.cutmix,
+                label_smoothing=recipe.label_smoothing,
+                num_classes=self.info.num_classes,
+            )
+        gathered = self._gather("train", plan.order_N, size, self.num_steps(recipe), device)
+        for index, (images_BSSC, y) in enumerate(gathered):
+            place = slice(index * size, (index + 1) * size)
+            x_BCHW = plan.erase(self._normalise(plan.augment(images_BSSC, place)), place)
+            if mix is None:
+                yield Batch(x_BCHW, y)
+            else:
+                with generators:
+                    mixed = Batch(*mix(x_BCHW, y))
+                yield mixed
+
+    def _gather(
+        self, split: Split, order_N: Tensor, size: int, num_batches: int, device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Stored images and labels of each batch, on the device."""
+        stored = self._splits[split]
+        resident = self._on(device)
+        starts = range(0, num_batches * size, size)
+        if resident is not None:
+            here = resident[split]
+            order_N = order_N.to(device)
+            for start in starts:
+                picked_B = order_N[start : start + size]
+                yield here.images_NSSC[here.places_N[picked_B]], here.labels_N[picked_B]
+            return
+        for images_BSSC, y in _ahead(_read(stored, order_N, size, starts)):
+            yield images_BSSC.to(device, non_blocking=True), y.to(device, non_blocking=True)
+
+    def _on(self, device: torch.device) -> dict[Split, _Stored] | None:
+        """The splits on a GPU, where they stay, if they fit; None if they do not."""
+        if device not in self._resident:
+            num_bytes = sum(stored.images_NSSC.nbytes for stored in self._splits.values())
+            fits = num_bytes <= _SHARE * torch.cuda.mem_get_info(device)[0]
+            self._resident[device] = (
+                {split: _Stored(*(field.to(device) for field in stored)) for split, stored in self._splits.items()}
+                if fits
+                else None
+            )
+        return self._resident[device]
+
+    def _normalise(self, x_BCHW: Tensor) -> Tensor:
+        """Of values from 0 to 255."""
+        device = x_BCHW.device
+        if device not in self._means:
+            mean, std = (
+                torch.tensor(numbers, device=device)[:, None, None] * 255
+                for numbers in (self._description.mean, self._description.std)
+            )
+            self._means[device] = -mean / std, 1 / std
+        offset, factor = self._means[device]
+        return torch.addcmul(offset, x_BCHW, factor).contiguous(memory_format=torch.channels_last)
+
+
+class _EpochPlan:
+    """What happens to every image of an epoch, drawn before it begins."""
+
+    def __init__(
+        self, recipe: Recipe, description: Description, num_images: int, generator: np.random.Generator
+    ) -> None:
+        augmentation = recipe.augmentation
+        self._size, side = description.resolution, description.side
+        self._shift = augmentation.shift
+        low, high = augmentation.crop_scale
+        self._is_whole = low == high == 1
+        self.order_N = torch.from_numpy(generator.permutation(num_images))
+        self._crops = draw_crops(num_images, side, scale=(low, high), flip=augmentation.flip, generator=generator)
+        if self._is_whole:
+            self._crops = _whole(self._crops, side)
+        self._shifts_2N = torch.from_numpy(generator.integers(2 * self._shift + 1, size=(2, num_images)))
+        self._rand_augment: BatchRandAugment | None = None
+        self._one_by_one: _OneByOne | None = None
+        self._draws: Draws | None = None
+        if augmentation.rand_augment is not None:
+            fill = cast(tuple[float, float, float], tuple(255 * number for number in description.mean))
+            if is_batched(augmentation.rand_augment):
+                self._rand_augment = BatchRandAugment(augmentation.rand_augment, fill=fill, size=self._size)
+                self._draws = self._rand_augment.draw(num_images, generator)
+            else:
+                self._one_by_one = _OneByOne(augmentation.rand_augment, fill, int(generator.integers(2**62)))
+        self._erasing = (
+            BatchErasing(augmentation.random_erasing, size=self._size) if augmentation.random_erasing else None
+        )
+        self._boxes: Boxes | None = self._erasing.draw(num_images, generator) if self._erasing else None
+
+    def augment(self, images_BSSC: Tensor, place: slice) -> Tensor:
+        """Crop, flip, shift and RandAugment for the images of a batch; float x_BCHW from 0 to 255."""
+        crops = self._crops.of(place).to(images_BSSC.device)
+        if self._is_whole and images_BSSC.shape[1] == self._size:
+            shifts_2B = self._shifts_2N[:, place].to(images_BSSC.device, non_blocking=True)
+            x_BCHW = shift_crops(images_BSSC, shifts_2B, crops.flip, margin=self._shift)
+        else:
+            x_BCHW = resize_crops(images_BSSC, crops, self._size)
+            if self._shift:
+                shifts_2B = self._shifts_2N[:, place].to(images_BSSC.device, non_blocking=True)
+                whole_BSSC = x_BCHW.to(torch.uint8).permute(0, 2, 3, 1)
+                x_BCHW = shift_crops(whole_BSSC, shifts_2B, torch.zeros_like(crops.flip), margin=self._shift)
+        if self._rand_augment is not None and self._draws is not None:
+            return self._rand_augment(x_BCHW.contiguous(), self._draws.of(place))
+        return self._one_by_one(x_BCHW, place) if self._one_by_one is not None else x_BCHW
+
+    def erase(self, x_BCHW: Tensor, place: slice) -> Tensor:
+        if self._erasing is None or self._boxes is None:
+            return x_BCHW
+        return self._erasing(x_BCHW, self._boxes.of(place))
+
+
+class _OneByOne:
+    """An augmentation that timm alone knows, applied to each image by itself on the CPU."""
+
+    def __init__(self, notation: str, fill: tuple[float, float, float], seed: int) -> None:
+        options = {"img_mean": tuple(round(level) for level in fill)}
+        make = {"rand": rand_augment_transform, "augmix": augment_and_mix_transform}
+        transform = make.get(notation.partition("-")[0], auto_augment_transform)(notation, options)
+        self._transform = Compose([transform])
+        mend(self._transform)
+        self._seed = seed
+
+    def __call__(self, x_BCHW: Tensor, place: slice) -> Tensor:
+        images_BHWC = x_BCHW.to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
+        changed = []
+        for index, image_HWC in enumerate(images_BHWC, start=place.start):
+            with PrivateGenerators(self._seed, index):
+                changed.append(np.asarray(self._transform(Image.fromarray(image_HWC))))
+        return torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2).to(x_BCHW.device, torch.float32)
+
+
+def _whole(crops: Crops, side: int) -> Crops:
+    zero = torch.zeros_like(crops.top)
+    return crops._replace(top=zero, left=zero, height=zero + side, width=zero + side)
+
+
+def _read(stored: _Stored, order_N: Tensor, size: int, starts: range) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches in pinned memory, from which a GPU copies while the CPU goes on."""
+    for start in starts:
+        picked_B = order_N[start : start + size]
+        images_BSSC = torch.empty(len(picked_B), *stored.images_NSSC.shape[1:], dtype=torch.uint8, pin_memory=True)
+        torch.index_select(stored.images_NSSC, 0, stored.places_N[picked_B], out=images_BSSC)
+        yield images_BSSC, stored.labels_N[picked_B].pin_memory()
+
+
+def _ahead(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same batches, some of which are read by a thread before they are asked for."""
+    ready: Queue[tuple[Tensor, Tensor] | BaseException | None] = Queue(_AHEAD)
+    stopped = threading.Event()
+
+    def read() -> None:
+        try:
+            for batch in batches:
+                ready.put(batch)
+                if stopped.is_set():
+                    return
+            ready.put(None)
+        except BaseException as error:  # noqa: BLE001  it belongs to the thread that asks
+            ready.put(error)
+
+    reader = threading.Thread(target=read, daemon=True, name="prepared-images")
+    reader.start()
+    try:
+        while (found := ready.get()) is not None:
+            if isinstance(found, BaseException):
+                raise found
+            yield found
+    finally:
+        stopped.set()
+        while reader.is_alive():
+            if not ready.empty():
+                ready.get_nowait()
+            reader.join(0.01)
+
+
+def _root_of(argument: str) -> Path:
+    return Path(argument).expanduser().absolute()
+
+
+def _map(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:
+    """An array in a file, read when it is used.
+
+    Raises:
+        DataError: The file is not there, cut short, or of another type or shape.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it was cut short or changed"
+        raise wrong("dataset", f"must be whole ({reason}); prepare it again", str(path)) from None
+    if array.dtype != dtype or array.shape != shape:
+        raise wrong("dataset", f"must hold {np.dtype(dtype)} of shape {shape}; prepare it again", str(path))
+    return cast(NDArray[np.generic], array)
+
+
+def _as_tensor(array: NDArray[np.generic]) -> Tensor:
+    """The tensor of an array that is only read, without torch's warning that it could be written."""
+    with warnings.catch_warnings(action="ignore"):
+        return torch.from_numpy(array)
