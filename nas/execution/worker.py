@@ -14,8 +14,9 @@ from nas.execution.devices import Devices
 from nas.study.lease import EpochDone, Evaluated, Failed, Halted, Lease, LossCause, Lost, Measured, Outcome, Step
 from nas.study.recipe import BadImages, Recipe
 from nas.training.checkpoints import StorageError
-from nas.training.loop import TrainingError, evaluate, measure_training, train
+from nas.training.loop import evaluate, measure_training, train
 from nas.training.measure import measure_objectives
+from nas.training.steps import TrainingError
 
 
 class Data(Spec):

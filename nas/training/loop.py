@@ -8,8 +8,8 @@ import itertools
 import random
 import resource
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,9 @@ from pickle import UnpicklingError
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from metaformer.architecture import Architecture
 from metaformer.network.model import MetaFormer, build
@@ -28,13 +27,18 @@ from nas.data import Batch, Dataset
 from nas.study.lease import WEIGHTS, Lease, Report, Step
 from nas.study.recipe import Recipe
 from nas.training.checkpoints import CheckpointFolder, DamagedCheckpointError, epoch_name
+from nas.training.steps import (
+    EAGER_STEPS,
+    Chunks,
+    Stepper,
+    TrainingError,
+    in_parts,
+    is_out_of_memory,
+    memory_named,
+    precision,
+)
 
-_NO_MEMORY = ("DefaultCPUAllocator", "could not create a primitive")  # what torch and oneDNN say on a CPU
 _CHECK_EVERY = 50  # steps between looks at the loss, each of which waits for the device
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot go on; the message says why."""
 
 
 def train(lease: Lease, dataset: Dataset, *, device: torch.device) -> Iterator[Report]:
@@ -50,6 +54,7 @@ def train(lease: Lease, dataset: Dataset, *, device: torch.device) -> Iterator[R
         DataError: An image cannot be read.
     """
     files = CheckpointFolder(lease.folder)
+    _prepare(device)
     state = _resume(lease, files, device)
     model, optimizer, note = state.model, state.optimizer, state.note
     recipe = lease.recipe
@@ -63,15 +68,16 @@ def train(lease: Lease, dataset: Dataset, *, device: torch.device) -> Iterator[R
         t_in_epochs=False,
     )
     chunks = Chunks()
+    step = Stepper(model, optimizer, recipe, chunks)
     for epoch in range(state.num_done, lease.epochs):
         seed_everything(lease.seed, epoch=epoch + 1)
-        with _memory_named():
+        with memory_named():
             batches = dataset.train_batches(recipe, epoch=epoch, seed=lease.seed, device=device)
-            loss = _train_epoch(model, batches, optimizer, schedule, recipe, chunks, first_step=epoch * num_steps)
+            loss = _train_epoch(model, batches, step, schedule, first_step=epoch * num_steps)
             val_accuracy = _accuracy(model, dataset.eval_batches("val", recipe, device=device), recipe, chunks)
         checkpoint = _save(lease, files, model, optimizer, num_done=epoch + 1)
-        yield Report(epoch=epoch + 1, val_accuracy=val_accuracy, train_loss=loss, checkpoint=checkpoint, note=note)
-        note = None
+        said, note, step.note = "; ".join(filter(None, (note, step.note))) or None, None, None
+        yield Report(epoch=epoch + 1, val_accuracy=val_accuracy, train_loss=loss, checkpoint=checkpoint, note=said)
 
 
 def evaluate(lease: Lease, dataset: Dataset, *, device: torch.device) -> float:
@@ -83,7 +89,7 @@ def evaluate(lease: Lease, dataset: Dataset, *, device: torch.device) -> float:
         DataError: An image cannot be read.
     """
     files, name = CheckpointFolder(lease.folder), lease.checkpoint or WEIGHTS
-    with _memory_named():
+    with memory_named():
         model = build(lease.architecture).to(device)
         try:
             _restore(lease, files, name, model, None)
@@ -98,27 +104,35 @@ def measure_training(
 ) -> Step:
     """Median seconds of a training step of the architecture, by image, reading included, and the most memory it takes.
 
-    One more step warms up.
+    One more step warms up; on a GPU four, after which the step is a CUDA graph.
 
     Raises:
         TrainingError: Not even one image fits into the device's memory.
     """
     seed_everything(0, epoch=0)
+    _prepare(device)
     memory_before = _watch_memory(device)
     model = build(arch).to(device)
     optimizer = _make_optimizer(model, recipe)
     epochs = (dataset.train_batches(recipe, epoch=epoch, seed=0, device=device) for epoch in itertools.count())
     batches = itertools.chain.from_iterable(epochs)
-    chunks = Chunks()
+    train_step = Stepper(model, optimizer, recipe, Chunks())
+    num_warm = 1 + (EAGER_STEPS if device.type == "cuda" else 0)
     times = []
-    for _ in range(num_steps + 1):
+    for _ in range(num_steps + num_warm):
         start = time.perf_counter()
-        with _memory_named():
+        with memory_named():
             batch = next(batches)
-            _train_step(model, batch, optimizer, recipe, chunks).item()
+            train_step(batch).item()
         times.append((time.perf_counter() - start) / len(batch.x_BCHW))
     peak_bytes = max(0, _peak_memory(device) - memory_before)
-    return Step(seconds_per_image=sorted(times[1:])[num_steps // 2], peak_bytes=peak_bytes)
+    return Step(seconds_per_image=sorted(times[num_warm:])[num_steps // 2], peak_bytes=peak_bytes)
+
+
+def _prepare(device: torch.device) -> None:
+    """Let cuDNN choose its kernels by trying them, since all steps of a training have the same shapes."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
 
 
 def _watch_memory(device: torch.device) -> int:
@@ -146,24 +160,18 @@ def seed_everything(seed: int, *, epoch: int) -> None:
 
 
 def _make_optimizer(model: MetaFormer, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW in one kernel; biases and other one-dimensional parameters do not decay."""
-    return create_optimizer_v2(model, opt="adamw", lr=recipe.peak_lr, weight_decay=recipe.weight_decay, fused=True)
-
-
-@dataclass
-class Chunks:
-    """Into how many parts a batch is cut, so that one at a time fits into the device's memory."""
-
-    number: int = 1
+    """AdamW in one kernel, which a CUDA graph can hold; biases and other one-dimensional parameters do not decay."""
+    on_gpu = next(model.parameters()).device.type == "cuda"
+    return create_optimizer_v2(
+        model, opt="adamw", lr=recipe.peak_lr, weight_decay=recipe.weight_decay, fused=True, capturable=on_gpu
+    )
 
 
 def _train_epoch(
     model: MetaFormer,
     batches: Iterator[Batch],
-    optimizer: torch.optim.Optimizer,
+    step: Stepper,
     schedule: CosineLRScheduler,
-    recipe: Recipe,
-    chunks: Chunks,
     *,
     first_step: int,
 ) -> float:
@@ -173,83 +181,11 @@ def _train_epoch(
     num_steps = 0
     for num_steps, batch in enumerate(batches, start=1):
         schedule.step_update(first_step + num_steps - 1)
-        total = total.to(batch.x_BCHW.device) + _train_step(model, batch, optimizer, recipe, chunks)
+        total = total.to(batch.x_BCHW.device) + step(batch)
         if num_steps % _CHECK_EVERY == 0:
             _check_finite(total)
     _check_finite(total)
     return float(total) / max(num_steps, 1)
-
-
-def _train_step(
-    model: MetaFormer, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Recipe, chunks: Chunks
-) -> Tensor:
-    """The loss of one optimiser step, detached, on the device.
-
-    The gradients of a batch that is cut into parts are added up; the step is the same but for batch norms, which see
-    one part at a time.
-    """
-    loss = _in_parts(batch, chunks, lambda number: _accumulate_gradients(model, batch, optimizer, recipe, number))
-    if recipe.clip_grad is not None:
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
-    optimizer.step()
-    return loss
-
-
-def _in_parts(batch: Batch, chunks: Chunks, work: Callable[[int], Tensor]) -> Tensor:
-    """What `work` gives for a batch cut into as many parts; twice as many as long as they do not fit into memory.
-
-    Raises:
-        TrainingError: One image does not fit.
-    """
-    while True:
-        try:
-            return work(chunks.number)
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            if chunks.number >= len(batch.x_BCHW):
-                raise _out_of_memory(error) from None
-        chunks.number *= 2  # outside the handler, where the error no longer holds what did not fit
-        torch.cuda.empty_cache()
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory of the GPU, or of the machine, is what lacked."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in str(error) for sign in _NO_MEMORY)
-
-
-def _out_of_memory(error: Exception) -> TrainingError:
-    rule = "memory: must hold the model and one image of a training step"
-    return TrainingError(f"{rule}, got too little for it ({' '.join(str(error).split())[:200]})")
-
-
-@contextmanager
-def _memory_named() -> Iterator[None]:
-    """Raise TrainingError for out-of-memory that a smaller micro-batch cannot fix."""
-    try:
-        yield
-    except TrainingError:
-        raise
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        raise _out_of_memory(error) from None
-
-
-def _accumulate_gradients(
-    model: MetaFormer, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Recipe, num_chunks: int
-) -> Tensor:
-    """Mean loss of a batch, detached, with its gradients in the model."""
-    optimizer.zero_grad(set_to_none=True)
-    smoothing = recipe.label_smoothing if batch.y.ndim == 1 else 0.0  # soft targets come smoothed
-    losses = []
-    for x_BCHW, y in zip(batch.x_BCHW.chunk(num_chunks), batch.y.chunk(num_chunks), strict=True):
-        with _precision(x_BCHW.device, recipe):
-            logits_BK = model(x_BCHW)
-        part = F.cross_entropy(logits_BK.float(), y, label_smoothing=smoothing, reduction="sum") / len(batch.y)
-        part.backward()  # type: ignore[no-untyped-call]
-        losses.append(part.detach())
-    return torch.stack(losses).sum()
 
 
 @torch.inference_mode()
@@ -261,27 +197,18 @@ def _accuracy(model: MetaFormer, batches: Iterator[Batch], recipe: Recipe, chunk
     """
 
     def logits(x_BCHW: Tensor, num_chunks: int) -> Tensor:
-        with _precision(x_BCHW.device, recipe):
+        with precision(x_BCHW.device, recipe):
             return torch.cat([model(part) for part in x_BCHW.chunk(num_chunks)])
 
     model.eval()
     num_right, num_seen = 0, 0
     for batch in batches:
-        logits_BK = _in_parts(batch, chunks, partial(logits, batch.x_BCHW))
+        logits_BK = in_parts(batch, chunks, partial(logits, batch.x_BCHW))
         if not torch.isfinite(logits_BK).all():
             raise TrainingError("outputs: must stay finite, got some that are not after an epoch whose loss was")
         num_right += int((logits_BK.argmax(1) == batch.y).sum())
         num_seen += len(batch.y)
     return num_right / num_seen
-
-
-def _precision(device: torch.device, recipe: Recipe) -> torch.autocast:
-    """Autocast to bfloat16 where the recipe asks for it, or leaves it open and the device is a GPU that has it."""
-    if recipe.precision == "auto":
-        enabled = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        enabled = recipe.precision == "bfloat16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def _check_finite(loss: Tensor) -> None:
@@ -325,7 +252,7 @@ def _newest_first(lease: Lease, files: CheckpointFolder) -> Iterator[str]:
 
 def _beginning(lease: Lease, device: torch.device) -> _State:
     seed_everything(lease.seed, epoch=0)
-    with _memory_named():
+    with memory_named():
         model = build(lease.architecture).to(device)
     return _State(model, _make_optimizer(model, lease.recipe), num_done=0)
 
@@ -363,7 +290,7 @@ def _restore(
     except UnpicklingError:
         raise DamagedCheckpointError("it holds more than weights, such as code, none of which was run") from None
     except (EOFError, RuntimeError, ValueError) as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         raise DamagedCheckpointError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
     where = files.where(name)
@@ -381,7 +308,7 @@ def _restore(
         if optimizer is not None:
             optimizer.load_state_dict(state["optimizer"])
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         problem = " ".join(str(error).split())[:200]
         raise TrainingError(f"checkpoint: must fit the model, got {where} ({problem})") from None

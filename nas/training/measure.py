@@ -9,7 +9,8 @@ from metaformer.errors import UserError
 from metaformer.network.model import build
 from nas.study.lease import Measurement
 from nas.study.objectives import MeasuredObjective, find
-from nas.training.loop import TrainingError, seed_everything
+from nas.training.loop import seed_everything
+from nas.training.steps import TrainingError
 
 
 class MeasuringError(TrainingError):

@@ -14,22 +14,15 @@ import torch
 from metaformer import Architecture, build, load
 from metaformer.architecture import Architecture as ArchitectureType
 from metaformer.specs import AttentionSpec, Norm, PoolSpec, Stage, Stem
-from nas.data import Dataset, default_recipe, open_dataset
+from nas.data import Batch, Dataset, default_recipe, open_dataset
 from nas.make_study import make_study as make_default_study
 from nas.results.baselines import simple_classifiers
 from nas.study.lease import WEIGHTS, Lease, Report
 from nas.study.recipe import Augmentation, Recipe
 from nas.study.request import Request
 from nas.training.checkpoints import StorageError
-from nas.training.loop import (
-    Chunks,
-    TrainingError,
-    _train_step,
-    evaluate,
-    measure_training,
-    seed_everything,
-    train,
-)
+from nas.training.loop import evaluate, measure_training, seed_everything, train
+from nas.training.steps import Chunks, Stepper, TrainingError
 from tests.nas.programs import ROOT
 from tests.nas.runs import make_study
 
@@ -326,7 +319,8 @@ import resource, sys
 from pathlib import Path
 import torch
 from nas.data import open_dataset
-from nas.training.loop import TrainingError, train
+from nas.training.loop import train
+from nas.training.steps import TrainingError
 from tests.nas.training.test_loop import CPU, RECIPE, lease_in, tiny_lease
 
 torch.set_num_threads(1)
@@ -391,7 +385,7 @@ def test_a_batch_in_parts_has_the_loss_and_gradients_of_the_whole(digits: Datase
     batch = next(digits.train_batches(RECIPE, epoch=0, seed=0, device=CPU))
     found = []
     for number in (1, num_chunks):
-        loss = _train_step(model, batch, optimizer, RECIPE, Chunks(number))
+        loss = Stepper(model, optimizer, RECIPE, Chunks(number))(batch)
         found.append([loss, *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
     expected = torch.nn.functional.cross_entropy(model(batch.x_BCHW), batch.y, label_smoothing=RECIPE.label_smoothing)
     torch.testing.assert_close(found[0][0], expected.detach())
@@ -436,3 +430,32 @@ def test_training_on_a_gpu_learns_too(digits: Dataset, tmp_path: Path) -> None:
 def test_an_augmentation_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match="less than or equal to 1"):
         Augmentation(flip=1.5)
+
+
+# CUDA graphs
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("mixup", [0.0, 0.8])
+def test_a_step_in_a_cuda_graph_does_what_it_does_without(mixup: float) -> None:
+    """Also with a learning rate that changes, clipping, and drop path, whose draws are the same."""
+    gpu = torch.device("cuda")
+    recipe = RECIPE.model_copy(update={"clip_grad": 1.0, "precision": "float32"})
+    losses: dict[bool, list[float]] = {}
+    for captures in (False, True):
+        seed_everything(0, epoch=0)
+        model = build(small_model()).to(gpu)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True, capturable=True)
+        step = Stepper(model, optimizer, recipe, Chunks())
+        step._may_capture = captures
+        draw = torch.Generator(gpu).manual_seed(1)
+        losses[captures] = []
+        for number in range(8):
+            x_BCHW = torch.randn(16, 3, 32, 32, generator=draw, device=gpu).to(memory_format=torch.channels_last)
+            y = torch.randint(10, (16,), generator=draw, device=gpu)
+            y = torch.nn.functional.one_hot(y, 10) * (1 - mixup) + mixup / 10 if mixup else y
+            optimizer.param_groups[0]["lr"] = 1e-3 * (number + 1)
+            losses[captures].append(float(step(Batch(x_BCHW, y))))
+        assert (step._graph is not None) == captures
+        assert step.note is None
+    assert losses[True] == pytest.approx(losses[False], rel=1e-4)
