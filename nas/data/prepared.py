@@ -27,7 +27,15 @@ from torchvision.transforms import Compose
 from metaformer.documents import read_text
 from nas.data.augment import check_augmentation, mend
 from nas.data.generators import PrivateGenerators
-from nas.data.in_batch.crops import Crops, centre, draw_crops, resize_crops, shift_crops
+from nas.data.in_batch.crops import (
+    centre,
+    draw_crops,
+    goes_one_by_one,
+    resize_crops,
+    resize_one_by_one,
+    shift_crops,
+    whole_images,
+)
 from nas.data.in_batch.erasing import BatchErasing, Boxes
 from nas.data.in_batch.rand_augment import BatchRandAugment, Draws, is_batched
 from nas.data.registry import (
@@ -196,16 +204,40 @@ class Prepared(Dataset):
                 label_smoothing=recipe.label_smoothing,
                 num_classes=self.info.num_classes,
             )
-        gathered = self._gather("train", plan.order_N, size, self.num_steps(recipe), device)
-        for index, (images_BSSC, y) in enumerate(gathered):
-            place = slice(index * size, (index + 1) * size)
-            x_BCHW = plan.erase(self._normalise(plan.augment(images_BSSC, place)), place)
+        num_steps = self.num_steps(recipe)
+        made = (
+            self._plainly(plan, size, num_steps)
+            if plan.only_crops and goes_one_by_one(device, self._description.side, self.info.resolution)
+            else (
+                Batch(self._normalise(plan.augment(images_BSSC, place)), y)
+                for place, (images_BSSC, y) in zip(
+                    _slices(size, num_steps), self._gather("train", plan.order_N, size, num_steps, device), strict=True
+                )
+            )
+        )
+        for place, batch in zip(_slices(size, num_steps), made, strict=True):
+            erased = Batch(plan.erase(batch.x_BCHW, place), batch.y)
             if mix is None:
-                yield Batch(x_BCHW, y)
+                yield erased
             else:
                 with generators:
-                    mixed = Batch(*mix(x_BCHW, y))
+                    mixed = Batch(*mix(*erased))
                 yield mixed
+
+    def _plainly(self, plan: "_EpochPlan", size: int, num_steps: int) -> Iterator[Batch]:
+        """Batches on a CPU whose images are only cropped: each goes from the file to its place in one pass."""
+        stored, resolution = self._splits["train"], self.info.resolution
+        offset_R, factor_R = (numbers.flatten().repeat(resolution) for numbers in self._means_on(torch.device("cpu")))
+        for place in _slices(size, num_steps):
+            picked_B = plan.order_N[place]
+            y_BHR = torch.empty(size, resolution, 3 * resolution)  # rows of pixels
+            images = (stored.images_NSSC[index] for index in stored.places_N[picked_B].tolist())
+            for y_HR, resized_HWC in zip(
+                y_BHR, resize_one_by_one(images, plan.crops.of(place), resolution), strict=True
+            ):
+                y_HR.copy_(resized_HWC.flatten(1))
+                torch.addcmul(offset_R, y_HR, factor_R, out=y_HR)
+            yield Batch(y_BHR.view(size, resolution, resolution, 3).permute(0, 3, 1, 2), stored.labels_N[picked_B])
 
     def _gather(
         self, split: Split, order_N: Tensor, size: int, num_batches: int, device: torch.device
@@ -237,16 +269,19 @@ class Prepared(Dataset):
         return self._resident[device]
 
     def _normalise(self, x_BCHW: Tensor) -> Tensor:
-        """Of values from 0 to 255."""
-        device = x_BCHW.device
+        """Floats in channels-last memory, of values from 0 to 255."""
+        offset_C11, factor_C11 = self._means_on(x_BCHW.device)
+        return torch.addcmul(offset_C11, x_BCHW.float(), factor_C11).contiguous(memory_format=torch.channels_last)
+
+    def _means_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What normalised values are: offset + x * factor, (C, 1, 1) each."""
         if device not in self._means:
-            mean, std = (
-                torch.tensor(numbers, device=device)[:, None, None] * 255
+            mean_C11, std_C11 = (
+                255 * torch.tensor(numbers, device=device)[:, None, None]
                 for numbers in (self._description.mean, self._description.std)
             )
-            self._means[device] = -mean / std, 1 / std
-        offset, factor = self._means[device]
-        return torch.addcmul(offset, x_BCHW, factor).contiguous(memory_format=torch.channels_last)
+            self._means[device] = -mean_C11 / std_C11, 1 / std_C11
+        return self._means[device]
 
 
 class _EpochPlan:
@@ -261,9 +296,10 @@ class _EpochPlan:
         low, high = augmentation.crop_scale
         self._is_whole = low == high == 1
         self.order_N = torch.from_numpy(generator.permutation(num_images))
-        self._crops = draw_crops(num_images, side, scale=(low, high), flip=augmentation.flip, generator=generator)
+        self.crops = draw_crops(num_images, side, scale=(low, high), flip=augmentation.flip, generator=generator)
         if self._is_whole:
-            self._crops = _whole(self._crops, side)
+            self.crops = whole_images(num_images, side)._replace(flip=self.crops.flip)
+        self.only_crops = augmentation.rand_augment is None and not augmentation.shift
         self._shifts_2N = torch.from_numpy(generator.integers(2 * self._shift + 1, size=(2, num_images)))
         self._rand_augment: BatchRandAugment | None = None
         self._one_by_one: _OneByOne | None = None
@@ -281,8 +317,8 @@ class _EpochPlan:
         self._boxes: Boxes | None = self._erasing.draw(num_images, generator) if self._erasing else None
 
     def augment(self, images_BSSC: Tensor, place: slice) -> Tensor:
-        """Crop, flip, shift and RandAugment for the images of a batch; float x_BCHW from 0 to 255."""
-        crops = self._crops.of(place).to(images_BSSC.device)
+        """Crop, flip, shift and RandAugment for the images of a batch; x_BCHW from 0 to 255, as bytes or floats."""
+        crops = self.crops.of(place).to(images_BSSC.device)
         if self._is_whole and images_BSSC.shape[1] == self._size:
             shifts_2B = self._shifts_2N[:, place].to(images_BSSC.device, non_blocking=True)
             x_BCHW = shift_crops(images_BSSC, shifts_2B, crops.flip, margin=self._shift)
@@ -293,7 +329,7 @@ class _EpochPlan:
                 whole_BSSC = x_BCHW.to(torch.uint8).permute(0, 2, 3, 1)
                 x_BCHW = shift_crops(whole_BSSC, shifts_2B, torch.zeros_like(crops.flip), margin=self._shift)
         if self._rand_augment is not None and self._draws is not None:
-            return self._rand_augment(x_BCHW.contiguous(), self._draws.of(place))
+            return self._rand_augment(x_BCHW, self._draws.of(place))
         return self._one_by_one(x_BCHW, place) if self._one_by_one is not None else x_BCHW
 
     def erase(self, x_BCHW: Tensor, place: slice) -> Tensor:
@@ -322,9 +358,9 @@ class _OneByOne:
         return torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2).to(x_BCHW.device, torch.float32)
 
 
-def _whole(crops: Crops, side: int) -> Crops:
-    zero = torch.zeros_like(crops.top)
-    return crops._replace(top=zero, left=zero, height=zero + side, width=zero + side)
+def _slices(size: int, num_batches: int) -> Iterator[slice]:
+    """The places of each batch."""
+    return (slice(start, start + size) for start in range(0, num_batches * size, size))
 
 
 def _read(stored: _Stored, order_N: Tensor, size: int, starts: range) -> Iterator[tuple[Tensor, Tensor]]:

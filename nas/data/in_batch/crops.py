@@ -8,6 +8,7 @@ B batch, C channels, H height, W width, N images of an epoch, S side of a stored
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -62,8 +63,19 @@ def draw_crops(
     return Crops(*map(_tensor, (top_N, left_N, height_N, width_N, flip_N)))
 
 
+def whole_images(num_images: int, side: int) -> Crops:
+    """Crops that leave images as they are."""
+    zero = torch.zeros(num_images, dtype=torch.long)
+    return Crops(zero, zero, zero + side, zero + side, zero.bool())
+
+
 def _tensor(values_N: NDArray[np.generic]) -> Tensor:
     return torch.from_numpy(values_N)
+
+
+def goes_one_by_one(device: torch.device, side: int, size: int) -> bool:
+    """Whether images are resized one by one, by torch's kernel, rather than all at once by matrix products."""
+    return device.type == "cpu" and max(side, size) > _LARGEST_MATRIX
 
 
 def resize_crops(images_BSSC: Tensor, crops: Crops, size: int) -> Tensor:
@@ -72,15 +84,29 @@ def resize_crops(images_BSSC: Tensor, crops: Crops, size: int) -> Tensor:
     Args:
         images_BSSC: uint8.
     Returns:
-        Float x_BCHW of whole numbers from 0 to 255.
+        x_BCHW of whole numbers from 0 to 255, as bytes in channels-last memory or as floats.
     """
     side = images_BSSC.shape[1]
-    if images_BSSC.device.type == "cpu" and max(side, size) > _LARGEST_MATRIX:
-        return _one_by_one(images_BSSC, crops, size)
+    if goes_one_by_one(images_BSSC.device, side, size):
+        x_BHWC = torch.empty(len(images_BSSC), size, size, images_BSSC.shape[3], dtype=torch.uint8)
+        for x_HWC, resized_HWC in zip(x_BHWC, resize_one_by_one(images_BSSC, crops, size), strict=True):
+            x_HWC.copy_(resized_HWC)
+        return x_BHWC.permute(0, 3, 1, 2)
     rows_BHS = _weights(crops.top, crops.height, side, size)
     columns_BWS = _weights(crops.left, crops.width, side, size)
     columns_BWS = torch.where(crops.flip[:, None, None], columns_BWS.flip(1), columns_BWS)
     return _resample(images_BSSC, rows_BHS, columns_BWS)
+
+
+def resize_one_by_one(images_BSSC: Iterable[Tensor], crops: Crops, size: int) -> Iterator[Tensor]:
+    """The same on a CPU for one image after the other, HWC in bytes."""
+    for image_SSC, top, left, height, width, flip in zip(
+        images_BSSC, *(field.tolist() for field in crops), strict=True
+    ):
+        crop_HWC = image_SSC[top : top + height, left : left + width]
+        crop_HWC = crop_HWC.flip(1) if flip else crop_HWC.contiguous()  # torch's fast kernel takes channels-last memory
+        crop_1CHW = crop_HWC[None].permute(0, 3, 1, 2)
+        yield F.interpolate(crop_1CHW, (size, size), mode="bicubic", antialias=True)[0].permute(1, 2, 0)
 
 
 def centre(images_BSSC: Tensor, size: int, *, part: float) -> Tensor:
@@ -90,16 +116,15 @@ def centre(images_BSSC: Tensor, size: int, *, part: float) -> Tensor:
         images_BSSC: uint8.
         part: Of the side, "crop pct".
     Returns:
-        Float x_BCHW of whole numbers from 0 to 255.
+        x_BCHW of whole numbers from 0 to 255, as bytes in channels-last memory or as floats.
     """
     side, resized = images_BSSC.shape[1], math.floor(size / part)
     edge = round((resized - size) / 2)
-    if images_BSSC.device.type == "cpu" and max(side, size) > _LARGEST_MATRIX and resized != side:
-        whole = Crops(*(torch.tensor([number]) for number in (0, 0, side, side, False)))
-        whole = Crops(*(field.expand(len(images_BSSC)) for field in whole))
-        return _one_by_one(images_BSSC, whole, resized)[:, :, edge : edge + size, edge : edge + size]
     if resized == side:
-        return images_BSSC[:, edge : edge + size, edge : edge + size].permute(0, 3, 1, 2).float()
+        return images_BSSC[:, edge : edge + size, edge : edge + size].permute(0, 3, 1, 2)
+    if goes_one_by_one(images_BSSC.device, side, size):
+        whole = whole_images(len(images_BSSC), side)
+        return resize_crops(images_BSSC, whole, resized)[:, :, edge : edge + size, edge : edge + size]
     zero = torch.zeros(1, dtype=torch.long, device=images_BSSC.device)
     weights_1HS = _weights(zero, zero + side, side, resized)[:, edge : edge + size]
     return _resample(images_BSSC, weights_1HS, weights_1HS)
@@ -112,7 +137,7 @@ def shift_crops(images_BSSC: Tensor, shift_2B: Tensor, flip_B: Tensor, *, margin
         images_BSSC: uint8.
         shift_2B: Downwards and to the right, from 0 to 2 * margin; `margin` leaves an image where it is.
     Returns:
-        Float x_BCHW.
+        x_BCHW of bytes in channels-last memory.
     """
     side = images_BSSC.shape[1]
     padded_BSSC = F.pad(images_BSSC, (0, 0, margin, margin, margin, margin)) if margin else images_BSSC
@@ -120,7 +145,7 @@ def shift_crops(images_BSSC: Tensor, shift_2B: Tensor, flip_B: Tensor, *, margin
     columns_BW = torch.where(flip_B[:, None], side - 1 - pixels, pixels) + shift_2B[1, :, None]
     rows_BH = shift_2B[0, :, None] + pixels
     images_B = torch.arange(len(images_BSSC), device=images_BSSC.device)
-    return padded_BSSC[images_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]].permute(0, 3, 1, 2).float()
+    return padded_BSSC[images_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _weights(start_B: Tensor, length_B: Tensor, side: int, size: int) -> Tensor:
@@ -150,14 +175,3 @@ def _resample(images_BSSC: Tensor, rows_BHS: Tensor, columns_BWS: Tensor) -> Ten
         x_BCSW = torch.matmul(x_BCSS, columns_BWS.transpose(1, 2)[:, None])
         x_BCHW = torch.matmul(rows_BHS[:, None], x_BCSW)
     return x_BCHW.round_().clamp_(0, 255)
-
-
-def _one_by_one(images_BSSC: Tensor, crops: Crops, size: int) -> Tensor:
-    x_BCHW = torch.empty(len(images_BSSC), images_BSSC.shape[3], size, size, dtype=torch.uint8)
-    for image_SSC, x_CHW, top, left, height, width, flip in zip(
-        images_BSSC, x_BCHW, *(field.tolist() for field in crops), strict=True
-    ):
-        crop_CHW = image_SSC[top : top + height, left : left + width].permute(2, 0, 1)
-        resized_CHW = F.interpolate(crop_CHW[None], (size, size), mode="bicubic", antialias=True)[0]
-        x_CHW.copy_(resized_CHW.flip(2) if flip else resized_CHW)
-    return x_BCHW.float()

@@ -84,7 +84,8 @@ class BatchRandAugment:
         return np.argsort(-(np.log(self._weights) + noise), axis=1)[:, : self._num_layers]
 
     def __call__(self, x_BCHW: Tensor, draws: Draws) -> Tensor:
-        """The images changed, in place."""
+        """The images changed, as floats."""
+        x_BCHW = x_BCHW.to(torch.float32, copy=True)
         fill_C11 = self._fill_on(x_BCHW.device)
         for layer in range(self._num_layers):
             kinds_B = draws.kinds_NL[:, layer]
