@@ -75,6 +75,9 @@ class Folder(Dataset):
         if augmentation.shift:
             rule = "must be 0 for a folder, whose images are cropped"
             raise wrong("augmentation.shift", rule, augmentation.shift)
+        if augmentation.repeats > 1:
+            rule = "must be 1 for a folder, whose images are not repeated within an epoch yet"
+            raise wrong("augmentation.repeats", rule, augmentation.repeats)
         if mixes(recipe) and recipe.batch_size % 2:
             raise wrong("batch_size", "must be even for mixup and cutmix", recipe.batch_size)
 
@@ -99,7 +102,8 @@ class Folder(Dataset):
             scale=augmentation.crop_scale,
             hflip=augmentation.flip,
             auto_augment=augmentation.rand_augment,
-            color_jitter=None,  # timm's default would jitter whenever rand_augment is off
+            color_jitter=augmentation.color_jitter or None,  # timm leaves it out beside rand_augment
+            interpolation=augmentation.train_interpolation,
             re_prob=augmentation.random_erasing,
             re_mode="pixel",  # PoolFormer's
         )
@@ -117,7 +121,8 @@ class Folder(Dataset):
         self.check(recipe)
         is_bad_N = self._is_bad.get(split)
         images = _Images(self._source, split, is_bad_N, seed=(0, 0), min_pixels=1, replaces=False)
-        loader = self._load(images, device, batch_size=recipe.batch_size, crop_pct=recipe.augmentation.eval_crop)
+        size, crop = recipe.batch_size, recipe.augmentation.eval_crop
+        loader = self._load(images, device, batch_size=size, crop_pct=crop, interpolation="bicubic")
         batches = _iterate(loader, PrivateGenerators(0, 0, 0), device)
         return batches if is_bad_N is None else _without_bad(batches, is_bad_N, split)
 
@@ -135,7 +140,6 @@ class Folder(Dataset):
         loader: Iterable[list[Tensor]] = create_loader(
             images,  # type: ignore[arg-type]  # has what timm asks of its ImageDataset
             input_size=(3, self.info.resolution, self.info.resolution),
-            interpolation="bicubic",
             num_workers=self._num_workers,
             persistent_workers=False,  # they would keep the first epoch's seed
             use_prefetcher=on_gpu,

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import numpy as np
 import torch
-from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler.scheduler import Scheduler
+from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from metaformer.architecture import Architecture
@@ -27,6 +28,7 @@ from nas.data import Batch, Dataset
 from nas.study.lease import WEIGHTS, Lease, Report, Step
 from nas.study.recipe import Recipe
 from nas.training.checkpoints import CheckpointFolder, DamagedCheckpointError, epoch_name
+from nas.training.optimisation import make_ema, make_optimizer, make_schedule, with_drop_path
 from nas.training.steps import (
     EAGER_STEPS,
     Chunks,
@@ -56,26 +58,20 @@ def train(lease: Lease, dataset: Dataset, *, device: torch.device) -> Iterator[R
     files = CheckpointFolder(lease.folder)
     _prepare(device)
     state = _resume(lease, files, device)
-    model, optimizer, note = state.model, state.optimizer, state.note
+    model, optimizer, ema, note = state.model, state.optimizer, state.ema, state.note
     recipe = lease.recipe
     num_steps = dataset.num_steps(recipe)
-    schedule = CosineLRScheduler(
-        optimizer,
-        t_initial=recipe.epochs * num_steps,
-        lr_min=recipe.final_lr,
-        warmup_t=recipe.warmup_epochs * num_steps,
-        warmup_lr_init=recipe.warmup_lr,
-        t_in_epochs=False,
-    )
+    schedule = make_schedule(optimizer, recipe, num_steps)
     chunks = Chunks()
     step = Stepper(model, optimizer, recipe, chunks)
     for epoch in range(state.num_done, lease.epochs):
         seed_everything(lease.seed, epoch=epoch + 1)
         with memory_named():
             batches = dataset.train_batches(recipe, epoch=epoch, seed=lease.seed, device=device)
-            loss = _train_epoch(model, batches, step, schedule, first_step=epoch * num_steps)
-            val_accuracy = _accuracy(model, dataset.eval_batches("val", recipe, device=device), recipe, chunks)
-        checkpoint = _save(lease, files, model, optimizer, num_done=epoch + 1)
+            loss = _train_epoch(model, batches, step, schedule, ema, first_step=epoch * num_steps)
+            evaluated = dataset.eval_batches("val", recipe, device=device)
+            val_accuracy = _accuracy(state.evaluated, evaluated, recipe, chunks)
+        checkpoint = _save(lease, files, state, num_done=epoch + 1)
         said, note, step.note = "; ".join(filter(None, (note, step.note))) or None, None, None
         yield Report(epoch=epoch + 1, val_accuracy=val_accuracy, train_loss=loss, checkpoint=checkpoint, note=said)
 
@@ -92,7 +88,7 @@ def evaluate(lease: Lease, dataset: Dataset, *, device: torch.device) -> float:
     with memory_named():
         model = build(lease.architecture).to(device)
         try:
-            _restore(lease, files, name, model, None)
+            _restore(lease, files, name, model)
         except DamagedCheckpointError as error:
             raise TrainingError(f"checkpoint: must be readable, got {files.where(name)} ({error})") from None
         batches = dataset.eval_batches("test", lease.recipe, device=device)
@@ -112,8 +108,8 @@ def measure_training(
     seed_everything(0, epoch=0)
     _prepare(device)
     memory_before = _watch_memory(device)
-    model = build(arch).to(device)
-    optimizer = _make_optimizer(model, recipe)
+    model = build(with_drop_path(arch, recipe)).to(device)
+    optimizer, ema = make_optimizer(model, recipe), make_ema(model, recipe)
     epochs = (dataset.train_batches(recipe, epoch=epoch, seed=0, device=device) for epoch in itertools.count())
     batches = itertools.chain.from_iterable(epochs)
     train_step = Stepper(model, optimizer, recipe, Chunks())
@@ -124,6 +120,8 @@ def measure_training(
         with memory_named():
             batch = next(batches)
             train_step(batch).item()
+            if ema is not None:
+                ema.update(model)
         times.append((time.perf_counter() - start) / len(batch.x_BCHW))
     peak_bytes = max(0, _peak_memory(device) - memory_before)
     return Step(seconds_per_image=sorted(times[num_warm:])[num_steps // 2], peak_bytes=peak_bytes)
@@ -159,19 +157,12 @@ def seed_everything(seed: int, *, epoch: int) -> None:
     torch.manual_seed(mixed)
 
 
-def _make_optimizer(model: MetaFormer, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW in one kernel, which a CUDA graph can hold; biases and other one-dimensional parameters do not decay."""
-    on_gpu = next(model.parameters()).device.type == "cuda"
-    return create_optimizer_v2(
-        model, opt="adamw", lr=recipe.peak_lr, weight_decay=recipe.weight_decay, fused=True, capturable=on_gpu
-    )
-
-
 def _train_epoch(
     model: MetaFormer,
     batches: Iterator[Batch],
     step: Stepper,
-    schedule: CosineLRScheduler,
+    schedule: Scheduler,
+    ema: ModelEmaV3 | None,
     *,
     first_step: int,
 ) -> float:
@@ -182,6 +173,8 @@ def _train_epoch(
     for num_steps, batch in enumerate(batches, start=1):
         schedule.step_update(first_step + num_steps - 1)
         total = total.to(batch.x_BCHW.device) + step(batch)
+        if ema is not None:
+            ema.update(model)
         if num_steps % _CHECK_EVERY == 0:
             _check_finite(total)
     _check_finite(total)
@@ -189,7 +182,7 @@ def _train_epoch(
 
 
 @torch.inference_mode()
-def _accuracy(model: MetaFormer, batches: Iterator[Batch], recipe: Recipe, chunks: Chunks) -> float:
+def _accuracy(model: nn.Module, batches: Iterator[Batch], recipe: Recipe, chunks: Chunks) -> float:
     """Accuracy in [0, 1].
 
     Raises:
@@ -222,8 +215,31 @@ class _State:
 
     model: MetaFormer
     optimizer: torch.optim.Optimizer
+    ema: ModelEmaV3 | None
     num_done: int  # epochs
     note: str | None = None  # which checkpoints could not be read
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """What is evaluated and kept in the end: the averages of the weights where the recipe has them."""
+        module: nn.Module = self.model if self.ema is None else self.ema.module
+        return module
+
+    @property
+    def keys(self) -> set[str]:
+        """What a checkpoint holds of training beside the model."""
+        return {"optimizer"} if self.ema is None else {"optimizer", "ema"}
+
+    def state_dict(self) -> dict[str, object]:
+        """What is under these keys."""
+        averages = {} if self.ema is None else {"ema": self.ema.module.state_dict()}
+        return {"optimizer": self.optimizer.state_dict(), **averages}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what a checkpoint has under these keys."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
 
 
 def _resume(lease: Lease, files: CheckpointFolder, device: torch.device) -> _State:
@@ -232,7 +248,7 @@ def _resume(lease: Lease, files: CheckpointFolder, device: torch.device) -> _Sta
     for name in _newest_first(lease, files):
         state = _beginning(lease, device)
         try:
-            state.num_done = _restore(lease, files, name, state.model, state.optimizer)
+            state.num_done = _restore(lease, files, name, state.model, state)
         except DamagedCheckpointError as error:
             problems.append(f"checkpoint {name} could not be read ({error})")
         else:
@@ -253,19 +269,19 @@ def _newest_first(lease: Lease, files: CheckpointFolder) -> Iterator[str]:
 def _beginning(lease: Lease, device: torch.device) -> _State:
     seed_everything(lease.seed, epoch=0)
     with memory_named():
-        model = build(lease.architecture).to(device)
-    return _State(model, _make_optimizer(model, lease.recipe), num_done=0)
+        model = build(with_drop_path(lease.architecture, lease.recipe)).to(device)
+        optimizer, ema = make_optimizer(model, lease.recipe), make_ema(model, lease.recipe)
+    return _State(model, optimizer, ema, num_done=0)
 
 
-def _save(
-    lease: Lease, files: CheckpointFolder, model: MetaFormer, optimizer: torch.optim.Optimizer, *, num_done: int
-) -> str:
+def _save(lease: Lease, files: CheckpointFolder, training: _State, *, num_done: int) -> str:
     """Write a checkpoint, and drop all but it and the one before; its file name."""
-    digest = lease.architecture.digest
-    state: dict[str, object] = {"version": 1, "digest": digest, "epoch": num_done, "model": model.state_dict()}
-    is_last = num_done == lease.recipe.epochs
-    if not is_last:
-        state["optimizer"] = optimizer.state_dict()
+    digest, is_last = lease.architecture.digest, num_done == lease.recipe.epochs
+    state: dict[str, object] = {"version": 1, "digest": digest, "epoch": num_done}
+    if is_last:
+        state["model"] = training.evaluated.state_dict()
+    else:
+        state |= {"model": training.model.state_dict(), **training.state_dict()}
     name = WEIGHTS if is_last else epoch_name(num_done)
     files.save(name, partial(torch.save, state), attempt=lease.attempt)
     files.keep({num_done - 1} if is_last else {num_done - 1, num_done})
@@ -273,9 +289,11 @@ def _save(
 
 
 def _restore(
-    lease: Lease, files: CheckpointFolder, name: str, model: MetaFormer, optimizer: torch.optim.Optimizer | None
+    lease: Lease, files: CheckpointFolder, name: str, model: MetaFormer, training: _State | None = None
 ) -> int:
-    """Load a checkpoint into the model and the optimiser; the number of epochs it was trained for.
+    """Load a checkpoint into what training goes on with, or what is evaluated of it into a model alone.
+
+    Returns the number of epochs it was trained for.
 
     Only a damaged container gives way to an older checkpoint. One that is whole but of another model means that
     something else is wrong, and training from the start would hide it at the user's cost.
@@ -294,7 +312,7 @@ def _restore(
             raise
         raise DamagedCheckpointError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
     where = files.where(name)
-    keys = {"version", "digest", "epoch", "model"} | ({"optimizer"} if optimizer is not None else set())
+    keys = {"version", "digest", "epoch", "model", *(training.keys if training is not None else ())}
     if not isinstance(state, dict) or not keys <= set(state):
         raise TrainingError(f"checkpoint: must hold {', '.join(sorted(keys))}, got {where} without them")
     if state["digest"] != lease.architecture.digest:
@@ -304,9 +322,9 @@ def _restore(
     if name not in (WEIGHTS, epoch_name(state["epoch"])):
         raise TrainingError(f"checkpoint: must be of the epoch in its name, got {where} of epoch {state['epoch']}")
     try:
-        model.load_state_dict(state["model"])
-        if optimizer is not None:
-            optimizer.load_state_dict(state["optimizer"])
+        model.load_state_dict(state["ema" if training is None and "ema" in state else "model"])
+        if training is not None:
+            training.load(state)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         if is_out_of_memory(error):
             raise

@@ -41,7 +41,7 @@ class Stepper:
         self._model, self._optimizer, self._recipe, self._chunks = model, optimizer, recipe, chunks
         self._num_eager = 0
         self._graph: _Graph | None = None
-        self._may_capture = next(model.parameters()).device.type == "cuda"
+        self._may_capture = next(model.parameters()).device.type == "cuda" and _is_capturable(optimizer)
         self.note: str | None = None  # why there is no graph where there should be one
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -99,6 +99,12 @@ class Stepper:
             torch.cuda.synchronize()
             self._optimizer.zero_grad(set_to_none=True)
             self.note = f"no CUDA graph of the step ({' '.join(str(error).split())[:120]})"
+
+
+def _is_capturable(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a graph can hold its step: timm's LAMB counts steps in Python, which a graph would not see."""
+    plain = isinstance(optimizer, torch.optim.SGD)
+    return plain or all(group.get("capturable", False) for group in optimizer.param_groups)
 
 
 class _Graph:
