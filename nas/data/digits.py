@@ -26,12 +26,10 @@ from nas.data.registry import (
     train_batch_size,
     wrong,
 )
-from nas.study.recipe import Augmentation, BadImages, Recipe
+from nas.study.recipe import BadImages, Recipe
+from nas.study.recipe_files import find_recipe
 
-_DIGITS_AUGMENTATION = Augmentation(
-    crop_scale=(1.0, 1.0), flip=0, rand_augment=None, random_erasing=0, mixup=0, cutmix=0, shift=1, eval_crop=1.0
-)
-
+_RECIPE = find_recipe("digits")
 _REFERENCES = (  # one of each pattern that fits
     "poolformer_s12",
     "metaformer_id_s12",
@@ -43,7 +41,7 @@ _REFERENCES = (  # one of each pattern that fits
 @register_dataset(
     "digits",
     resolution=16,
-    recipe=Recipe(epochs=20, batch_size=128, lr_per_1024=0.2, warmup_epochs=3, augmentation=_DIGITS_AUGMENTATION),
+    recipe=_RECIPE,
     fit=Fit(width_scale=1 / 16, max_macs=250_000, references=_REFERENCES),  # seconds a trial on one core
 )
 class Digits(Dataset):
@@ -81,7 +79,7 @@ class Digits(Dataset):
     @staticmethod
     def check(recipe: Recipe) -> None:
         augmentation = recipe.augmentation
-        for field, only in _DIGITS_AUGMENTATION.model_dump(exclude={"shift"}).items():
+        for field, only in _RECIPE.augmentation.model_dump(exclude={"shift"}).items():
             if getattr(augmentation, field) != only:
                 rule = f"must be {only} for digits, which can only be shifted"
                 raise wrong(f"augmentation.{field}", rule, getattr(augmentation, field))
