@@ -21,7 +21,7 @@ from nas.execution.backend import Backend
 from nas.execution.devices import Wanted, gpus_may_be_visible, no_gpus
 from nas.execution.ray_backend import RayBackend
 from nas.execution.signals import interruptible
-from nas.make_study import Images, find_images, make_study
+from nas.make_study import Images, describe_recipe, find_images, make_study
 from nas.record.atomic import replace_text
 from nas.record.lock import StudyLock, lock_study
 from nas.record.notes import EventKind, Notes
@@ -98,7 +98,7 @@ def launch(
     backend = RayBackend(info, wanted=wanted, address=ray_address, scratch=_scratch(folder))
     console.print("starting workers …", style="dim")
     with interruptible(), _room_needed(folder.path), backend:
-        around = _Around(folder, backend, budget, info, images, console)
+        around = _Around(folder, backend, budget, info, images, describe_recipe(request, fields), console)
         measured = None if folder.study_file.exists() else _measure(study, backend, console)
         if measured is not None and request.references is None and "references" not in fields:
             study = _with_affordable_references(study, measured, around)
@@ -165,6 +165,7 @@ class _Around(NamedTuple):
     budget: Budget
     info: DataInfo
     images: Images
+    recipe_source: str  # a clause for people
     console: Console
 
 
@@ -204,6 +205,7 @@ class _Search:
             budget=around.budget,
             info=around.info,
             why_resolution=around.images.reason,
+            recipe_source=around.recipe_source,
             devices_per_trial=around.backend.devices_per_trial,
         )
         if as_json:

@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from metaformer.cost import count_cost
-from metaformer.errors import explain, shown, unknown_name
+from metaformer.errors import explain, one_line, shown, unknown_name
 from metaformer.specs import Stem
 from nas.data import DataInfo, check_recipe, default_recipe, fit_of, look
 from nas.session import proposers, stoppers
 from nas.study.budget import Budget
-from nas.study.request import Request, asked_fields, overlay, shorten_warmup
+from nas.study.recipe_files import find_recipe
+from nas.study.request import Request, asked_fields, overlay, recipe_changes, shorten_warmup
 from nas.study.study import Study, StudyError
 from nas.training.checkpoints import absolute
 from search_spaces.space import Limits, SearchSpace, SpaceSettings, get
@@ -47,8 +48,11 @@ def find_images(request: Request, fields: dict[str, Any]) -> Images:
 def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Study:
     """The study that was asked for: the data's defaults, overlaid by the study file, overlaid by the flags.
 
+    A recipe that was asked for takes the place of the whole of the data's or the study file's.
+
     Raises:
         StudyError: A field is unknown, missing or breaks a rule.
+        RecipeError: The recipe that was asked for is not there, or is none.
         DataError, SpaceError: As the dataset and the space say.
     """
     space_name = str(asked_fields(request).get("space", fields.get("space", "hybrid_stages")))
@@ -62,12 +66,15 @@ def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Stud
         "sampler": "tpe",
         "seed": 0,
     }
+    if request.recipe is not None:
+        fields = {**fields, "recipe": find_recipe(request.recipe).model_dump(mode="json")}
     merged = overlay(overlay(defaults, fields), asked_fields(request))
     merged["data"] = info.name
     if isinstance(merged.get("checkpoints"), str):
         merged["checkpoints"] = absolute(merged["checkpoints"])
     if request.epochs:
         shorten_warmup(merged["recipe"])
+    merged = overlay(merged, {"recipe": recipe_changes(request)})
     fitted = fit_of(info.name, resolution=info.resolution).references
     merged["references"] = _references(request.references, merged, get(space_name), fitted)
     if "budget" not in merged:
@@ -79,6 +86,20 @@ def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Stud
         raise StudyError(explain(error, Study)) from None
     _check(study, info)
     return study
+
+
+def describe_recipe(request: Request, fields: dict[str, Any]) -> str:
+    """Where the recipe comes from, and what was asked for over it: a clause for people."""
+    if request.recipe is not None:
+        source = f"{request.recipe} (--recipe)"
+    elif "recipe" in fields:
+        source = f"that of {request.study}" if request.study else "that of the run"
+    else:
+        source = "the default of the data"
+    options = (("epochs", request.epochs), ("batch-size", request.batch_size))
+    over = [f"{name.replace('-', '_')} {value} (--{name})" for name, value in options if value is not None]
+    over += [f"{name} {text} (--set)" for name, text in request.changes.items()]
+    return one_line(source + (f", and over it {', '.join(over)}" if over else ""))
 
 
 def default_settings(info: DataInfo, space_name: str = "hybrid_stages") -> SpaceSettings:

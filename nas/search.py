@@ -48,8 +48,20 @@ def search(
     width_scale: Annotated[
         float | None, typer.Option(help="Factor on all widths of the space.", show_default="by the data")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.", show_default="by the data")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="by the data")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="How each trial is trained: a name, such as convformer, or a YAML file.", show_default="by the data"
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="recipe.FIELD=VALUE", help="A field of the recipe: recipe.augmentation.mixup=0.2."
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.", show_default="by the recipe")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="by the recipe")] = None,
     objectives: Annotated[
         str | None,
         typer.Option(
@@ -113,15 +125,18 @@ def search(
       python -m nas.search --space hybrid_stages --budget 64gpu-days --data folder:/data/imagenet --plan
       python -m nas.search --space hybrid_stages --budget 2gpu-days --data folder:/data/imagenet \\
           --objectives accuracy,latency --max-latency 3ms
+      python -m nas.search --space hybrid_stages --budget 64gpu-days --data folder:/data/imagenet \\
+          --recipe convformer --epochs 30 --set recipe.augmentation.mixup=0.2
       python -m nas.search --name hybrid_stages-imagenet --extend 8gpu-days --deadline 12h
       python -m nas.search --study runs/mine/study.yaml --name again --seed 1
     """
     options = dict(locals())
     from nas.launch import launch
-    from nas.study.request import Request, parse_limits
+    from nas.study.request import Request, parse_changes, parse_limits
 
     asked = {field.name: options[field.name] for field in fields(Request) if field.name in options}
-    request = Request(**asked, measured_limits=parse_limits(max_latency, limit or []))
+    limits, changes = parse_limits(max_latency, limit or []), parse_changes(set_ or [])
+    request = Request(**asked, measured_limits=limits, changes=changes)
     launch(
         request,
         name=name,

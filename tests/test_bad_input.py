@@ -101,6 +101,39 @@ SEARCH = [
     *options("stopper", "nothing", "", LONG),
     *options("space", "nothing", "", "hybrid_stages\x07"),
     *options("bad_images", "nothing", "", LONG),
+    *options(
+        "recipe", "poolfrmer", "", "nowhere.yaml", "binary.yaml", "pipe.yaml", "/dev/zero", "one", LONG, "\x1b[31m"
+    ),
+    *options(
+        "recipe", *(f"{name}.yaml" for name in ("bomb", "deep", "list", "empty", "twice", "code", "huge", "arch"))
+    ),
+    *options("recipe", "few_epochs.yaml", "wrong_key.yaml", "wrong_value.yaml"),
+    *options("augmentation.crop_scale", "poolformer", "imagenet_proxy", name="--recipe"),  # than digits can follow
+    *options(
+        "set", "", "epochs=3", "recipe=3", "recipe.epochs", "recipe.=3", "recipe.epochs=", "data.x=1", name="--set"
+    ),
+    *options("set", LONG, "recipe." + LONG, "recipe.a.b.c.d=1", "recipe.epochs=[", "recipe.a=1\nb: 2", name="--set"),
+    *options("set", "recipe.epochs=" + "[" * 300, "recipe.epochs=!!python/name:os.system", name="--set"),
+    *options("recipe.epoch:", "recipe.epoch=3", name="--set"),
+    *options("recipe.augmentation.mixop", "recipe.augmentation.mixop=3", name="--set"),
+    *options("recipe.epochs", *(f"recipe.epochs={x}" for x in ("0", "3.5", "x", "'3'", "yes", "[3]")), name="--set"),
+    *options("recipe.warmup_epochs", "recipe.epochs=3", "recipe.warmup_epochs=20", name="--set"),
+    *options("recipe.cooldown_epochs", "recipe.cooldown_epochs=17", name="--set"),
+    *options("recipe.augmentation", "recipe.augmentation=3", name="--set"),
+    *options("recipe.augmentation.flip", "recipe.augmentation.flip=.nan", "recipe.augmentation.flip=2", name="--set"),
+    *options("recipe.optimizer", "recipe.optimizer=adam", "recipe.optimizer=null", name="--set"),
+    *options("recipe.betas", "recipe.betas=0.9", "recipe.betas=[0.9, 1.0]", "recipe.betas=[0.9]", name="--set"),
+    *options("recipe.momentum", "recipe.momentum=0.5", name="--set"),
+    *options("recipe.lr_points", "recipe.schedule=step", "recipe.lr_points=[[0, 1]]", name="--set"),
+    *options("recipe.drop_path", "recipe.drop_path=1.0", "recipe.drop_path=-0.1", name="--set"),
+    *options("recipe.ema_decay", "recipe.ema_decay=1.0", "recipe.ema_decay=0", name="--set"),
+    *options("recipe.no_decay", "recipe.no_decay=[norms]", "recipe.no_decay=vectors", name="--set"),
+    *options("augmentation.repeats", "recipe.augmentation.repeats=3", name="--set"),
+    *bad("search", "set", f"{' '.join(BUDGET)} --set recipe.epochs=9 --set recipe.epochs=9"),
+    *bad("search", "set", f"{' '.join(BUDGET)} --epochs 9 --set recipe.epochs=9"),
+    *bad("search", "recipe.warmup_epochs", f"{' '.join(BUDGET)} --epochs 3 --set recipe.warmup_epochs=3"),
+    *bad("search", "augmentation.repeats", f"{' '.join(BUDGET)} --data folder:photos --recipe deit"),
+    *bad("search", "augmentation.crop_scale", f"{' '.join(BUDGET)} --recipe convmixer --epochs 30"),
     *options("study", "nowhere.yaml", "/dev/zero", "/dev/null/x", ".", "pipe.yaml", "loop.yaml", LONG, "binary.yaml"),
     *options("study", "bomb.yaml", "deep.yaml", "list.yaml", "empty.yaml", "twice.yaml", "code.yaml", "huge.yaml"),
     *bad("search", "budget", (), "--seed 3"),
@@ -207,6 +240,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "version.yaml": arch.to_yaml().replace("version: 1", "version: true", 1),
         "wide.yaml": arch.to_yaml().replace("width: 64", "width: 10000000", 1),
         "empty.safetensors": "",
+        "few_epochs.yaml": "epochs: 3",
+        "wrong_key.yaml": "augmentation: {mixop: 0.2}",
+        "wrong_value.yaml": "epochs: '3'",
     }
     for name, text in texts.items():
         (root / name).write_text(text, encoding="utf-8")
@@ -270,6 +306,8 @@ STUDY_FIELDS: list[tuple[str, object]] = [
     *(("recipe.weight_decay", value) for value in ("x", True, -1.0, float("nan"), float("inf"))),
     *(("recipe.precision", value) for value in ("x", 16, None)),
     *(("recipe.augmentation.flip", value) for value in (2, -1, "x", True)),
+    *(("recipe.optimizer", value) for value in ("adam", 3, None)),
+    *(("recipe.lr_points", value) for value in (3, [], [[0, 1]], [[0]], "x")),
     *(("settings", value) for value in (3, [], "x")),
     *(("settings.resolution", value) for value in ("32", True, 32.5, float("nan"), [32])),
     *(("settings.num_classes", value) for value in ("10", True, 0, 11)),

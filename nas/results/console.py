@@ -19,7 +19,7 @@ from nas.data import DataInfo
 from nas.record.run_folder import RunFolder
 from nas.record.trials import TrialRecord, TrialState
 from nas.results.results import mixer_text, percent
-from nas.results.words import objective_text, objective_titles, plural
+from nas.results.words import objective_text, objective_titles, plural, recipe_text
 from nas.session.forecast import Forecast
 from nas.session.session import Session
 from nas.study.budget import Budget, format_device_time
@@ -101,12 +101,14 @@ def print_plan(
     budget: Budget,
     info: DataInfo,
     why_resolution: str,
+    recipe_source: str,
     devices_per_trial: float,
 ) -> None:
     """Say what is about to happen: space, data, budget, and what it buys.
 
     Args:
         why_resolution: A clause that says why models see images of that size.
+        recipe_source: A clause that says where the recipe comes from, and what was asked for over it.
         devices_per_trial: Devices that a trial is charged for.
     """
     study, space = session.study, session.space
@@ -125,6 +127,7 @@ def print_plan(
     console.print(
         f"images   {why_resolution}; a stem of stride {settings.stem.stride}, widths times {settings.width_scale:g}"
     )
+    console.print(f"recipe   {recipe_source}: {recipe_text(study.recipe)}")
     console.print(
         f"space    {space.size:.2g} architectures{_limits(space)}, sampler {study.sampler}, seed {study.seed}"
     )

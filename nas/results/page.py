@@ -24,6 +24,7 @@ from nas.results.words import (
     objective_titles,
     part_of,
     plural,
+    recipe_text,
 )
 from nas.session.pareto import knee
 from nas.study.budget import Budget, format_device_time
@@ -136,7 +137,7 @@ def _headline(results: Results) -> str:
 def _facts(results: Results) -> list[tuple[str, str]]:
     """What was searched, how, and for how much."""
     study, space = results.run.study, results.run.space
-    recipe, settings, budget = study.recipe, study.settings, Budget.parse(study.budget)
+    settings, budget = study.settings, Budget.parse(study.budget)
     limits = {"parameters": settings.limits.max_params, "MACs": settings.limits.max_macs}
     limited = "".join(f", at most {short_count(limit)} {what}" for what, limit in limits.items() if limit)
     spent = format_device_time(results.spent_seconds, budget.device)
@@ -146,12 +147,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         ("Objectives", objective_titles(study)),
         *([("Measured on", device)] if device else []),
         ("Data", f"{study.data}, {settings.num_classes} classes, {settings.resolution} × {settings.resolution} pixels"),
-        (
-            "Recipe",
-            f"{recipe.epochs} epochs of AdamW, batch {recipe.batch_size}, peak learning rate {recipe.peak_lr:.3g}, "
-            f"{plural(recipe.warmup_epochs, 'warm-up epoch')}, weight decay {recipe.weight_decay:g}, "
-            f"precision {recipe.precision}",
-        ),
+        ("Recipe", recipe_text(study.recipe)),
         ("Budget", f"{spent} of {budget} spent ({100 * results.spent_seconds / budget.seconds:.0f} %)"),
         ("Trials", _trials(results)),
         ("Search", f"{study.sampler}, seed {study.seed}"),

@@ -5,7 +5,11 @@ from collections.abc import Sequence
 from nas.record.trials import TrialRecord
 from nas.study.objectives import ACCURACY, Objective, Objectives
 from nas.study.objectives.units import short_count
+from nas.study.recipe import Recipe
 from nas.study.study import Study
+
+_OPTIMIZERS = {"adamw": "AdamW", "lamb": "LAMB", "sgd": "SGD"}
+_SCHEDULES = {"cosine": "cosine", "onecycle": "one cycle", "piecewise": "piecewise linear", "step": "steps"}
 
 
 def objective_text(objective: Objective, trial: TrialRecord | None) -> str:
@@ -27,6 +31,23 @@ def objective_titles(study: Study) -> str:
         limit = study.measured_limits.get(goal.name)
         titles.append(goal.title + ("" if limit is None else f", at most {goal.text(limit)}"))
     return "; ".join(titles)
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """How every trial is trained: `30 epochs of AdamW, batch 512, peak learning rate 0.0005, cosine, …`."""
+    extras = {
+        f"cool-down of {plural(recipe.cooldown_epochs, 'epoch')}": recipe.cooldown_epochs,
+        f"drop path {recipe.drop_path}": recipe.drop_path is not None,
+        f"averages of the weights with decay {recipe.ema_decay}": recipe.ema_decay is not None,
+        f"gradients clipped at {recipe.clip_grad}": recipe.clip_grad is not None,
+    }
+    return (
+        f"{plural(recipe.epochs, 'epoch')} of {_OPTIMIZERS[recipe.optimizer]}, batch {recipe.batch_size}, "
+        f"peak learning rate {recipe.peak_lr:.3g}, {_SCHEDULES[recipe.schedule]}, "
+        f"{plural(recipe.warmup_epochs, 'warm-up epoch')}, weight decay {recipe.weight_decay:g}, "
+        + "".join(f"{text}, " for text, is_said in extras.items() if is_said)
+        + f"precision {recipe.precision}"
+    )
 
 
 def difference(better: TrialRecord, worse: TrialRecord, objectives: Objectives) -> str:

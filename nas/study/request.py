@@ -6,12 +6,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from metaformer.documents import parse_mapping
 from metaformer.errors import UserError, check_type, one_line, shown, unknown_name
 from nas.study.objectives import MeasuredObjective, find, measured_names
 from nas.study.study import Study, StudyError
 
 _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _MOST = 10**15
+_CHANGE = re.compile(r"recipe((?:\.[^.=\s]+){1,3})=(.*\S.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Request:
     max_macs: str | None = None
     resolution: int | None = None
     width_scale: float | None = None
+    recipe: str | None = None  # a name, or the path of a file
+    changes: Mapping[str, str] = field(default_factory=dict)  # of the recipe: values as typed, such as epochs: 30
     epochs: int | None = None
     batch_size: int | None = None
     sampler: str | None = None
@@ -48,7 +52,8 @@ class Request:
 _PLAIN = tuple(
     field.name
     for field in fields(Request)
-    if field.name in Study.model_fields and field.name not in ("data", "references", "objectives", "measured_limits")
+    if field.name in Study.model_fields
+    and field.name not in ("data", "references", "recipe", "objectives", "measured_limits")
 )
 
 
@@ -91,6 +96,48 @@ def parse_limits(max_latency: str | None, limits: Sequence[str]) -> dict[str, st
     return found
 
 
+def parse_changes(settings: Sequence[str]) -> dict[str, str]:
+    """The values of fields of the recipe by their names, from every `--set recipe.FIELD=VALUE`.
+
+    Raises:
+        StudyError: One has another form, or a field has two.
+    """
+    found: dict[str, str] = {}
+    for setting in settings:
+        match = _CHANGE.fullmatch(setting)
+        if match is None:
+            example = "recipe.augmentation.mixup=0.2"
+            raise StudyError(f"set: must be recipe.FIELD=VALUE, such as {example}, got {shown(setting)}")
+        name = match[1][1:]
+        if name in found:
+            raise StudyError(f"set: must be given once for each field, got two for recipe.{one_line(name, 100)}")
+        found[name] = match[2]
+    return found
+
+
+def recipe_changes(request: Request) -> dict[str, Any]:
+    """The fields of the recipe that `--set` gives, within each other.
+
+    Raises:
+        StudyError: A value is no YAML, or is given by another option too.
+    """
+    found: dict[str, Any] = {}
+    for name, text in request.changes.items():
+        option = {"epochs": request.epochs, "batch_size": request.batch_size}.get(name)
+        if option is not None:
+            flag = name.replace("_", "-")
+            raise StudyError(f"set: must not give recipe.{name} beside --{flag} {option}, got {shown(text)}")
+        what = f"set recipe.{one_line(name, 100)}"
+        read = parse_mapping(f"value: {text}", what, error=StudyError)
+        if set(read) != {"value"}:
+            raise StudyError(f"{what}: must be one value, got {shown(text)}")
+        value: Any = read["value"]
+        for key in reversed(name.split(".")):
+            value = {key: value}
+        found = overlay(found, value, "set recipe.")
+    return found
+
+
 def _parse_limit(name: str, text: str) -> float:
     """A limit on an objective that is measured, in its unit.
 
@@ -104,9 +151,12 @@ def _parse_limit(name: str, text: str) -> float:
 
 
 def shorten_warmup(recipe: dict[str, Any]) -> None:
-    """Shorten the warm-up where few epochs were asked for, so that at least one epoch comes after it."""
-    if isinstance(recipe["warmup_epochs"], int):  # else the study's own check says what is wrong
-        recipe["warmup_epochs"] = min(recipe["warmup_epochs"], recipe["epochs"] - 1)
+    """Shorten warm-up and cool-down where few epochs were asked for, so that at least one epoch is neither."""
+    left = recipe["epochs"] - 1
+    for name in ("warmup_epochs", "cooldown_epochs"):
+        if isinstance(recipe[name], int):  # else the study's own check says what is wrong
+            recipe[name] = min(recipe[name], left)
+            left = max(0, left - recipe[name])
 
 
 def _given(found: dict[str, Any]) -> dict[str, Any]:

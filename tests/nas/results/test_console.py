@@ -21,7 +21,16 @@ def test_a_plan_and_a_summary_print_odd_names_as_they_are(tmp_path: Path, capsys
     info = DataInfo(f"folder:/{ODD}\x1b[31m", 10, tuple("0123456789"), 32, {"train": 10, "val": 1, "test": 1}, "0" * 16)
     plan = forecast(session, peak_bytes=0)
     console = make_console(as_json=False)
-    print_plan(console, session, plan, budget=budget, info=info, why_resolution=f"as {ODD}", devices_per_trial=1.0)
+    print_plan(
+        console,
+        session,
+        plan,
+        budget=budget,
+        info=info,
+        why_resolution=f"as {ODD}",
+        recipe_source=ODD,
+        devices_per_trial=1.0,
+    )
     print_summary(console, session, RunFolder(Path(ODD)), budget)
     out = capsys.readouterr().out
     assert f"on folder:/{ODD}\\x1b[31m: " in out

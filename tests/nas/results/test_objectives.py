@@ -185,7 +185,14 @@ def test_the_plan_names_objectives_that_are_not_the_usual_ones(tmp_path: Path) -
         budget = Budget.parse(study.budget)
         plan = forecast(session, peak_bytes=0)
         print_plan(
-            console, session, plan, budget=budget, info=info, why_resolution="as asked for", devices_per_trial=1.0
+            console,
+            session,
+            plan,
+            budget=budget,
+            info=info,
+            why_resolution="as asked for",
+            recipe_source="as asked for",
+            devices_per_trial=1.0,
         )
         said = "goals    validation accuracy (%); latency of one image (ms)" in console.export_text()
         assert said == (name == "other")
