@@ -252,7 +252,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.mkfifo(root / "pipe.pt")
     write_folder(root / "photos", train={"a": 2, "b": 2}, val={"a": 1, "b": 1})
     (root / "one" / "train" / "a").mkdir(parents=True)
-    make_run(root / "runs" / "good", max_trials=2)
+    make_run(root / "runs" / "good", max_trials=2).record.close()  # else its files change when it is collected
     return root
 
 

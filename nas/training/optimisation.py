@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
@@ -16,7 +16,7 @@ from torch import nn
 from metaformer.architecture import Architecture
 from nas.study.recipe import Recipe
 
-_NAMES = {"position_embedding": "*.pos_embed", "class_token": "*.cls_token"}  # of parameters in our networks
+_NAMES = {"position_embedding": "pos_embed", "class_token": "cls_token"}  # of parameters in our networks
 
 
 def with_drop_path(arch: Architecture, recipe: Recipe) -> Architecture:
@@ -29,14 +29,12 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
     LAMB (arXiv:1904.00962) is timm's, which also divides all gradients by their norm where that is above 1.
     """
-    groups = partial(
-        param_groups_weight_decay,
-        weight_decay=recipe.weight_decay,
-        weight_decay_exclude_1d="vectors" in recipe.no_decay,
-        no_weight_decay_list=[_NAMES[name] for name in recipe.no_decay if name in _NAMES],
-    )
     make = partial(
-        create_optimizer_v2, model, lr=recipe.peak_lr, weight_decay=recipe.weight_decay, param_group_fn=groups
+        create_optimizer_v2,
+        model,
+        lr=recipe.peak_lr,
+        weight_decay=recipe.weight_decay,
+        param_group_fn=partial(_groups, recipe=recipe),
     )
     if recipe.optimizer == "sgd":
         return make(opt="sgd", momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
@@ -47,6 +45,23 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         return make(opt="lamb", **options)
     on_gpu = next(model.parameters()).device.type == "cuda"
     return make(opt="adamw", fused=True, capturable=on_gpu, **options)  # capturable: by a CUDA graph
+
+
+def _groups(model: nn.Module, *, recipe: Recipe) -> list[dict[str, Any]]:
+    """Parameters that do not decay, then those that do; groups that would be empty are left out."""
+    names = {_NAMES[kind] for kind in recipe.no_decay if kind in _NAMES}
+
+    def decays(name: str, parameter: nn.Parameter) -> bool:
+        is_vector = parameter.ndim <= 1 or name.endswith(".bias")
+        is_exempt = (is_vector and "vectors" in recipe.no_decay) or name.rpartition(".")[2] in names
+        return recipe.weight_decay > 0 and not is_exempt
+
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    groups = (
+        {"params": [p for name, p in trained if decays(name, p) == decay], "weight_decay": recipe.weight_decay * decay}
+        for decay in (False, True)
+    )
+    return [group for group in groups if group["params"]]
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, num_steps: int) -> Scheduler:

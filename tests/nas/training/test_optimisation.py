@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from timm.optim import create_optimizer_v2
 
 from metaformer import Architecture, build, zoo
 from metaformer.specs import AttentionSpec, Norm, PoolSpec, Stage, Stem
@@ -151,6 +152,18 @@ def test_the_parameters_that_the_recipe_names_do_not_decay(no_decay: tuple[str, 
         kinds.add(kind)
         assert decays[id(parameter)] == (0.0 if kind in no_decay else 0.3), name
     assert kinds == {"vectors", "matrix", "position_embedding", "class_token"}
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+@pytest.mark.parametrize("name", ["poolformer_s12", "convformer_s18", "deit_tiny_patch16_224", "t2t_vit_7"])
+def test_groups_are_timms_where_vectors_alone_do_not_decay(name: str, weight_decay: float) -> None:
+    with torch.device("meta"):
+        model = build(zoo.get(name))
+    timms = create_optimizer_v2(model, "adamw", lr=1.0, weight_decay=weight_decay).param_groups
+    ours = make_optimizer(model, recipe_of(weight_decay=weight_decay)).param_groups
+    for one, other in zip(ours, timms, strict=True):
+        assert [id(p) for p in one["params"]] == [id(p) for p in other["params"]]
+        assert one["weight_decay"] == other["weight_decay"]
 
 
 def test_optimizers_have_the_figures_of_the_recipe_or_their_own() -> None:
