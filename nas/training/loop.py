@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
-from torch import Tensor
+from torch import Tensor, nn
 
 from metaformer.architecture import Architecture
 from metaformer.network.model import MetaFormer, build
