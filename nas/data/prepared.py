@@ -37,7 +37,7 @@ from nas.data.in_batch.crops import (
     whole_images,
 )
 from nas.data.in_batch.erasing import BatchErasing, Boxes
-from nas.data.in_batch.rand_augment import BatchRandAugment, Draws, is_batched
+from nas.data.in_batch.rand_augment import BatchColorJitter, BatchRandAugment, Draws, is_batched
 from nas.data.registry import (
     Batch,
     DataError,
@@ -295,29 +295,43 @@ class _EpochPlan:
         self._shift = augmentation.shift
         low, high = augmentation.crop_scale
         self._is_whole = low == high == 1
-        self.order_N = torch.from_numpy(generator.permutation(num_images))
-        self.crops = draw_crops(num_images, side, scale=(low, high), flip=augmentation.flip, generator=generator)
+        order_N = generator.permutation(num_images)
+        if augmentation.repeats > 1:
+            order_N = order_N.repeat(augmentation.repeats)[:num_images]
+        self.order_N = torch.from_numpy(order_N)
+        self.crops = draw_crops(
+            num_images,
+            side,
+            scale=(low, high),
+            flip=augmentation.flip,
+            interpolation=augmentation.train_interpolation,
+            generator=generator,
+        )
         if self._is_whole:
-            self.crops = whole_images(num_images, side)._replace(flip=self.crops.flip)
-        self.only_crops = augmentation.rand_augment is None and not augmentation.shift
+            self.crops = whole_images(num_images, side)._replace(flip=self.crops.flip, linear=self.crops.linear)
+        jitters = augmentation.rand_augment is None and augmentation.color_jitter > 0
+        self.only_crops = augmentation.rand_augment is None and not jitters and not augmentation.shift
         self._shifts_2N = torch.from_numpy(generator.integers(2 * self._shift + 1, size=(2, num_images)))
-        self._rand_augment: BatchRandAugment | None = None
+        self._change: BatchRandAugment | BatchColorJitter | None = None
         self._one_by_one: _OneByOne | None = None
         self._draws: Draws | None = None
         if augmentation.rand_augment is not None:
             fill = cast(tuple[float, float, float], tuple(255 * number for number in description.mean))
             if is_batched(augmentation.rand_augment):
-                self._rand_augment = BatchRandAugment(augmentation.rand_augment, fill=fill, size=self._size)
-                self._draws = self._rand_augment.draw(num_images, generator)
+                self._change = BatchRandAugment(augmentation.rand_augment, fill=fill, size=self._size)
             else:
                 self._one_by_one = _OneByOne(augmentation.rand_augment, fill, int(generator.integers(2**62)))
+        if jitters:
+            self._change = BatchColorJitter(augmentation.color_jitter)
+        if self._change is not None:
+            self._draws = self._change.draw(num_images, generator)
         self._erasing = (
             BatchErasing(augmentation.random_erasing, size=self._size) if augmentation.random_erasing else None
         )
         self._boxes: Boxes | None = self._erasing.draw(num_images, generator) if self._erasing else None
 
     def augment(self, images_BSSC: Tensor, place: slice) -> Tensor:
-        """Crop, flip, shift and RandAugment for the images of a batch; x_BCHW from 0 to 255, as bytes or floats."""
+        """Crop, flip, shift, and RandAugment or jitter, of a batch; x_BCHW from 0 to 255, as bytes or floats."""
         crops = self.crops.of(place).to(images_BSSC.device)
         if self._is_whole and images_BSSC.shape[1] == self._size:
             shifts_2B = self._shifts_2N[:, place].to(images_BSSC.device, non_blocking=True)
@@ -328,8 +342,8 @@ class _EpochPlan:
                 shifts_2B = self._shifts_2N[:, place].to(images_BSSC.device, non_blocking=True)
                 whole_BSSC = x_BCHW.to(torch.uint8).permute(0, 2, 3, 1)
                 x_BCHW = shift_crops(whole_BSSC, shifts_2B, torch.zeros_like(crops.flip), margin=self._shift)
-        if self._rand_augment is not None and self._draws is not None:
-            return self._rand_augment(x_BCHW, self._draws.of(place))
+        if self._change is not None and self._draws is not None:
+            return self._change(x_BCHW, self._draws.of(place))
         return self._one_by_one(x_BCHW, place) if self._one_by_one is not None else x_BCHW
 
     def erase(self, x_BCHW: Tensor, place: slice) -> Tensor:

@@ -1,15 +1,15 @@
 """Random resized crops, flips and centre crops of a whole batch of square images at once.
 
-Images are resampled by Pillow's rule, a cubic kernel (a = -0.5) that widens where the image shrinks: the result is that
-of timm's crop, flip and resize to within two grey levels. It is two matrix products an image, or torch's own kernel
-where those are slower, so a GPU and a CPU give the same images but for rounding.
+Images are resampled by Pillow's rule, a cubic kernel (a = -0.5) or a linear one, which widens where the image shrinks:
+the result is that of timm's crop, flip and resize to within two grey levels. It is two matrix products an image, or
+torch's own kernel where those are slower, so a GPU and a CPU give the same images but for rounding.
 
 B batch, C channels, H height, W width, N images of an epoch, S side of a stored image.
 """
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,13 +23,14 @@ _LARGEST_MATRIX = 64  # pixels a side; of larger images on a CPU, torch's kernel
 
 
 class Crops(NamedTuple):
-    """Where each image is cut out, in pixels of the stored image, and whether it is mirrored; all of shape (N,)."""
+    """Where each image is cut out, in pixels of the stored image, and how it is resized; all of shape (N,)."""
 
     top: Tensor
     left: Tensor
     height: Tensor
     width: Tensor
-    flip: Tensor
+    flip: Tensor  # whether it is mirrored
+    linear: Tensor  # whether it is resized by the linear kernel instead of the cubic one
 
     def of(self, place: slice) -> "Crops":
         return Crops(*(field[place] for field in self))
@@ -39,7 +40,13 @@ class Crops(NamedTuple):
 
 
 def draw_crops(
-    num_images: int, side: int, *, scale: tuple[float, float], flip: float, generator: np.random.Generator
+    num_images: int,
+    side: int,
+    *,
+    scale: tuple[float, float],
+    flip: float,
+    interpolation: Literal["bicubic", "bilinear", "random"],
+    generator: np.random.Generator,
 ) -> Crops:
     """Random crops as timm draws them: a part of the area in `scale`, an aspect ratio of 3/4 to 4/3, anywhere.
 
@@ -47,6 +54,7 @@ def draw_crops(
         side: Of the stored images, in pixels.
         scale: Smallest and largest part of the area.
         flip: Probability of a horizontal flip.
+        interpolation: Of the resize; random: one of the two for each image.
     """
     height_N, width_N = np.full((2, num_images), side)
     open_N = np.arange(num_images)
@@ -60,13 +68,14 @@ def draw_crops(
     top_N = generator.integers(0, side - height_N, endpoint=True)
     left_N = generator.integers(0, side - width_N, endpoint=True)
     flip_N = generator.random(num_images) < flip
-    return Crops(*map(_tensor, (top_N, left_N, height_N, width_N, flip_N)))
+    linear_N = generator.random(num_images) < {"bicubic": 0.0, "bilinear": 1.0, "random": 0.5}[interpolation]
+    return Crops(*map(_tensor, (top_N, left_N, height_N, width_N, flip_N, linear_N)))
 
 
 def whole_images(num_images: int, side: int) -> Crops:
     """Crops that leave images as they are."""
     zero = torch.zeros(num_images, dtype=torch.long)
-    return Crops(zero, zero, zero + side, zero + side, zero.bool())
+    return Crops(zero, zero, zero + side, zero + side, zero.bool(), zero.bool())
 
 
 def _tensor(values_N: NDArray[np.generic]) -> Tensor:
@@ -92,21 +101,22 @@ def resize_crops(images_BSSC: Tensor, crops: Crops, size: int) -> Tensor:
         for x_HWC, resized_HWC in zip(x_BHWC, resize_one_by_one(images_BSSC, crops, size), strict=True):
             x_HWC.copy_(resized_HWC)
         return x_BHWC.permute(0, 3, 1, 2)
-    rows_BHS = _weights(crops.top, crops.height, side, size)
-    columns_BWS = _weights(crops.left, crops.width, side, size)
+    rows_BHS = _weights(crops.top, crops.height, crops.linear, side, size)
+    columns_BWS = _weights(crops.left, crops.width, crops.linear, side, size)
     columns_BWS = torch.where(crops.flip[:, None, None], columns_BWS.flip(1), columns_BWS)
     return _resample(images_BSSC, rows_BHS, columns_BWS)
 
 
 def resize_one_by_one(images_BSSC: Iterable[Tensor], crops: Crops, size: int) -> Iterator[Tensor]:
     """The same on a CPU for one image after the other, HWC in bytes."""
-    for image_SSC, top, left, height, width, flip in zip(
+    for image_SSC, top, left, height, width, flip, linear in zip(
         images_BSSC, *(field.tolist() for field in crops), strict=True
     ):
         crop_HWC = image_SSC[top : top + height, left : left + width]
         crop_HWC = crop_HWC.flip(1) if flip else crop_HWC.contiguous()  # torch's fast kernel takes channels-last memory
         crop_1CHW = crop_HWC[None].permute(0, 3, 1, 2)
-        yield F.interpolate(crop_1CHW, (size, size), mode="bicubic", antialias=True)[0].permute(1, 2, 0)
+        mode = "bilinear" if linear else "bicubic"
+        yield F.interpolate(crop_1CHW, (size, size), mode=mode, antialias=True)[0].permute(1, 2, 0)
 
 
 def centre(images_BSSC: Tensor, size: int, *, part: float) -> Tensor:
@@ -126,7 +136,7 @@ def centre(images_BSSC: Tensor, size: int, *, part: float) -> Tensor:
         whole = whole_images(len(images_BSSC), side)
         return resize_crops(images_BSSC, whole, resized)[:, :, edge : edge + size, edge : edge + size]
     zero = torch.zeros(1, dtype=torch.long, device=images_BSSC.device)
-    weights_1HS = _weights(zero, zero + side, side, resized)[:, edge : edge + size]
+    weights_1HS = _weights(zero, zero + side, zero.bool(), side, resized)[:, edge : edge + size]
     return _resample(images_BSSC, weights_1HS, weights_1HS)
 
 
@@ -148,7 +158,7 @@ def shift_crops(images_BSSC: Tensor, shift_2B: Tensor, flip_B: Tensor, *, margin
     return padded_BSSC[images_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _weights(start_B: Tensor, length_B: Tensor, side: int, size: int) -> Tensor:
+def _weights(start_B: Tensor, length_B: Tensor, linear_B: Tensor, side: int, size: int) -> Tensor:
     """What each of `side` pixels gives to each of `size` new ones, which divide `length` pixels from `start`; BHS."""
     device = start_B.device
     scale_B11 = (length_B.float() / size)[:, None, None]
@@ -157,7 +167,8 @@ def _weights(start_B: Tensor, length_B: Tensor, side: int, size: int) -> Tensor:
     old_S = torch.arange(side, device=device)
     distance_BHS = (start_B[:, None, None] + new_H1 * scale_B11 - (old_S + 0.5)).abs() / spread_B11
     inside_B1S = ((old_S >= start_B[:, None]) & (old_S < (start_B + length_B)[:, None]))[:, None, :]
-    weights_BHS = _cubic(distance_BHS) * inside_B1S
+    kernel_BHS = torch.where(linear_B[:, None, None], (1 - distance_BHS).clamp(min=0), _cubic(distance_BHS))
+    weights_BHS = kernel_BHS * inside_B1S
     return weights_BHS / weights_BHS.sum(2, keepdim=True)
 
 

@@ -85,25 +85,47 @@ class BatchRandAugment:
 
     def __call__(self, x_BCHW: Tensor, draws: Draws) -> Tensor:
         """The images changed, as floats."""
-        x_BCHW = x_BCHW.to(torch.float32, copy=True)
-        fill_C11 = self._fill_on(x_BCHW.device)
-        for layer in range(self._num_layers):
-            kinds_B = draws.kinds_NL[:, layer]
-            order_B = np.argsort(kinds_B, kind="stable")
-            places_B = torch.from_numpy(order_B).to(x_BCHW.device, non_blocking=True)
-            arguments_B6 = torch.from_numpy(draws.arguments_NL6[order_B, layer]).to(x_BCHW.device, non_blocking=True)
-            ends = np.searchsorted(kinds_B[order_B], np.arange(-1, len(_KINDS)), side="right")
-            for kind, start, end in zip(_KINDS, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
-                if start < end:
-                    places = places_B[start:end]
-                    changed = _change(kind, x_BCHW.index_select(0, places), arguments_B6[start:end], fill_C11)
-                    x_BCHW.index_copy_(0, places, changed)
-        return x_BCHW
+        return change(x_BCHW, draws, self._fill_on(x_BCHW.device))
 
     def _fill_on(self, device: torch.device) -> Tensor:
         if device not in self._fill_C11:
             self._fill_C11[device] = self._fill_C11[torch.device("cpu")].to(device)
         return self._fill_C11[device]
+
+
+class BatchColorJitter:
+    """Brightness, contrast and saturation times a number around 1, in any order, as torchvision's ColorJitter."""
+
+    def __init__(self, strength: float) -> None:
+        self._strength = strength
+
+    def draw(self, num_images: int, generator: np.random.Generator) -> Draws:
+        kinds_3 = np.array([_KINDS.index(kind) for kind in ("brightness", "contrast", "color")])
+        kinds_N3 = generator.permuted(np.tile(kinds_3, (num_images, 1)), axis=1)
+        arguments_N36 = np.zeros((num_images, 3, _NUM_ARGUMENTS), np.float32)
+        arguments_N36[:, :, 0] = generator.uniform(1 - self._strength, 1 + self._strength, (num_images, 3))
+        return Draws(kinds_N3, arguments_N36)
+
+    def __call__(self, x_BCHW: Tensor, draws: Draws) -> Tensor:
+        """The images changed, as floats."""
+        return change(x_BCHW, draws, None)
+
+
+def change(x_BCHW: Tensor, draws: Draws, fill_C11: Tensor | None) -> Tensor:
+    """The images after the operations drawn for them, as floats; those of one operation are changed together."""
+    x_BCHW = x_BCHW.to(torch.float32, copy=True)
+    for layer in range(draws.kinds_NL.shape[1]):
+        kinds_B = draws.kinds_NL[:, layer]
+        order_B = np.argsort(kinds_B, kind="stable")
+        places_B = torch.from_numpy(order_B).to(x_BCHW.device, non_blocking=True)
+        arguments_B6 = torch.from_numpy(draws.arguments_NL6[order_B, layer]).to(x_BCHW.device, non_blocking=True)
+        ends = np.searchsorted(kinds_B[order_B], np.arange(-1, len(_KINDS)), side="right")
+        for kind, start, end in zip(_KINDS, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+            if start < end:
+                places = places_B[start:end]
+                changed = _change(kind, x_BCHW.index_select(0, places), arguments_B6[start:end], fill_C11)
+                x_BCHW.index_copy_(0, places, changed)
+    return x_BCHW
 
 
 def _draw_levels(operation: AugmentOp, num: int, generator: np.random.Generator) -> Levels:
@@ -200,8 +222,8 @@ _OPERATIONS: Mapping[str, tuple[str, Callable[[Levels, Levels, int], NDArray[np.
 _KINDS = tuple(dict.fromkeys(kind for kind, _ in _OPERATIONS.values()))
 
 
-def _change(kind: str, x_BCHW: Tensor, arguments_B6: Tensor, fill_C11: Tensor) -> Tensor:
-    if kind == "affine":
+def _change(kind: str, x_BCHW: Tensor, arguments_B6: Tensor, fill_C11: Tensor | None) -> Tensor:
+    if kind == "affine" and fill_C11 is not None:
         return _affine(x_BCHW, arguments_B6, fill_C11)
     return _POINTWISE[kind](x_BCHW, arguments_B6[:, 0, None, None, None])
 
