@@ -1,0 +1,200 @@
+"""python -m nas.train: train one architecture on one device, as a search trains each of its trials."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas import cli
+
+if TYPE_CHECKING:
+    from metaformer import Architecture
+    from nas.data import DataInfo
+    from nas.study.lease import Report
+    from nas.study.recipe import Recipe
+
+
+def train(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of the zoo, or an architecture's YAML file.")],
+    data: Annotated[str, typer.Option(help="Images to train on, such as prepared:/fast/cifar10.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights and train.json; the same command goes on there.")],
+    recipe: Annotated[
+        str | None, typer.Option(help="A name, such as convformer, or a YAML file.", show_default="by the data")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="recipe.FIELD=VALUE", help="A field of the recipe: recipe.augmentation.mixup=0.2."
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs.", show_default="by the recipe")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="by the recipe")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")] = "auto",
+    loaders: Annotated[int, typer.Option(min=0, max=256, help="Processes that read images.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train an architecture from scratch: its accuracy on val after each epoch, on test at the end.
+
+    Nothing is chosen by either: the last weights count. The model's head takes the number of classes that the data
+    have. Interrupted or killed, the same command goes on from the last epoch.
+
+    \b
+    Examples:
+      python -m nas.train runs/smoke/front/trial_92.yaml --data digits --out runs/trial-92
+      python -m nas.train convmixer_256_8_p2_k5 --data prepared:/fast/cifar10 --recipe convmixer_cifar10 --out runs/cm
+    """
+    import torch
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from metaformer import zoo
+    from metaformer.cli.console import make_console
+    from metaformer.errors import UserError
+    from nas.data import check_recipe, open_dataset
+    from nas.record.atomic import replace_text
+    from nas.study.lease import WEIGHTS, Lease
+    from nas.training.checkpoints import CheckpointFolder, StorageError, epoch_name
+    from nas.training.loop import evaluate
+    from nas.training.loop import train as train_epochs
+    from nas.training.steps import TrainingError
+
+    arch = zoo.resolve(model)
+    dataset = open_dataset(data, resolution=arch.resolution, num_workers=loaders)
+    arch = _with_classes(arch, dataset.info)
+    asked = _recipe(data, recipe, epochs=epochs, batch_size=batch_size, settings=set_ or [])
+    check_recipe(data, asked)
+    place = _device(device)
+    files = CheckpointFolder(str(out.absolute()))
+    settings = {
+        "model": model,
+        "architecture": arch.model_dump(mode="json"),
+        "data": dataset.info.name,
+        "data_fingerprint": dataset.info.fingerprint,
+        "recipe": asked.model_dump(mode="json"),
+        "seed": seed,
+    }
+    record = _open_record(out / "train.json", settings)
+    curve: list[dict[str, Any]] = record["curve"]
+    done = [WEIGHTS] if files.has(WEIGHTS) else [epoch_name(epoch) for epoch in files.epochs()]
+    lease = Lease(
+        trial=0,
+        attempt=1,
+        architecture=arch,
+        recipe=asked,
+        epochs=asked.epochs,
+        seed=seed,
+        folder=str(out.absolute()),
+        checkpoint=done[-1] if done else None,
+    )
+    console = make_console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("epochs", total=asked.epochs, completed=len(curve))
+            start = time.monotonic()
+            for report in train_epochs(lease, dataset, device=place) if lease.checkpoint != WEIGHTS else ():
+                taken, start = time.monotonic() - start, time.monotonic()
+                del curve[report.epoch - 1 :]
+                curve.append(_point(report, taken))
+                replace_text(out / "train.json", json.dumps(record, indent=1) + "\n")
+                bar.update(task, completed=report.epoch, description=f"val {100 * report.val_accuracy:.2f} %")
+        test = lease.model_copy(update={"task": "test", "checkpoint": WEIGHTS})
+        record["test_accuracy"] = evaluate(test, dataset, device=place)
+    except (TrainingError, StorageError) as error:
+        raise UserError(str(error)) from None
+    record["device"] = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
+    replace_text(out / "train.json", json.dumps(record, indent=1) + "\n")
+    if as_json:
+        typer.echo(json.dumps(record, indent=2))
+        return
+    seconds = sum(point["seconds"] for point in curve)
+    make_console().print(
+        f"val {100 * curve[-1]['val_accuracy']:.2f} %, test {100 * record['test_accuracy']:.2f} % after epoch "
+        f"{asked.epochs}; {seconds:,.0f} s on {record['device']}; {out / WEIGHTS}, {out / 'train.json'}"
+    )
+
+
+def _point(report: "Report", seconds: float) -> dict[str, Any]:
+    return {
+        "epoch": report.epoch,
+        "val_accuracy": report.val_accuracy,
+        "train_loss": report.train_loss,
+        "seconds": round(seconds, 3),
+        **({"note": report.note} if report.note else {}),
+    }
+
+
+def _with_classes(arch: "Architecture", info: "DataInfo") -> "Architecture":
+    head = arch.head.model_copy(update={"num_classes": info.num_classes})
+    return arch.model_copy(update={"head": head})
+
+
+def _recipe(
+    data: str, source: str | None, *, epochs: int | None, batch_size: int | None, settings: list[str]
+) -> "Recipe":
+    """The recipe by name or of the data, with what was asked for over it.
+
+    Raises:
+        UserError: It is not known, or a field is wrong.
+    """
+    from pydantic import ValidationError
+
+    from metaformer.errors import explain
+    from nas.data import default_recipe
+    from nas.study.recipe import Recipe
+    from nas.study.recipe_files import find_recipe
+    from nas.study.request import Request, overlay, parse_changes, recipe_changes, shorten_warmup
+    from nas.study.study import StudyError
+
+    request = Request(changes=parse_changes(settings), epochs=epochs, batch_size=batch_size)
+    fields = (find_recipe(source) if source is not None else default_recipe(data)).model_dump(mode="json")
+    given = {name: value for name, value in (("epochs", epochs), ("batch_size", batch_size)) if value is not None}
+    fields = overlay(fields, given)
+    if epochs is not None:
+        shorten_warmup(fields)
+    try:
+        return Recipe.model_validate(overlay(fields, recipe_changes(request)))
+    except ValidationError as error:
+        raise StudyError(explain(error, Recipe)) from None
+
+
+def _device(name: str) -> "Any":
+    import torch
+
+    from metaformer.errors import UserError, shown
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device: must be cpu, cuda or auto, got {shown(name)}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda must be visible on this machine, got none")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _open_record(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What earlier runs of the same command noted.
+
+    Raises:
+        UserError: The folder is of another training.
+    """
+    from metaformer.documents import exists, read_text
+    from metaformer.errors import UserError, shown
+
+    if not exists(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return {**settings, "curve": []}
+    try:
+        record = json.loads(read_text(path, "out", error=UserError))
+    except ValueError:
+        raise UserError(f"out: must hold a whole train.json, got {shown(str(path))}") from None
+    for name, value in settings.items():
+        if not isinstance(record, dict) or record.get(name) != value:
+            raise UserError(
+                f"out: must be a new folder or one of the same training, got {shown(str(path))} with another {name}"
+            )
+    return dict(record)
+
+
+if __name__ == "__main__":
+    cli.run(train)
