@@ -12,19 +12,58 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from metaformer.network import fused
 from metaformer.specs.parts import Activation, Conv, Mlp, Norm
 
 
-class ChannelLayerNorm(nn.Module):
-    """Layer norm over the channels of each position."""
+def norm_dtype(x: Tensor, *, before_product: bool) -> torch.dtype:
+    """The dtype of the norm of x.
 
-    def __init__(self, width: int, *, eps: float) -> None:
+    Autocast computes norms in float32. What leads into matrix products or convolutions is then rounded to autocast's
+    dtype, and can as well be written so at once.
+    """
+    device_type = x.device.type
+    if not torch.is_autocast_enabled(device_type):
+        return x.dtype
+    return torch.get_autocast_dtype(device_type) if before_product else torch.float32
+
+
+class MapLayerNorm(nn.GroupNorm):
+    """Layer norm over channels and positions of an image (PoolFormer's modified layer norm): GroupNorm of one group.
+
+    `before_product` says that only matrix products and convolutions see what comes out.
+    """
+
+    def __init__(self, width: int, *, eps: float, before_product: bool = False) -> None:
+        super().__init__(1, width, eps=eps)
+        self.before_product = before_product
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if fused.usable(x_BCHW):
+            from metaformer.network.fused.map_norm import map_norm
+
+            dtype = norm_dtype(x_BCHW, before_product=self.before_product)
+            return map_norm(x_BCHW, self.weight, self.bias, eps=self.eps, dtype=dtype)
+        return super().forward(x_BCHW)
+
+
+class ChannelLayerNorm(nn.Module):
+    """Layer norm over the channels of each position; `before_product` as in MapLayerNorm."""
+
+    def __init__(self, width: int, *, eps: float, before_product: bool = False) -> None:
         super().__init__()
         self.eps = eps
+        self.before_product = before_product
         self.weight = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        if fused.usable(x_BCHW):
+            from metaformer.network.fused.layer_norm import MOST_CHANNELS, layer_norm
+
+            if len(self.weight) <= MOST_CHANNELS:
+                dtype = norm_dtype(x_BCHW, before_product=self.before_product)
+                return layer_norm(x_BCHW, self.weight, self.bias, eps=self.eps, dtype=dtype)
         x_BHWC = x_BCHW.permute(0, 2, 3, 1)
         return F.layer_norm(x_BHWC, self.weight.shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
 
@@ -42,14 +81,17 @@ class Affine(nn.Module):
         return y_BCHW if self.bias is None else y_BCHW + self.bias[:, None, None]
 
 
-def make_norm(spec: Norm, width: int) -> nn.Module:
-    """The norm `spec` describes, for maps of `width` channels; BCHW in, BCHW out."""
+def make_norm(spec: Norm, width: int, *, before_product: bool = False) -> nn.Module:
+    """The norm `spec` describes, for maps of `width` channels; BCHW in, BCHW out.
+
+    `before_product`: only matrix products and convolutions see what comes out.
+    """
     norm: nn.Module
     match spec.kind:
         case "mln":
-            norm = nn.GroupNorm(1, width, eps=spec.eps)
+            norm = MapLayerNorm(width, eps=spec.eps, before_product=before_product)
         case "layer_norm":
-            norm = ChannelLayerNorm(width, eps=spec.eps)
+            norm = ChannelLayerNorm(width, eps=spec.eps, before_product=before_product)
         case "batch_norm":
             norm = nn.BatchNorm2d(width, eps=spec.eps)
         case "affine":
@@ -90,6 +132,10 @@ class StarReLU(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
+        if fused.usable(x):
+            from metaformer.network.fused.star_relu import star_relu
+
+            return star_relu(x, self.scale, self.bias)
         return _StarReLUFunction.apply(x, self.scale.squeeze(), self.bias.squeeze())
 
 
@@ -134,7 +180,7 @@ def make_conv(spec: Conv, in_width: int, width: int) -> nn.Module:
         return conv
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if spec.pre_norm:
-        parts["pre_norm"] = make_norm(spec.pre_norm, in_width)
+        parts["pre_norm"] = make_norm(spec.pre_norm, in_width, before_product=True)
     parts["conv"] = conv
     if spec.activation:
         parts["act"] = make_activation(spec.activation)

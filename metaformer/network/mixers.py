@@ -32,14 +32,19 @@ Layout = Literal["BCHW", "BNC"]
 class _Entry(NamedTuple):
     make: Callable[..., nn.Module]
     layout: Layout
+    multiplies_first: bool
 
 
 _REGISTRY: dict[str, _Entry] = {}
 
 
-def register_mixer(kind: str, *, layout: Layout) -> Callable[[type[nn.Module]], type[nn.Module]]:
+def register_mixer(
+    kind: str, *, layout: Layout, multiplies_first: bool = False
+) -> Callable[[type[nn.Module]], type[nn.Module]]:
     """Make a module class the mixer called `kind`; it is made as `cls(width, spec, side=...)`.
 
+    `multiplies_first` says that its input goes into matrix products or convolutions and nowhere else, so that under
+    autocast it may as well come in autocast's dtype.
     A spec class of that kind must exist (see `MixerSpec`): it holds the fields, the demands and the cost.
 
     Raises:
@@ -51,7 +56,7 @@ def register_mixer(kind: str, *, layout: Layout) -> Callable[[type[nn.Module]], 
         raise ValueError(f"mixer: must be registered once, got {kind!r} again")
 
     def register(make: type[nn.Module]) -> type[nn.Module]:
-        _REGISTRY[kind] = _Entry(make, layout)
+        _REGISTRY[kind] = _Entry(make, layout, multiplies_first)
         return make
 
     return register
@@ -63,11 +68,24 @@ def make_mixer(spec: MixerSpec, width: int, *, side: int) -> nn.Module:
     Raises:
         ArchitectureError: No module is registered for its kind.
     """
-    if spec.kind not in _REGISTRY:
-        raise ArchitectureError(unknown_name("mixer", spec.kind, _REGISTRY))
-    entry = _REGISTRY[spec.kind]
+    entry = _entry(spec)
     mixer = entry.make(width, spec, side=side)
     return OnTokens(mixer) if entry.layout == "BNC" else mixer
+
+
+def multiplies_first(spec: MixerSpec) -> bool:
+    """Whether the input of this mixer goes into matrix products or convolutions and nowhere else.
+
+    Raises:
+        ArchitectureError: No module is registered for its kind.
+    """
+    return _entry(spec).multiplies_first
+
+
+def _entry(spec: MixerSpec) -> _Entry:
+    if spec.kind not in _REGISTRY:
+        raise ArchitectureError(unknown_name("mixer", spec.kind, _REGISTRY))
+    return _REGISTRY[spec.kind]
 
 
 class OnTokens(nn.Module):
@@ -119,7 +137,7 @@ class PoolMixer(nn.Module):
         return mean_BCHW.sub_(x_BCHW)
 
 
-@register_mixer("attention", layout="BNC")
+@register_mixer("attention", layout="BNC", multiplies_first=True)
 class AttentionMixer(nn.Module):
     """Multi-head self-attention with fused softmax (arXiv:1706.03762, eq. 1)."""
 
@@ -137,7 +155,7 @@ class AttentionMixer(nn.Module):
         return self.proj(y_BhNd.transpose(1, 2).flatten(2))
 
 
-@register_mixer("reduced_attention", layout="BCHW")
+@register_mixer("reduced_attention", layout="BCHW", multiplies_first=True)
 class ReducedAttentionMixer(nn.Module):
     """Self-attention to keys and values of a smaller map (PVT, arXiv:2102.12122, eqs. 1 to 3)."""
 
@@ -168,7 +186,7 @@ def over_positions(linear: nn.Linear, x_BNC: Tensor) -> Tensor:
     return y_BNC if linear.bias is None else y_BNC + linear.bias[:, None]
 
 
-@register_mixer("spatial_mlp", layout="BNC")
+@register_mixer("spatial_mlp", layout="BNC", multiplies_first=True)
 class SpatialMlpMixer(nn.Module):
     """One linear layer over the positions, the same for every channel (the paper's SpatialFC; ResMLP's with bias)."""
 
@@ -181,7 +199,7 @@ class SpatialMlpMixer(nn.Module):
         return over_positions(self.fc, x_BNC)
 
 
-@register_mixer("token_mlp", layout="BNC")
+@register_mixer("token_mlp", layout="BNC", multiplies_first=True)
 class TokenMlpMixer(nn.Module):
     """Two linear layers over the positions with an activation between (MLP-Mixer, arXiv:2105.01601, eq. 1)."""
 
@@ -197,7 +215,7 @@ class TokenMlpMixer(nn.Module):
         return over_positions(self.fc2, self.act(over_positions(self.fc1, x_BNC)))
 
 
-@register_mixer("dwconv", layout="BCHW")
+@register_mixer("dwconv", layout="BCHW", multiplies_first=True)
 class DepthwiseConvMixer(nn.Module):
     """Depthwise convolution in place of the pooling; nothing is subtracted."""
 
@@ -209,7 +227,7 @@ class DepthwiseConvMixer(nn.Module):
         return convolve(self.conv, x_BCHW)
 
 
-@register_mixer("sep_conv", layout="BCHW")
+@register_mixer("sep_conv", layout="BCHW", multiplies_first=True)
 class SepConvMixer(nn.Module):
     """Linear, activation, depthwise convolution, linear; no biases (arXiv:2210.13452, eq. 9)."""
 
@@ -240,7 +258,7 @@ class IdentityMixer(nn.Module):
         return x_BCHW
 
 
-@register_mixer("random", layout="BNC")
+@register_mixer("random", layout="BNC", multiplies_first=True)
 class RandomMixer(nn.Module):
     """A frozen matrix of uniform numbers, softmax over each row, times the tokens."""
 

@@ -13,28 +13,31 @@ from torch.utils.checkpoint import checkpoint
 
 from metaformer import zoo
 from metaformer.architecture import Architecture, Init
+from metaformer.network import fused
 from metaformer.network.layers import (
     ChannelLayerNorm,
     ChannelLinear,
     ChannelMlp,
     ClassToken,
     LayerScale,
+    MapLayerNorm,
     PositionEmbedding,
     SinusoidalPositions,
     init_linear,
     make_activation,
     make_conv,
     make_norm,
+    norm_dtype,
 )
-from metaformer.network.mixers import make_mixer
+from metaformer.network.mixers import PoolMixer, make_mixer, multiplies_first
 from metaformer.network.tokens_to_token import TokensToTokenStem
 from metaformer.specs import Head, Stage
 from metaformer.specs.parts import Activation, Conv, TokenMap, TokensToToken
 
 
-def _factor(scale: nn.Module) -> Tensor | None:
-    """The factors of a LayerScale, C11; None where there is none."""
-    return scale.scale[:, None, None] if isinstance(scale, LayerScale) else None
+def _scale_of(module: nn.Module) -> Tensor | None:
+    """The factors of a LayerScale, C; None where there is none."""
+    return module.scale if isinstance(module, LayerScale) else None
 
 
 def _drop_factor(drop_path: nn.Module, x_BCHW: Tensor) -> Tensor | None:
@@ -47,36 +50,70 @@ def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return a if b is None else b if a is None else a * b
 
 
-def _weighted_sum(x: Tensor, x_factor: Tensor | None, y: Tensor, y_factor: Tensor | None) -> Tensor:
-    """`x_factor * x + y_factor * y`, None standing for 1, with as few new maps as can be."""
-    if x_factor is not None:
-        return torch.addcmul(y if y_factor is None else y * y_factor, x, x_factor)
-    return x + y if y_factor is None else torch.addcmul(x, y, y_factor)
+def _residual_sum(
+    x_BCHW: Tensor, y_BCHW: Tensor, *, res_C: Tensor | None, scale_C: Tensor | None, keep_B111: Tensor | None
+) -> Tensor:
+    """`res x + keep scale y`, None standing for 1, with as few new maps as can be."""
+    is_weighted = not (res_C is None and scale_C is None and keep_B111 is None)
+    if is_weighted and fused.usable(x_BCHW) and fused.usable(y_BCHW):
+        from metaformer.network.fused.residual import residual_sum
+
+        return residual_sum(x_BCHW, y_BCHW, res_C=res_C, scale_C=scale_C, keep_B111=keep_B111)
+    factor = _product(None if scale_C is None else scale_C[:, None, None], keep_B111)
+    if res_C is not None:
+        return torch.addcmul(y_BCHW if factor is None else y_BCHW * factor, x_BCHW, res_C[:, None, None])
+    return x_BCHW + y_BCHW if factor is None else torch.addcmul(x_BCHW, y_BCHW, factor)
 
 
 class Branch(nn.Module):
-    """One half of a block: res_scale(x) + drop_path(scale(part(norm(x)))); without residual the branch alone."""
+    """One half of a block: res_scale(x) + drop_path(scale(part(norm(x)))); without residual the branch alone.
 
-    def __init__(self, part: nn.Module, stage: Stage, *, drop_path: float) -> None:
+    `multiplies_first`: the part puts its input into matrix products or convolutions and nowhere else.
+    """
+
+    def __init__(self, part: nn.Module, stage: Stage, *, drop_path: float, multiplies_first: bool = False) -> None:
         super().__init__()
         self.residual = stage.residual
-        self.norm = make_norm(stage.norm, stage.width)
+        self.norm = make_norm(stage.norm, stage.width, before_product=multiplies_first)
         self.part = part
         self.scale = nn.Identity() if stage.layer_scale is None else LayerScale(stage.width, init=stage.layer_scale)
         self.drop_path = DropPath(drop_path) if drop_path and stage.residual else nn.Identity()
         self.res_scale = nn.Identity() if stage.res_scale is None else LayerScale(stage.width, init=stage.res_scale)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        normed_BCHW = self.norm(x_BCHW)
         if not self.residual:
-            return self.scale(self.part(normed_BCHW))
+            return self.scale(self.part(self.norm(x_BCHW)))
+        if isinstance(self.part, PoolMixer) and isinstance(self.norm, MapLayerNorm) and fused.usable(x_BCHW):
+            return self._pooled(x_BCHW, self.norm, self.part)
+        normed_BCHW = self.norm(x_BCHW)
         keep_B111 = _drop_factor(self.drop_path, x_BCHW)
+        scale_C = _scale_of(self.scale)
         if isinstance(self.part, ChannelMlp):
-            scale_C = self.scale.scale if isinstance(self.scale, LayerScale) else None
-            y_BCHW, factor = self.part(normed_BCHW, scale_C), keep_B111
+            y_BCHW, scale_C = self.part(normed_BCHW, scale_C), None
         else:
-            y_BCHW, factor = self.part(normed_BCHW), _product(_factor(self.scale), keep_B111)
-        return _weighted_sum(x_BCHW, _factor(self.res_scale), y_BCHW, factor)
+            y_BCHW = self.part(normed_BCHW)
+        return _residual_sum(x_BCHW, y_BCHW, res_C=_scale_of(self.res_scale), scale_C=scale_C, keep_B111=keep_B111)
+
+    def _pooled(self, x_BCHW: Tensor, norm: MapLayerNorm, pool: PoolMixer) -> Tensor:
+        """The whole half in one kernel each way."""
+        from metaformer.network.fused.pooling import pool_branch
+
+        keep_B111 = _drop_factor(self.drop_path, x_BCHW)
+        scale_C, res_C = _scale_of(self.scale), _scale_of(self.res_scale)
+        dtype = torch.promote_types(x_BCHW.dtype, norm_dtype(x_BCHW, before_product=False))
+        for factor in (scale_C, res_C):
+            dtype = dtype if factor is None else torch.promote_types(dtype, factor.dtype)
+        return pool_branch(
+            x_BCHW,
+            norm.weight,
+            norm.bias,
+            scale_C=scale_C,
+            res_C=res_C,
+            keep_B111=keep_B111,
+            eps=norm.eps,
+            size=pool.size,
+            dtype=dtype,
+        )
 
 
 class PostActivationBranch(nn.Module):
@@ -117,9 +154,10 @@ class Block(nn.Module):
                 ChannelLinear(stage.width), stage, activation=activation, residual=False, drop_path=0.0
             )
             return
-        self.mixer = Branch(mixer, stage, drop_path=drop_path)
+        self.mixer = Branch(mixer, stage, drop_path=drop_path, multiplies_first=multiplies_first(stage.mixer))
         if stage.mlp:
-            self.mlp = Branch(ChannelMlp(stage.width, stage.mlp), stage, drop_path=drop_path)
+            mlp = ChannelMlp(stage.width, stage.mlp)
+            self.mlp = Branch(mlp, stage, drop_path=drop_path, multiplies_first=True)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.mlp(self.mixer(x_BCHW))
