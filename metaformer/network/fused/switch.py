@@ -34,8 +34,8 @@ def usable(x: Tensor) -> bool:
     return (
         type(x) in (Tensor, nn.Parameter)
         and x.dtype in _DTYPES
-        and 0 < x.numel() < _LARGEST_IMAGE * len(x)
         and not _is_watched()
+        and 0 < x.numel() < _LARGEST_IMAGE * len(x)
         and (not x.is_cuda or (_compiles_for(x.get_device()) and x.get_device() == torch.cuda.current_device()))
     )
 

@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-@pytest.mark.parametrize("name", ["test_kernels.py"])
+@pytest.mark.parametrize("name", ["test_kernels.py", "test_models.py"])
 def test_kernels_agree_with_plain_operations_in_the_interpreter(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", str(FOLDER / name)],
