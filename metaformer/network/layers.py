@@ -220,11 +220,28 @@ class ChannelMlp(nn.Module):
 
     def forward(self, x_BCHW: Tensor, scale_C: Tensor | None = None) -> Tensor:
         """The map, times `scale_C` where given; that is multiplied into the last layer's weights, not into a map."""
-        hidden_BHWD = self.act(self.fc1(x_BCHW.permute(0, 2, 3, 1)))
+        weight_CD, bias_C = self._last_layer(scale_C)
+        return F.linear(self._hidden(x_BCHW), weight_CD, bias_C).permute(0, 3, 1, 2)
+
+    def without_last_bias(self, x_BCHW: Tensor, scale_C: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The map before the last bias is added, and that bias; both times `scale_C`."""
+        weight_CD, bias_C = self._last_layer(scale_C)
+        return F.linear(self._hidden(x_BCHW), weight_CD).permute(0, 3, 1, 2), bias_C
+
+    def _last_layer(self, scale_C: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        weight_CD, bias_C = self.fc2.weight, self.fc2.bias
         if scale_C is None:
-            return self.fc2(hidden_BHWD).permute(0, 3, 1, 2)
-        bias_C = None if self.fc2.bias is None else self.fc2.bias * scale_C
-        return F.linear(hidden_BHWD, self.fc2.weight * scale_C[:, None], bias_C).permute(0, 3, 1, 2)
+            return weight_CD, bias_C
+        return weight_CD * scale_C[:, None], None if bias_C is None else bias_C * scale_C
+
+    def _hidden(self, x_BCHW: Tensor) -> Tensor:
+        """BHWD, D the hidden width."""
+        x_BHWC = x_BCHW.permute(0, 2, 3, 1)
+        if isinstance(self.act, Gelu) and self.fc1.bias is not None and fused.usable(x_BCHW):
+            from metaformer.network.fused.gelu import bias_gelu
+
+            return bias_gelu(F.linear(x_BHWC, self.fc1.weight), self.fc1.bias)
+        return self.act(self.fc1(x_BHWC))
 
 
 class ChannelLinear(nn.Module):

@@ -42,8 +42,10 @@ def _scale_of(module: nn.Module) -> Tensor | None:
 
 def _drop_factor(drop_path: nn.Module, x_BCHW: Tensor) -> Tensor | None:
     """What drop path multiplies each image's branch by, drawn anew, B111; None where nothing can be dropped."""
-    drops = drop_path.training and isinstance(drop_path, DropPath)
-    return drop_path(x_BCHW.new_ones(len(x_BCHW), 1, 1, 1)) if drops else None
+    if not (drop_path.training and isinstance(drop_path, DropPath) and drop_path.drop_prob):
+        return None
+    kept = 1 - drop_path.drop_prob
+    return x_BCHW.new_empty(len(x_BCHW), 1, 1, 1).bernoulli_(kept).div_(kept)
 
 
 def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -87,12 +89,17 @@ class Branch(nn.Module):
             return self._pooled(x_BCHW, self.norm, self.part)
         normed_BCHW = self.norm(x_BCHW)
         keep_B111 = _drop_factor(self.drop_path, x_BCHW)
-        scale_C = _scale_of(self.scale)
-        if isinstance(self.part, ChannelMlp):
-            y_BCHW, scale_C = self.part(normed_BCHW, scale_C), None
-        else:
+        scale_C, res_C = _scale_of(self.scale), _scale_of(self.res_scale)
+        if not isinstance(self.part, ChannelMlp):
             y_BCHW = self.part(normed_BCHW)
-        return _residual_sum(x_BCHW, y_BCHW, res_C=_scale_of(self.res_scale), scale_C=scale_C, keep_B111=keep_B111)
+            return _residual_sum(x_BCHW, y_BCHW, res_C=res_C, scale_C=scale_C, keep_B111=keep_B111)
+        if self.part.fc2.bias is not None and fused.usable(x_BCHW):
+            from metaformer.network.fused.residual import residual_sum
+
+            y_BCHW, bias_C = self.part.without_last_bias(normed_BCHW, scale_C)
+            return residual_sum(x_BCHW, y_BCHW, res_C=res_C, scale_C=None, keep_B111=keep_B111, bias_C=bias_C)
+        y_BCHW = self.part(normed_BCHW, scale_C)
+        return _residual_sum(x_BCHW, y_BCHW, res_C=res_C, scale_C=None, keep_B111=keep_B111)
 
     def _pooled(self, x_BCHW: Tensor, norm: MapLayerNorm, pool: PoolMixer) -> Tensor:
         """The whole half in one kernel each way."""

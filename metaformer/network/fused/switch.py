@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_LARGEST_IMAGE = 2**30  # numbers of one image; the kernels count them in 32 bits
+_LARGEST_IMAGE = 2**26  # numbers of one image; the kernels count those of its hidden map in 32 bits
 # Of the whole process, not of a thread: a checkpointed block is computed again in a thread of autograd's.
 _choice: bool | None = None
 

@@ -1,4 +1,4 @@
-"""The sum behind a block's half, res x + scale keep y."""
+"""The sum behind a block's half, res x + scale keep (y + bias)."""
 
 import triton
 import triton.language as tl
@@ -11,6 +11,7 @@ def residual_kernel(
     x_ptr,
     res_ptr,
     y_ptr,
+    bias_ptr,
     scale_ptr,
     keep_ptr,
     out_ptr,
@@ -20,6 +21,7 @@ def residual_kernel(
     chunks,
     channel_blocks,
     HAS_RES: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
     HAS_SCALE: tl.constexpr,
     HAS_KEEP: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -35,6 +37,8 @@ def residual_kernel(
     out_ptr += image_start
     if HAS_RES:
         res = tl.load(res_ptr + c, mask=of_map, other=0.0).to(tl.float32)[None, :]
+    if HAS_BIAS:
+        bias = tl.load(bias_ptr + c, mask=of_map, other=0.0).to(tl.float32)[None, :]
     if HAS_SCALE:
         scale = tl.load(scale_ptr + c, mask=of_map, other=0.0).to(tl.float32)[None, :]
     if HAS_KEEP:
@@ -47,6 +51,8 @@ def residual_kernel(
         y = tl.load(y_ptr + offsets, mask=there, other=0.0).to(tl.float32)
         if HAS_RES:
             x *= res
+        if HAS_BIAS:
+            y += bias
         if HAS_SCALE:
             y *= scale
         if HAS_KEEP:
@@ -59,6 +65,7 @@ def residual_backward_kernel(
     x_ptr,
     res_ptr,
     y_ptr,
+    bias_ptr,
     scale_ptr,
     keep_ptr,
     grad_ptr,
@@ -71,13 +78,17 @@ def residual_backward_kernel(
     chunks,
     channel_blocks,
     HAS_RES: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
     HAS_SCALE: tl.constexpr,
     HAS_KEEP: tl.constexpr,
     WRITE_X: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Gradients of x (with WRITE_X) and y; per chunk and channel the sums of g x (HAS_RES) and keep g y (HAS_SCALE)."""
+    """Gradients of x (with WRITE_X) and y, and sums per chunk and channel.
+
+    Of g x (HAS_RES), of keep g (y + bias) (HAS_SCALE) and of keep scale g (HAS_BIAS).
+    """
     image, chunk, channel_block = place(chunks, channel_blocks)
     c = channel_block * BLOCK_C + tl.arange(0, BLOCK_C)
     of_map = c < channels
@@ -90,12 +101,15 @@ def residual_backward_kernel(
     keep = 1.0
     if HAS_RES:
         res = tl.load(res_ptr + c, mask=of_map, other=0.0).to(tl.float32)[None, :]
+    if HAS_BIAS:
+        bias = tl.load(bias_ptr + c, mask=of_map, other=0.0).to(tl.float32)[None, :]
     if HAS_SCALE:
         scale = tl.load(scale_ptr + c, mask=of_map, other=0.0).to(tl.float32)[None, :]
     if HAS_KEEP:
         keep = tl.load(keep_ptr + image).to(tl.float32)
     res_sums = tl.zeros([BLOCK_P, BLOCK_C], dtype=tl.float32)
     scale_sums = tl.zeros([BLOCK_P, BLOCK_C], dtype=tl.float32)
+    bias_sums = tl.zeros([BLOCK_P, BLOCK_C], dtype=tl.float32)
     for step in range(steps):
         p = (chunk * steps + step) * BLOCK_P + tl.arange(0, BLOCK_P)
         there = (p < positions)[:, None] & of_map[None, :]
@@ -112,11 +126,17 @@ def residual_backward_kernel(
         grad_y = grad * keep
         if HAS_SCALE:
             y = tl.load(y_ptr + offsets, mask=there, other=0.0).to(tl.float32)
+            if HAS_BIAS:
+                y += bias
             scale_sums += grad_y * y
             grad_y = grad_y * scale
+        if HAS_BIAS:
+            bias_sums += grad_y
         tl.store(grad_y_ptr + offsets, grad_y.to(grad_y_ptr.dtype.element_ty), mask=there)
-    row_ptr = channel_sums_ptr + (image * chunks + chunk).to(tl.int64) * (2 * channels)
+    row_ptr = channel_sums_ptr + (image * chunks + chunk).to(tl.int64) * (3 * channels)
     if HAS_RES:
         tl.store(row_ptr + c, tl.sum(res_sums, axis=0), mask=of_map)
     if HAS_SCALE:
         tl.store(row_ptr + channels + c, tl.sum(scale_sums, axis=0), mask=of_map)
+    if HAS_BIAS:
+        tl.store(row_ptr + 2 * channels + c, tl.sum(bias_sums, axis=0), mask=of_map)

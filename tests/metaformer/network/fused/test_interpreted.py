@@ -12,10 +12,10 @@ FOLDER = Path(__file__).parent
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-@pytest.mark.parametrize("name", ["test_kernels.py", "test_models.py"])
-def test_kernels_agree_with_plain_operations_in_the_interpreter(name: str) -> None:
+def test_kernels_agree_with_plain_operations_in_the_interpreter() -> None:
+    files = [str(FOLDER / name) for name in ("test_kernels.py", "test_models.py")]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", str(FOLDER / name)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", *files],
         env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -14,6 +14,7 @@ from tests.metaformer.network.fused.machine import DEVICE, INTERPRETED, skip_unl
 
 skip_unless_kernels_run()
 
+from metaformer.network.fused.gelu import bias_gelu  # noqa: E402
 from metaformer.network.fused.layer_norm import layer_norm  # noqa: E402
 from metaformer.network.fused.map_norm import map_norm  # noqa: E402
 from metaformer.network.fused.pooling import pool_branch  # noqa: E402
@@ -174,9 +175,9 @@ def test_the_pooling_half(shape: tuple[int, ...], size: int, dtype: torch.dtype,
     check(fused, plain, inputs, dtype=dtype, grad=a_map(shape, seed=2))
 
 
-@pytest.mark.parametrize("factors", FACTORS)
-@pytest.mark.parametrize("dtypes", [(FLOAT, FLOAT), (FLOAT, BRAIN), (BRAIN, BRAIN), (BRAIN, FLOAT)])
-@pytest.mark.parametrize("shape", ALL_SHAPES[-1:] if INTERPRETED else ALL_SHAPES)
+@pytest.mark.parametrize("factors", [*FACTORS[1:], "bias", "bias scale keep res"])
+@pytest.mark.parametrize("dtypes", [(FLOAT, BRAIN), (BRAIN, BRAIN), (BRAIN, FLOAT), (FLOAT, FLOAT)])
+@pytest.mark.parametrize("shape", ALL_SHAPES[:1] if INTERPRETED else ALL_SHAPES)
 def test_the_sum_behind_a_half(shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...], factors: str) -> None:
     """In the dtype that PyTorch gives the sum."""
     batch, channels = shape[:2]
@@ -184,10 +185,11 @@ def test_the_sum_behind_a_half(shape: tuple[int, ...], dtypes: tuple[torch.dtype
     if "keep" in factors:
         keep_B111 = torch.arange(batch, device=DEVICE, dtype=dtypes[0])[:, None, None, None]
 
-    def fused(x: Tensor, y: Tensor, scale: Tensor | None, res: Tensor | None) -> Tensor:
-        return residual_sum(x, y, scale_C=scale, res_C=res, keep_B111=keep_B111)
+    def fused(x: Tensor, y: Tensor, scale: Tensor | None, res: Tensor | None, bias: Tensor | None) -> Tensor:
+        return residual_sum(x, y, scale_C=scale, res_C=res, keep_B111=keep_B111, bias_C=bias)
 
-    def plain(x: Tensor, y: Tensor, scale: Tensor | None, res: Tensor | None) -> Tensor:
+    def plain(x: Tensor, y: Tensor, scale: Tensor | None, res: Tensor | None, bias: Tensor | None) -> Tensor:
+        y = y if bias is None else y + bias[:, None, None]
         y = y if scale is None else y * scale[:, None, None]
         y = y if keep_B111 is None else y * keep_B111
         return y + (x if res is None else x * res[:, None, None])
@@ -196,12 +198,24 @@ def test_the_sum_behind_a_half(shape: tuple[int, ...], dtypes: tuple[torch.dtype
     y_BCHW = a_map(shape, seed=2, dtype=dtypes[1], layout=torch.contiguous_format)
     scale_C = random(channels, seed=3) if "scale" in factors else None
     res_C = random(channels, seed=4) if "res" in factors else None
-    dtype = plain(x_BCHW, y_BCHW, scale_C, res_C).dtype
-    check(fused, plain, [x_BCHW, y_BCHW, scale_C, res_C], dtype=dtype, grad=a_map(shape, seed=5))
+    bias_C = random(channels, seed=6) if "bias" in factors else None
+    dtype = plain(x_BCHW, y_BCHW, scale_C, res_C, None).dtype
+    check(fused, plain, [x_BCHW, y_BCHW, scale_C, res_C, bias_C], dtype=dtype, grad=a_map(shape, seed=5))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(5,), (3, 7, 11), (2, 20, 7, 5), (2, 64, 33, 20)])
+@pytest.mark.parametrize("shape", ALL_SHAPES)
+def test_a_bias_and_gelu(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    def plain(x_BHWD: Tensor, bias_D: Tensor) -> Tensor:
+        return F.gelu(x_BHWD + bias_D)
+
+    x_BHWD = random(*shape, seed=1, spread=2.0, dtype=dtype).permute(0, 2, 3, 1).contiguous()
+    grad_BHWD = random(*shape, seed=2).permute(0, 2, 3, 1)
+    check(bias_gelu, plain, [x_BHWD, random(shape[1], seed=3)], dtype=dtype, grad=grad_BHWD)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(5,), (2, 20, 7, 5), (1, 64, 33, 5), (2, 3, 7, 11)])
 def test_star_relu(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     """Of any shape, in either memory order, with a gradient in another order than the map."""
 
