@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metaformer.errors import ArchitectureError, unknown_name
+from metaformer.network import fused
 from metaformer.network.layers import ChannelLayerNorm, init_linear, make_activation
 from metaformer.specs import (
     AttentionSpec,
@@ -133,6 +134,10 @@ class PoolMixer(nn.Module):
         self.size = spec.size
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        if fused.usable(x_BCHW):
+            from metaformer.network.fused.pooling import pooled_difference
+
+            return pooled_difference(x_BCHW, size=self.size)
         mean_BCHW = F.avg_pool2d(x_BCHW, self.size, 1, self.size // 2, count_include_pad=False)
         return mean_BCHW.sub_(x_BCHW)
 
@@ -164,7 +169,7 @@ class ReducedAttentionMixer(nn.Module):
         self.head_size = spec.head_size
         self.q = nn.Linear(width, width)
         self.reduce = nn.Conv2d(width, width, spec.reduction, spec.reduction)
-        self.norm = ChannelLayerNorm(width, eps=1e-5)
+        self.norm = ChannelLayerNorm(width, eps=1e-5, before_product=True)
         self.kv = nn.Linear(width, 2 * width)
         self.proj = nn.Linear(width, width)
         for linear in (self.q, self.kv, self.proj):

@@ -1,6 +1,7 @@
-"""Norm, pooling and sum of a block's half in one.
+"""Pooling minus the map, alone or with norm and sum of a block's half in one.
 
-Forward: read x, read x (the neighbours from cache), write y. Backward: read x and g, read x and g, write the gradient.
+Alone, forward and backward: read (the neighbours from cache), write. In one, forward: read x twice, write y; backward:
+read x and g twice, write the gradient.
 
 B batch, C channels, H height, W width, P partial sums.
 """
@@ -15,11 +16,53 @@ from metaformer.network.fused.kernels.pooling import (
     pool_branch_backward_kernel,
     pool_branch_kernel,
     pool_branch_sums_kernel,
+    pooled_difference_kernel,
 )
 from metaformer.network.fused.map_norm import chunk_statistics
 from metaformer.network.fused.tiles import MOST_CHUNKS, PARTS_BLOCK, STATISTICS_BLOCK, as_map, in_rows, tiles
 
 _NUM_WARPS = 8  # a thread holds the numbers of several neighbours
+
+
+def _difference(x_BCHW: Tensor, size: int, *, transposed: bool) -> Tensor:
+    x_BHWC = in_rows(x_BCHW)
+    batch, height, width, channels = x_BHWC.shape
+    y_BHWC = torch.empty_like(x_BHWC)
+    tile = tiles(channels, height * width)
+    pooled_difference_kernel[(batch * tile.chunks * tile.channel_blocks,)](
+        x_BHWC,
+        y_BHWC,
+        channels,
+        height,
+        width,
+        tile.steps,
+        tile.chunks,
+        tile.channel_blocks,
+        SIZE=size,
+        TRANSPOSED=transposed,
+        BLOCK_P=tile.block_positions,
+        BLOCK_C=tile.block_channels,
+        num_warps=_NUM_WARPS,
+    )
+    return as_map(y_BHWC)
+
+
+class _PooledDifference(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_BCHW: Tensor, size: int) -> Tensor:
+        ctx.size = size
+        return _difference(x_BCHW, size, transposed=False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BCHW: Tensor) -> tuple[Tensor, None]:
+        return _difference(grad_BCHW, ctx.size, transposed=True), None
+
+
+def pooled_difference(x_BCHW: Tensor, *, size: int) -> Tensor:
+    """pool(x) - x, the mean over those of `size` x `size` neighbours that exist, in the dtype of x; channels-last."""
+    y_BCHW: Tensor = _PooledDifference.apply(x_BCHW, size)
+    return y_BCHW
 
 
 class _PoolBranch(torch.autograd.Function):

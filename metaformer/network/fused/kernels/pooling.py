@@ -1,6 +1,7 @@
-"""The pooling half of a block, y = res x + keep scale (pool - 1) norm(x).
+"""Average pooling minus the map, D x = pool(x) - x, and the half of a block around it.
 
-Averages keep constants, so (pool - 1) norm(x) = weight rstd D x with D = pool - 1; neither mean nor bias is left.
+That half is y = res x + keep scale D norm(x). Averages keep constants, so D norm(x) = weight rstd D x; neither the mean
+nor the norm's bias is left.
 """
 
 import triton
@@ -49,6 +50,34 @@ def pooled_difference(x_ptr, p, c, channels, height, width, SIZE: tl.constexpr, 
     else:
         difference = total * share(row, column, height, width, SIZE)[:, None]
     return difference, centre
+
+
+@triton.jit(do_not_specialize=["height", "width", "steps", "chunks", "channel_blocks"])
+def pooled_difference_kernel(
+    x_ptr,
+    y_ptr,
+    channels,
+    height,
+    width,
+    steps,
+    chunks,
+    channel_blocks,
+    SIZE: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """D x, or D^T x."""
+    image, chunk, channel_block = place(chunks, channel_blocks)
+    c = channel_block * BLOCK_C + tl.arange(0, BLOCK_C)
+    image_start = image.to(tl.int64) * (channels * height * width)
+    x_ptr += image_start
+    y_ptr += image_start
+    for step in range(steps):
+        p = (chunk * steps + step) * BLOCK_P + tl.arange(0, BLOCK_P)
+        difference, _ = pooled_difference(x_ptr, p, c, channels, height, width, SIZE, TRANSPOSED)
+        there = (p < height * width)[:, None] & (c < channels)[None, :]
+        tl.store(y_ptr + p[:, None] * channels + c[None, :], difference.to(y_ptr.dtype.element_ty), mask=there)
 
 
 @triton.jit(do_not_specialize=["height", "width", "stat_chunks", "chunk_values", "steps", "chunks", "channel_blocks"])

@@ -17,7 +17,7 @@ skip_unless_kernels_run()
 from metaformer.network.fused.gelu import bias_gelu  # noqa: E402
 from metaformer.network.fused.layer_norm import layer_norm  # noqa: E402
 from metaformer.network.fused.map_norm import map_norm  # noqa: E402
-from metaformer.network.fused.pooling import pool_branch  # noqa: E402
+from metaformer.network.fused.pooling import pool_branch, pooled_difference  # noqa: E402
 from metaformer.network.fused.residual import residual_sum  # noqa: E402
 from metaformer.network.fused.star_relu import star_relu  # noqa: E402
 
@@ -175,6 +175,16 @@ def test_the_pooling_half(shape: tuple[int, ...], size: int, dtype: torch.dtype,
     check(fused, plain, inputs, dtype=dtype, grad=a_map(shape, seed=2))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("shape", "size"), POOLS)
+def test_pooling_minus_the_map(shape: tuple[int, ...], size: int, dtype: torch.dtype) -> None:
+    def plain(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, size, 1, size // 2, count_include_pad=False) - x
+
+    x_BCHW = a_map(shape, seed=1, dtype=dtype, layout=torch.contiguous_format)
+    check(lambda x: pooled_difference(x, size=size), plain, [x_BCHW], dtype=dtype, grad=a_map(shape, seed=2))
+
+
 @pytest.mark.parametrize("factors", [*FACTORS[1:], "bias", "bias scale keep res"])
 @pytest.mark.parametrize("dtypes", [(FLOAT, BRAIN), (BRAIN, BRAIN), (BRAIN, FLOAT), (FLOAT, FLOAT)])
 @pytest.mark.parametrize("shape", ALL_SHAPES[:1] if INTERPRETED else ALL_SHAPES)
@@ -250,6 +260,8 @@ def test_maps_of_more_numbers_than_32_bits_count() -> None:
 
     kernels: list[Callable[[Tensor], Tensor]] = [
         pooled,
+        lambda x: pooled_difference(x, size=3),
+        lambda x: bias_gelu(x.permute(0, 2, 3, 1), bias_C).permute(0, 3, 1, 2),
         lambda x: map_norm(x, weight_C, bias_C, eps=1e-5, dtype=BRAIN),
         lambda x: layer_norm(x, weight_C, bias_C, eps=1e-5, dtype=BRAIN),
         lambda x: star_relu(x, one, one),

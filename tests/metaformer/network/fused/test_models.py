@@ -26,6 +26,13 @@ GPU = pytest.mark.skipif(DEVICE.type != "cuda", reason="needs a CUDA device")
 PRECISIONS = ["float32", "bfloat16"]
 
 
+@pytest.fixture(autouse=True)
+def _no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions in full float32, so that it does not hide a kernel's error."""
+    if DEVICE.type == "cuda":
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 def stage(**fields: object) -> Stage:
     return Stage.model_validate({"depth": 1, "width": 24, "layer_scale": 0.5, "mlp": {"ratio": 2}, **fields})
 
@@ -43,7 +50,8 @@ SMALL = Architecture(
             layer_scale=None,
             res_scale=0.75,
         ),
-        stage(mixer=AttentionSpec(head_size=8), width=16, downsample={}, mlp={"ratio": 2, "activation": "star_relu"}),
+        stage(mixer=PoolSpec(), width=16, downsample={}, norm=Norm(kind="layer_norm"), mlp=None),
+        stage(mixer=AttentionSpec(head_size=8), width=16, mlp={"ratio": 2, "activation": "star_relu"}),
     ),
 )
 
@@ -221,8 +229,8 @@ def test_compiled_and_counted_models_are_the_plain_ones() -> None:
         plain_flops = count()
     with with_kernels():
         assert count() == plain_flops
-        star = make_activation("star_relu").to(DEVICE)
-        compiled = torch.compile(lambda x: star(make_norm(Norm(kind="mln"), 3).to(DEVICE)(x)), backend="eager")
+        star, norm = make_activation("star_relu").to(DEVICE), make_norm(Norm(kind="mln"), 3).to(DEVICE)
+        compiled = torch.compile(lambda x: star(norm(x)), backend="eager")
         assert torch.isfinite(compiled(x_BCHW)).all()
 
 
@@ -256,4 +264,4 @@ def test_a_step_can_be_captured_in_a_cuda_graph() -> None:
     replayed = [loss.clone(), *(grad.clone() for grad in captured if grad is not None)]
     eager = [step(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
     for actual, expected in zip(replayed, eager, strict=True):
-        torch.testing.assert_close(actual, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()) + 1e-6)
+        torch.testing.assert_close(actual, expected, rtol=5e-2, atol=1e-2 * float(expected.abs().max()) + 1e-6)
