@@ -28,11 +28,9 @@ DTYPES = [FLOAT, BRAIN]
 SHAPES = [(2, 20, 7, 5), (1, 70, 12, 11)]
 LARGE_SHAPES = [(2, 130, 9, 8), (2, 64, 33, 20), (1, 48, 56, 53), (2, 66, 1, 1), (2, 1, 6, 5), (3, 320, 14, 14)]
 ALL_SHAPES = SHAPES if INTERPRETED else SHAPES + LARGE_SHAPES
-POOLS = [((2, 20, 7, 5), 3)] if INTERPRETED else [(shape, size) for shape in ALL_SHAPES for size in (3, 5, 9)]
+POOLS = [(SHAPES[0], 3)] if INTERPRETED else [*((shape, 3) for shape in ALL_SHAPES), (SHAPES[0], 5), (SHAPES[1], 9)]
 LAYOUTS = [torch.channels_last, torch.contiguous_format]
-FACTORS = (
-    ["", "scale keep res"] if INTERPRETED else ["", "scale", "keep", "res", "scale keep", "res keep", "scale keep res"]
-)
+FACTORS = ["", "scale keep res"] if INTERPRETED else ["", "scale keep res", "scale", "keep"]  # each is compiled anew
 
 Make = Callable[..., Tensor]
 
@@ -187,7 +185,7 @@ def test_pooling_minus_the_map(shape: tuple[int, ...], size: int, dtype: torch.d
 
 @pytest.mark.parametrize("factors", [*FACTORS[1:], "bias", "bias scale keep res"])
 @pytest.mark.parametrize("dtypes", [(FLOAT, BRAIN), (BRAIN, BRAIN), (BRAIN, FLOAT), (FLOAT, FLOAT)])
-@pytest.mark.parametrize("shape", ALL_SHAPES[:1] if INTERPRETED else ALL_SHAPES)
+@pytest.mark.parametrize("shape", ALL_SHAPES[:1] if INTERPRETED else ALL_SHAPES[1:4])
 def test_the_sum_behind_a_half(shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...], factors: str) -> None:
     """In the dtype that PyTorch gives the sum."""
     batch, channels = shape[:2]
