@@ -36,7 +36,7 @@ def usable(x: Tensor) -> bool:
         and x.dtype in _DTYPES
         and not _is_watched()
         and 0 < x.numel() < _LARGEST_IMAGE * len(x)
-        and (not x.is_cuda or (_compiles_for(x.get_device()) and x.get_device() == torch.cuda.current_device()))
+        and (not x.is_cuda or (_works_on(x.get_device()) and x.get_device() == torch.cuda.current_device()))
     )
 
 
@@ -50,25 +50,27 @@ def _is_watched() -> bool:
 
 
 @cache
-def _compiles_for(device_index: int) -> bool:
-    """Whether Triton is there and compiles for that GPU, tried once. It needs a C compiler on the machine.
+def _works_on(device_index: int) -> bool:
+    """Whether Triton is there, compiles for that GPU, and gives PyTorch's numbers; tried once, which takes seconds.
+
+    Triton needs a C compiler on the machine.
 
     Warns:
-        UserWarning: Triton is there and does not compile.
+        UserWarning: Triton is there, and does not compile or gives other numbers.
     """
     device = torch.device("cuda", device_index)
     is_new = torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
     if not is_new or find_spec("triton") is None:
         return False
-    from metaformer.network.fused.star_relu import star_relu
+    from metaformer.network.fused.self_check import disagreeing
 
     try:
-        with torch.no_grad(), torch.cuda.device(device):
-            star_relu(*torch.zeros(3, 1, device=device))
+        with torch.cuda.device(device):
+            wrong = disagreeing(device)
     except (RuntimeError, OSError, CalledProcessError) as error:
-        warnings.warn(
-            f"Triton compiles no kernels here ({type(error).__name__}: {error}); training is slower without",
-            stacklevel=2,
-        )
-        return False
-    return True
+        problem = f"Triton compiles no kernels here ({type(error).__name__}: {error})"
+    else:
+        problem = f"kernels give other numbers than PyTorch ({', '.join(wrong)})" if wrong else ""
+    if problem:
+        warnings.warn(f"{problem}; training is slower without", stacklevel=2)
+    return not problem

@@ -14,6 +14,7 @@ from tests.metaformer.network.fused.machine import DEVICE, INTERPRETED, skip_unl
 
 skip_unless_kernels_run()
 
+from metaformer.network.fused import self_check  # noqa: E402
 from metaformer.network.fused.gelu import bias_gelu  # noqa: E402
 from metaformer.network.fused.layer_norm import layer_norm  # noqa: E402
 from metaformer.network.fused.map_norm import map_norm  # noqa: E402
@@ -23,10 +24,10 @@ from metaformer.network.fused.star_relu import star_relu  # noqa: E402
 
 FLOAT, BRAIN = torch.float32, torch.bfloat16
 DTYPES = [FLOAT, BRAIN]
-# Odd sizes; several blocks of channels and chunks of positions. On a GPU also one position, one channel, and several
+# Odd sizes; several blocks of channels and chunks of positions. On a GPU also one position, two channels, and several
 # steps of a chunk (statistics above 131,072 numbers); the interpreter is slow.
 SHAPES = [(2, 20, 7, 5), (1, 70, 12, 11)]
-LARGE_SHAPES = [(2, 130, 9, 8), (2, 64, 33, 20), (1, 48, 56, 53), (2, 66, 1, 1), (2, 1, 6, 5), (3, 320, 14, 14)]
+LARGE_SHAPES = [(2, 130, 9, 8), (2, 64, 33, 20), (1, 48, 56, 53), (2, 66, 1, 1), (2, 2, 6, 5), (3, 320, 14, 14)]
 ALL_SHAPES = SHAPES if INTERPRETED else SHAPES + LARGE_SHAPES
 POOLS = [(SHAPES[0], 3)] if INTERPRETED else [*((shape, 3) for shape in ALL_SHAPES), (SHAPES[0], 5), (SHAPES[1], 9)]
 LAYOUTS = [torch.channels_last, torch.contiguous_format]
@@ -273,3 +274,12 @@ def test_maps_of_more_numbers_than_32_bits_count() -> None:
         (expected_grad_BCHW,) = torch.autograd.grad(expected_BCHW, last_BCHW, expected_BCHW.detach())
         assert torch.equal(grad_BCHW[-1:], expected_grad_BCHW)
         del y_BCHW, grad_BCHW
+
+
+def test_the_check_before_first_use_finds_kernels_that_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert self_check.disagreeing(DEVICE) == []
+    monkeypatch.setattr(self_check, "bias_gelu", lambda x, bias: 1.01 * bias_gelu(x, bias))
+    monkeypatch.setattr(
+        self_check, "pool_branch", lambda x, *given, **named: pool_branch(x, *given, **named).detach() + x
+    )
+    assert self_check.disagreeing(DEVICE) == ["pool_branch", "bias_gelu"]
