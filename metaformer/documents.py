@@ -1,5 +1,6 @@
 """Reading what people write: YAML mappings, safely, with one clear line for whatever is wrong."""
 
+import errno
 import os
 import re
 import stat
@@ -101,6 +102,30 @@ def _why(error: Exception) -> str:
 def exists(path: str | Path) -> bool:
     """Whether something is there; a path that no file can have, such as one of 5,000 characters, leads nowhere."""
     return os.path.exists(path)  # noqa: PTH110  pathlib raises for such a path
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a folder is there, or a link to one; False for a path that no file can have."""
+    return os.path.isdir(path)  # noqa: PTH112  pathlib raises for such a path
+
+
+def check_path(path: str | Path, field: str, *, error: type[UserError]) -> None:
+    """Check that a file can have this path, whether there is one or not.
+
+    Raises:
+        UserError: Of the class `error`: it is too long, leads round in a loop of links, or holds a NUL.
+    """
+    try:
+        os.stat(path)  # noqa: PTH116  of a text as well
+    except ValueError as caught:  # a NUL, or half a character
+        reason = str(caught)
+    except OSError as caught:
+        if caught.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            return
+        reason = str(caught.strerror)
+    else:
+        return
+    raise error(f"{field}: must be a path that a file can have, got {shown(str(path))} ({one_line(reason, 100)})")
 
 
 def read_text(path: Path, what: str, *, error: type[UserError]) -> str:

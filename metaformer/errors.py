@@ -1,6 +1,7 @@
 """One form for everything that can be wrong in something a person wrote down."""
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable
 
@@ -10,6 +11,10 @@ _MOST_SHOWN = 100  # characters of one value in a message
 _MOST_NAMES = 12  # known names in a message
 _MOST_OF_NAMES = 140  # characters of them together
 LONGEST_LINE = 300  # characters of what a program prints about an error
+_SECRETS = (
+    re.compile(r"(?P<before>://[^:/@\s]*:)\S*(?=@)"),
+    re.compile(r"(?P<before>[?&\s]password=)[^&\s']*"),
+)
 
 
 class UserError(ValueError):
@@ -35,6 +40,13 @@ class ArchitectureError(UserError):
 
 class CheckpointError(UserError):
     """Weights that cannot be had, read or fitted into an architecture."""
+
+
+def mask_passwords(text: str) -> str:
+    """The text with `***` for every password of a URL in it, also of one that cannot be parsed."""
+    for secret in _SECRETS:
+        text = secret.sub(r"\g<before>***", text)
+    return text
 
 
 def printable(text: str) -> str:

@@ -20,7 +20,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from metaformer.architecture import Architecture
-from metaformer.errors import UserError, explain
+from metaformer.documents import is_folder
+from metaformer.errors import UserError, explain, shown
 from metaformer.images import ImageError, read_image
 from metaformer.zoo import Preprocessing
 
@@ -50,8 +51,19 @@ class _Images(ImageFolder):  # type: ignore[misc]  # torchvision has no types
     """Classes in natural order (class2 before class10), as timm and the search on a folder number them."""
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        classes = sorted((entry.name for entry in os.scandir(directory) if entry.is_dir()), key=natural_key)
+        classes = sorted(_folders_in(directory), key=natural_key)
         return classes, {name: index for index, name in enumerate(classes)}
+
+    @staticmethod
+    def make_dataset(
+        directory: str | Path, class_to_idx: dict[str, int], *_: object, **__: object
+    ) -> list[tuple[str, int]]:
+        """The images of each class with its number; torchvision follows links that lead back, again and again."""
+        return [
+            (path, index)
+            for name, index in sorted(class_to_idx.items())
+            for path in sorted(_images_below(str(Path(directory) / name), frozenset()))
+        ]
 
 
 def adapt(preprocessing: Preprocessing, *, resolution: int | None, crop_pct: float | None) -> Preprocessing:
@@ -89,7 +101,7 @@ def open_folder(folder: Path, split: str | None, preprocessing: Preprocessing, *
         ImageFolderError: The folder, its classes or its images are not there, or the classes are not as many.
     """
     root = _find_split(folder, split)
-    classes = [entry.name for entry in os.scandir(root) if entry.is_dir()]
+    classes = _folders_in(root)
     if len(classes) != num_classes:
         raise ImageFolderError(
             f"data: {str(root)!r} must hold as many folders of classes as the model has classes, {num_classes}, "
@@ -102,25 +114,43 @@ def open_folder(folder: Path, split: str | None, preprocessing: Preprocessing, *
         mean=preprocessing.mean,
         std=preprocessing.std,
     )
-    images = _Images(root, transform, loader=read_image, is_valid_file=_is_image, allow_empty=True)
+    images = _Images(root, transform, loader=read_image)
     if not images.samples:
         raise ImageFolderError(f"data: {str(root)!r} must hold images in the folders of its classes, found none")
     return images
 
 
-def _is_image(path: str) -> bool:
-    """Whether this is a file with an image's extension; a pipe or a device would be waited for."""
-    return path.lower().endswith(IMG_EXTENSIONS) and Path(path).is_file()
+def _folders_in(folder: str | Path) -> list[str]:
+    """Names of the folders in a folder, and of links to some."""
+    return [name for name in os.listdir(folder) if is_folder(Path(folder) / name)]  # noqa: PTH208  names alone
+
+
+def _images_below(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+    """Paths of the images below a folder; a pipe or a device would be waited for, and is none.
+
+    Args:
+        above: Device and number of each folder above this one, to which a link may lead back.
+    """
+    itself = os.stat(folder)  # noqa: PTH116  a text, of which there may be a million
+    here = (itself.st_dev, itself.st_ino)
+    if here in above:
+        return
+    for name in os.listdir(folder):  # noqa: PTH208
+        path = os.path.join(folder, name)  # noqa: PTH118
+        if is_folder(path):
+            yield from _images_below(path, above | {here})
+        elif name.lower().endswith(IMG_EXTENSIONS) and os.path.isfile(path):  # noqa: PTH113  a loop of links is none
+            yield path
 
 
 def _find_split(folder: Path, split: str | None) -> Path:
-    if not folder.is_dir():
-        raise ImageFolderError(f"data: must be a folder, got {str(folder)!r}")
+    if not is_folder(folder):
+        raise ImageFolderError(f"data: must be a folder, got {shown(str(folder))}")
     root = folder / (split or "val")
-    if root.is_dir():
+    if is_folder(root):
         return root
     if split is not None:
-        raise ImageFolderError(f"split: must be a folder in {str(folder)!r}, got {split!r}")
+        raise ImageFolderError(f"split: must be a folder in {str(folder)!r}, got {shown(split)}")
     return folder
 
 

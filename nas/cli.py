@@ -6,6 +6,8 @@ It is loaded before the arguments are read, so it imports neither torch, ray nor
 from pathlib import Path
 
 from metaformer.cli import one_line_errors, run
+from metaformer.documents import check_path
+from metaformer.errors import UserError
 
 __all__ = ["RUNS", "one_line_errors", "run", "run_path"]
 
@@ -13,7 +15,12 @@ RUNS = Path("runs")
 
 
 def run_path(run_name: str) -> Path:
-    """The folder meant by a path, or by a name under `runs`; it need not exist."""
+    """The folder meant by a path, or by a name under `runs`; it need not exist.
+
+    Raises:
+        UserError: No folder can have this path.
+    """
+    check_path(run_name, "run", error=UserError)
     given = Path(run_name)
     if (given / "study.yaml").exists() or len(given.parts) != 1 or given.is_absolute():
         return given

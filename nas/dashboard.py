@@ -97,17 +97,36 @@ def hosts_of(host: str, port: int) -> Callable[[str], bool]:
 
 
 def check_host(host: str, *, allow_remote: bool) -> None:
-    """Check that only this machine can look, or that others were asked for.
+    """Check that a host is one, and that only this machine can look, or that others were asked for.
 
     Raises:
-        UserError: Others could look, and were not asked for.
+        UserError: It is none, or others could look and were not asked for.
     """
-    if allow_remote or host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback):
+    if allow_remote:
+        _find_host(host)
+        return
+    if host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback):
         return
     raise UserError(
         f"host: must be 127.0.0.1 or localhost, or take --allow-remote, which lets every machine that reaches the "
         f"address read the study, got {shown(host)}"
     )
+
+
+def _find_host(host: str) -> None:
+    """Check that a host has an address; on every address of this machine where none is named.
+
+    Raises:
+        UserError: It has none.
+    """
+    try:
+        socket.getaddrinfo(host or None, 0)
+    except (TypeError, ValueError, OSError):  # TypeError and ValueError: it can be no name, such as é..b
+        raise _no_host(host) from None
+
+
+def _no_host(host: str) -> UserError:
+    return UserError(f"host: must be an address of this machine, got {shown(host)}")
 
 
 def _is_address(host: str) -> bool:
@@ -132,8 +151,8 @@ def make_dashboard(app: "WSGIApplication", host: str, port: int) -> WSGIServer:
     """
     try:
         return make_server(host, port, app, server_class=_Server, handler_class=_Handler)
-    except TypeError:  # Python's, for what can be no name of a host, such as é..b
-        raise UserError(f"host: must be an address of this machine, got {shown(host)}") from None
+    except (TypeError, UnicodeError, socket.gaierror):
+        raise _no_host(host) from None
     except (OSError, OverflowError) as error:
         place = one_line(host, 100)
         raise UserError(f"port: must be free on {place}, got {port} ({error}){_free_port(host)}") from None

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metaformer.errors import UserError
+from metaformer.documents import check_path
+from metaformer.errors import UserError, shown
 from nas import cli
 
 if TYPE_CHECKING:
@@ -48,7 +49,10 @@ def export(
         if _place(weights) == _place(target):
             raise UserError(f"weights: must be another file than that of the architecture, got {str(weights)!r} twice")
         _copy_weights(opened, trial, weights)
-    replace_text(target, architecture_text(opened.name, trial, file=str(target)))
+    try:
+        replace_text(target, architecture_text(opened.name, trial, file=str(target)))
+    except OSError as error:
+        raise _unwritable("out", target, error) from None
     if trial.state != "complete":
         typer.echo(f"trial {trial.number} is not complete but {trial.state}", err=True)
     if as_json:
@@ -62,10 +66,18 @@ def export(
 
 
 def _check_free(path: Path, option: str, force: bool) -> None:
+    check_path(path, option, error=UserError)
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"{option}: must be a file in a folder that exists, got {str(path)!r}")
     if (path.exists() or path.is_symlink()) and not force:
         raise UserError(f"{option}: must be a new file, or take --force to replace it, got {str(path)!r}")
+    if path.exists() and not path.is_file():  # such as /dev/null, which a program as root could replace
+        raise UserError(f"{option}: must be a regular file where there is one, got {str(path)!r}")
+
+
+def _unwritable(option: str, path: Path, error: OSError) -> UserError:
+    reason = error.strerror or type(error).__name__
+    return UserError(f"{option}: must be a file that can be written, got {shown(str(path))} ({reason})")
 
 
 def _place(path: Path) -> Path:
@@ -90,7 +102,7 @@ def _copy_weights(run: "Run", trial: "TrialRecord", target: Path) -> None:
     except (DamagedCheckpointError, StorageError) as error:
         raise UserError(f"weights: must be readable, got those of trial {trial.number} ({error})") from None
     except OSError as error:
-        raise UserError(f"weights: must be a file that can be written, got {str(target)!r} ({error})") from None
+        raise _unwritable("weights", target, error) from None
 
 
 def _as_plain(trial: "TrialRecord", target: Path, weights: Path | None) -> dict[str, object]:

@@ -1,7 +1,9 @@
 """Carries a search through: check, measure, plan, run, evaluate, report."""
 
+import errno
 import json
 import logging
+import os
 import shutil
 import sys
 import threading
@@ -16,11 +18,14 @@ from uuid import uuid4
 from rich.console import Console
 
 from metaformer.cost import count_cost
+from metaformer.documents import check_path, exists, is_folder
+from metaformer.errors import shown
 from nas.data import DataInfo, open_dataset
 from nas.execution.backend import Backend
 from nas.execution.devices import Wanted, gpus_may_be_visible, no_gpus
 from nas.execution.ray_backend import RayBackend
 from nas.execution.signals import interruptible
+from nas.execution.slots import check_address
 from nas.make_study import Images, describe_recipe, find_images, make_study
 from nas.record.atomic import replace_text
 from nas.record.lock import StudyLock, lock_study
@@ -43,6 +48,7 @@ from nas.study.study import MAY_CHANGE, Study, StudyError, read_mapping
 from nas.training.checkpoints import NO_ROOM, check_place
 
 _LOG = logging.getLogger(__name__)
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 _MOST_NAMES = 10  # of images, in a line
 _REFERENCE_SHARE = 1 / 3  # of a budget that hand-designed models take, unless they are asked for
 _MOST_OF_NAME = 200  # characters of a run's name in the name of its study in a shared database
@@ -67,6 +73,7 @@ def launch(
     Raises:
         UserError: Something asked for cannot be done.
     """
+    check_path(runs, "runs", error=StudyError)
     known = RunFolder(runs / (_default_name(request.space, request.data) if name is None else check_name(name)))
     console = make_console(as_json=as_json)
     seconds = parse_duration("deadline", deadline) if deadline else None
@@ -84,6 +91,9 @@ def launch(
         check_place(study.checkpoints, is_new=not folder.study_file.exists())
     if study.identity is not None:
         open_record(study, folder, study.make_space())  # before anything is started
+    if not plan_only:
+        _check_writable(folder.path)
+    check_address(ray_address)
     budget = Budget.parse(study.budget)
     if budget.device == "gpu" and ray_address is None and not gpus_may_be_visible():
         raise no_gpus()  # at once; a cluster takes a minute to start
@@ -360,14 +370,21 @@ def _shared(study: Study) -> AbstractContextManager[StudyLock | None]:
 
 @contextmanager
 def _room_needed(path: Path) -> Iterator[None]:
-    """Turn a disk that is full into one line; what was being written is as it was before."""
+    """Turn a disk that is full, or a folder that cannot be written any more, into one line.
+
+    What was being written is as it was before.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno in NO_ROOM:
+            rule, later = "have room", "has"
+        elif error.errno in _NOT_WRITABLE:
+            rule, later = "be a folder that can be written to", "can"
+        else:
             raise
         raise StudyError(
-            f"runs: must have room, got {str(path)!r} ({error.strerror}); the same command goes on when it has"
+            f"runs: must {rule}, got {shown(str(path))} ({error.strerror}); the same command goes on when it {later}"
         ) from None
 
 
@@ -417,12 +434,23 @@ def _named_in_storage(study: Study, folder: RunFolder) -> Study:
     return study.model_copy(update={"storage_name": shared_name, "identity": None})
 
 
+def _check_writable(path: Path) -> None:
+    """Check that a run can be kept in a folder, which need not be there yet, before anything is started.
+
+    Raises:
+        StudyError: It cannot.
+    """
+    there = next(above for above in (path.absolute(), *path.absolute().parents) if exists(above))
+    if not (is_folder(there) and os.access(there, os.W_OK | os.X_OK)):
+        raise StudyError(f"runs: must be a folder that can be written to, got {shown(str(path))}")
+
+
 def _make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StudyError(
-            f"runs: must be a folder that can be written to, got {str(path)!r} ({error.strerror})"
+            f"runs: must be a folder that can be written to, got {shown(str(path))} ({error.strerror})"
         ) from None
 
 

@@ -6,9 +6,13 @@ for workers fails its test.
 
 import os
 import re
+import shutil
 import signal
+import sqlite3
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -136,6 +140,25 @@ SEARCH = [
     *bad("search", "augmentation.crop_scale", f"{' '.join(BUDGET)} --recipe convmixer --epochs 30"),
     *options("study", "nowhere.yaml", "/dev/zero", "/dev/null/x", ".", "pipe.yaml", "loop.yaml", LONG, "binary.yaml"),
     *options("study", "bomb.yaml", "deep.yaml", "list.yaml", "empty.yaml", "twice.yaml", "code.yaml", "huge.yaml"),
+    *options("dataset", LONG, "a\0b", name="--data"),
+    *options("space", LONG, "a\0b"),
+    *options("study", "a\0b", "loop.yaml/x.yaml", f"{LONG}.yaml"),
+    *options("runs", LONG, "a\0b", "loop.yaml/x", "arch.yaml", "arch.yaml/x", "pipe.yaml/x", f"x/{LONG}"),
+    *options("name", LONG, "a\0b", "..", "a/b", "x" * 256),
+    *options("ray_address", LONG, "a\0b:1", "x", ":1", "host:99999", "ray://host:1", "http://host:1", "local"),
+    *options("storage", LONG, "a\0b", "sqlite://", "sqlite:///none/x.db", "sqlite:///one", "sqlite:///binary.yaml"),
+    *options("storage", "nothing://x", "mysql+nothing://x", "postgresql://u:p@127.0.0.1:1/x", f"sqlite:///{LONG}"),
+    *options("storage", f"journal:{LONG}", "journal:a\0b", "journal:", "journal:one", "journal:pipe.yaml"),
+    *options("storage", "journal:loop.yaml", "journal:binary.yaml", "journal:arch.yaml", "journal:none/x"),
+    *options("storage", *(f"journal:{number}.journal" for number in range(6))),
+    *options(
+        "checkpoints", LONG, "a\0b", "loop.yaml", "arch.yaml", "pipe.yaml/x", "d/" * 2500, "~nobody_here/x", "one"
+    ),
+    *options("checkpoints", "reference://", "reference://x", "data://x", "zip://x.zip", "tar://x", "dir://x", "://"),
+    *options(
+        "checkpoints", "generic://", "generic:///x", "jupyter://x", "asyncwrapper://x", "cached://x", "memory://x"
+    ),
+    *options("checkpoints", "nothing://x", "a::b", "::", "filecache::x", "simplecache::memory://x", "http+x://y"),
     *bad("search", "budget", (), "--seed 3"),
     *bad("search", "arguments", "stray", "a b c"),
     *bad("search", "option", "--bugdet 6cpu-minutes", "-x"),
@@ -148,11 +171,51 @@ RUNS = [
     *(
         Bad(program, (name, *rest), "run")
         for program, rest in (("report", ()), ("export", ()), ("dashboard", ("--port", "0")))
-        for name in ("nothing", "arch.yaml", "/dev/null", ".", "[/b]", "a\x1b[31mb")
+        for name in (
+            "nothing",
+            "arch.yaml",
+            "/dev/null",
+            ".",
+            "[/b]",
+            "a\x1b[31mb",
+            LONG,
+            "a\0b",
+            "loop.yaml",
+            f"x/{LONG}",
+        )
     ),
     *(Bad(program, (), "run") for program in ("report", "export", "dashboard")),
     *(Bad(program, ("a", "b"), "arguments") for program in ("report", "export", "dashboard")),
     *(Bad(program, ("good", "--nothing"), "option") for program in ("report", "export", "dashboard")),
+    *(
+        Bad("export", ("runs/good", f"--{option}={path}", "--force"), option)
+        for option in ("out", "weights")
+        for path in (
+            LONG,
+            "a\0b",
+            "pipe.yaml",
+            "none/x",
+            "arch.yaml/x",
+            "one",
+            ".",
+            "",
+            "é" * 200,
+            f"x/{LONG}",
+            "x" * 256,
+        )
+    ),
+    *(
+        Bad("export", ("runs/good", f"--out={path}"), "out")
+        for path in ("/proc/x.yaml", "/proc/self/x", "loop.yaml", "y" * 255)
+    ),
+    *(
+        Bad("export", ("runs/good", f"--pick={pick}"), "pick")
+        for pick in ("", "99", "-1", "٣", "nothing", LONG, "9" * 5000)
+    ),
+    *(
+        Bad("dashboard", ("runs/good", "--allow-remote", "--port=0", f"--host={host}"), "host")
+        for host in ("é", "é..b", "a\0b", LONG, "-", "a b", "\x1b[31m")
+    ),
     *(Bad("dashboard", ("good", f"--port={port}"), "port") for port in ("x", "-1", "65536", "", "1.5", "9" * 5000)),
     *(
         Bad("dashboard", ("good", f"--host={host}"), "host")
@@ -203,7 +266,14 @@ METAFORMER = [
     *bad("metaformer", "second", "compare poolformer_s12"),
     *bad("metaformer", "option", "list --jsn", "cost poolformer_s12 --resolutoin 3"),
     *bad("metaformer", "data", "validate poolformer_s12", *(f"validate tiny.yaml --data {x}" for x in ("no", "one"))),
-    *bad("metaformer", "split", "validate tiny.yaml --data photos --split nothing"),
+    *(
+        Bad("metaformer", ("validate", "tiny.yaml", f"--data={path}"), "data")
+        for path in (LONG, "a\0b", "loop.yaml", "pipe.yaml", "/dev/null", "", f"x/{LONG}")
+    ),
+    *(
+        Bad("metaformer", ("validate", "tiny.yaml", "--data=photos", f"--split={split}"), "split")
+        for split in ("nothing", LONG, "a\0b", "../loop.yaml", "../pipe.yaml")
+    ),
     *(
         Bad("metaformer", ("validate", "tiny.yaml", "--data=photos", f"--{option.replace('_', '-')}={value}"), option)
         for option, values in (
@@ -252,7 +322,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.mkfifo(root / "pipe.pt")
     write_folder(root / "photos", train={"a": 2, "b": 2}, val={"a": 1, "b": 1})
     (root / "one" / "train" / "a").mkdir(parents=True)
-    make_run(root / "runs" / "good", max_trials=2).record.close()  # else its files change when it is collected
+    journals = (
+        "[1]\n",
+        "{}\n",
+        '{"op_code": 99, "worker_id": 1}\n',
+        "{nope\nnope\n",
+        "{" * 3000 + "\n{}\n",
+        '{"op_code": "x"}\n',
+    )
+    for number, text in enumerate(journals):
+        (root / f"{number}.journal").write_text(text, encoding="utf-8")
+    make_run(root / "runs" / "good", max_trials=2).record.close()
     return root
 
 
@@ -294,6 +374,115 @@ def test_a_bad_input_is_one_short_line_with_the_field_and_code_2(
     case: Bad, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _check(case, place, monkeypatch, capsys)
+
+
+ROWS = ('"x"', "3", "null", "[]", "true", '{"a": 1}', "nope", "", "NaN", "1e999", "[[1]]", f'"{LONG}"', "[" * 3000)
+_OF_TRIALS = (
+    "INSERT OR REPLACE INTO trial_user_attributes (trial_id, key, value_json) SELECT trial_id, '{}', ? FROM trials"
+)
+_OF_STUDY = "INSERT OR REPLACE INTO study_user_attributes (study_id, key, value_json) VALUES (1, '{}', ?)"
+TAMPERED: list[tuple[str, tuple[str, ...]]] = [
+    *((_OF_TRIALS.format("progress"), (row,)) for row in ROWS),
+    (_OF_TRIALS.format("progress"), ("{}",)),
+    *((_OF_TRIALS.format("home"), (row,)) for row in ROWS if row != "3"),
+    *((_OF_TRIALS.format("references"), (row,)) for row in ROWS if row not in ("[]", "null")),
+    *((_OF_TRIALS.format("reference"), (row,)) for row in ROWS if row not in ('"x"', "null", f'"{LONG}"')),
+    *((_OF_TRIALS.format("reason"), (row,)) for row in ROWS if row not in ('"x"', "null", f'"{LONG}"')),
+    *((_OF_TRIALS.format("stop_reason"), (row,)) for row in ROWS if row != "null"),
+    *((_OF_STUDY.format("test_accuracy:0"), (row,)) for row in ROWS if row != "null"),
+    *((_OF_STUDY.format("speed"), (row,)) for row in ROWS if row != "null"),
+    *((_OF_STUDY.format("events"), (row,)) for row in ROWS if row != "[]"),
+    *(("UPDATE trial_params SET distribution_json = ?", (row,)) for row in ROWS),
+    *(("UPDATE trial_params SET param_value = ?", (value,)) for value in ("99", "-1", "1e300", "x")),
+    ("UPDATE trial_params SET param_name = param_name || ?", ("x",)),
+    ("UPDATE trials SET state = ?", ("NOTHING",)),
+    ("UPDATE trials SET datetime_start = ?", ("yesterday",)),
+    ("UPDATE trials SET number = NULL", ()),
+    ("UPDATE studies SET study_name = ?", ("another",)),
+    ("UPDATE study_directions SET direction = ?", ("SIDEWAYS",)),
+    ("DELETE FROM trial_params WHERE param_id = 1", ()),
+    ("DELETE FROM trial_user_attributes", ()),
+    ("DROP TABLE trial_params", ()),
+]
+
+
+@pytest.mark.parametrize(("statement", "values"), TAMPERED, ids=lambda part: str(part)[:60])
+def test_a_row_that_nobody_of_ours_wrote_is_one_short_line(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    statement: str,
+    values: tuple[str, ...],
+) -> None:
+    run = place / "runs" / "tampered"
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(place / "runs" / "good", run)
+    with closing(sqlite3.connect(run / "study.db")) as connection, connection:
+        connection.execute(statement, values)
+    _check(Bad("report", ("tampered",), "storage"), place, monkeypatch, capsys)
+
+
+def test_attributes_of_others_are_no_part_of_a_study(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = place / "runs" / "foreign"
+    shutil.copytree(place / "runs" / "good", run)
+    with closing(sqlite3.connect(run / "study.db")) as connection, connection:
+        connection.execute(_OF_TRIALS.format("of somebody"), ('{"deep": [1]}',))
+        connection.execute(_OF_STUDY.format("of somebody"), ("3",))
+    report(str(run), as_json=True)
+    assert '"front"' in capsys.readouterr().out
+
+
+def _broken() -> None:
+    """A program with a defect."""
+    raise KeyError("postgresql://me:secret@host/x", "a\x1b[31mb")
+
+
+def test_a_defect_is_one_line_with_code_70_and_the_place_of_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["broken"])
+    with pytest.raises(SystemExit) as ended:
+        cli.run(_broken)
+    out, errors = capsys.readouterr()
+    [log] = tmp_path.iterdir()
+    line = errors.removesuffix("\n")
+    assert (ended.value.code, out) == (70, "")
+    assert line.startswith("error: program: must not break, got KeyError: ")
+    assert line.endswith(f"its traceback is in {log}")
+    assert line.isprintable()
+    assert len(line) <= 300
+    written = log.read_text(encoding="utf-8")
+    assert "in _broken" in written
+    assert "secret" not in line + written
+    assert log.stat().st_mode & 0o077 == 0  # nobody else reads it
+
+
+def test_a_defect_is_told_where_no_log_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    monkeypatch.setattr(sys, "argv", ["broken"])
+    with pytest.raises(SystemExit) as ended:
+        cli.run(_broken)
+    assert ended.value.code == 70
+    assert "it broke at test_bad_input.py:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "a\x1bb"), OSError(28, "No space left")])
+def test_a_file_that_cannot_be_used_is_no_defect(
+    error: OSError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def program() -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["program"])
+    with pytest.raises(SystemExit) as ended:
+        cli.run(program)
+    assert ended.value.code == 2
+    assert re.fullmatch(
+        r"error: file: must be usable, got .* \((Permission denied|No space left)\)\n", capsys.readouterr().err
+    )
 
 
 STUDY_FIELDS: list[tuple[str, object]] = [

@@ -1,15 +1,22 @@
 """What all command-line programs of the project share; it is loaded before the arguments are read, so it is light."""
 
+import errno
+import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import typer
 
-from metaformer.errors import LONGEST_LINE, UserError, one_line, shown, unknown_name
+from metaformer.errors import LONGEST_LINE, UserError, mask_passwords, one_line, shown, unknown_name
 
+DEFECT = 70  # exit code of an error that nobody foresaw: EX_SOFTWARE of BSD's sysexits.h
 _PREFIX = "error: "
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer has click within itself and does not name it
 
 
@@ -34,9 +41,10 @@ def run(*commands: Callable[..., None]) -> None:
     for command in commands:
         name = command.__name__.removesuffix("_models") if len(commands) > 1 else None
         app.command(name, context_settings={"help_option_names": ["-h", "--help"]})(command)
-    with one_line_errors():
+    with _logged_defects(), one_line_errors():
         try:
             code = app(standalone_mode=False)
+            sys.stdout.flush()  # else a disk that is full is met when nobody can be told any more
         except _UsageError as error:
             if type(error).__name__ == "NoArgsIsHelpError":
                 typer.echo(str(error), err=True)
@@ -48,10 +56,40 @@ def run(*commands: Callable[..., None]) -> None:
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
-def _ended(message: str) -> SystemExit:
+@contextmanager
+def _logged_defects() -> Iterator[None]:
+    """Turn every other error into one line: of a file or a full disk with code 2, else with code 70 and a log."""
+    try:
+        yield
+    except BrokenPipeError:  # who reads the output has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is the rest written at the end
+        raise SystemExit(1) from None
+    except Exception as error:  # noqa: BLE001  what nobody foresaw; the log has all of it
+        if isinstance(error, OSError) and (error.filename is not None or error.errno in _FULL):
+            place = "the output" if error.filename is None else shown(os.fsdecode(str(error.filename)))
+            reason = one_line(error.strerror or type(error).__name__, 100)
+            raise _ended(f"file: must be usable, got {place} ({reason})") from None
+        said = one_line(f"{type(error).__name__}: {mask_passwords(str(error)[: 10 * LONGEST_LINE])}", 100)
+        raise _ended(f"program: must not break, got {said}; {_write_log(error)}", code=DEFECT) from None
+
+
+def _write_log(error: Exception) -> str:
+    """Where the traceback of an error was written, as a clause; only who runs the program can read it."""
+    text = mask_passwords("".join(traceback.format_exception(error)))
+    try:
+        number, path = tempfile.mkstemp(prefix="metaformer-", suffix=".log")
+        with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(text)
+    except OSError as failed:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return f"it broke at {Path(place.filename).name}:{place.lineno}, and no log can be written ({failed.strerror})"
+    return f"its traceback is in {path}"
+
+
+def _ended(message: str, *, code: int = 2) -> SystemExit:
     """Print an error as one line; what to raise then."""
     typer.echo(_PREFIX + one_line(message, LONGEST_LINE - len(_PREFIX)), err=True)
-    return SystemExit(2)
+    return SystemExit(code)
 
 
 def _usage(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """For how many trials at a time a cluster has devices, and whether its head answers; asked without ray."""
 
 import os
+import re
 import socket
 import sys
 import threading
@@ -8,6 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Self
 
+from metaformer.errors import shown
+from nas.study.study import StudyError
+
+_LARGEST_PORT = 65535
 _LOOK_EVERY = 1.0  # seconds between looks at the cluster
 _HEAD_PATIENCE = 30.0  # seconds without an answer of the head; ray itself breaks the program off after 60
 
@@ -62,15 +67,32 @@ class Slots:
         os._exit(2)  # ray's calls never return now, those that would end it neither
 
 
+def check_address(address: str | None) -> None:
+    """Check that a cluster can have this address.
+
+    Raises:
+        StudyError: None can.
+    """
+    if address is None or address == "auto":
+        return
+    if "://" in address:
+        raise StudyError(
+            "ray_address: must be auto or host:port of a machine of the cluster, since ray's client cannot carry a "
+            f"search, got {shown(address)}"
+        )
+    host, _, port = address.rpartition(":")
+    is_port = re.fullmatch("[0-9]{1,5}", port) and int(port) <= _LARGEST_PORT
+    if not host or not host.isprintable() or " " in host or not is_port:
+        raise StudyError(f"ray_address: must be auto or host:port, got {shown(address)}")
+
+
 def check_answers(address: str | None) -> None:
     """Check that something answers at `host:port`; ray itself would try for minutes.
 
     Raises:
         OSError: Nothing does.
-        ValueError: The address is none that a search can be carried by.
+        ValueError: The address is none.
     """
-    if address and "://" in address:
-        raise ValueError("ray's client cannot carry a search; run it on a machine of the cluster")
     host, _, port = (address or "").rpartition(":")
     if host:
         socket.create_connection((host, int(port)), timeout=10).close()

@@ -22,8 +22,8 @@ from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from metaformer.errors import explain
 from nas.record.notes import Event, EventKind, Notes
-from nas.record.storage import close_storage, first_line, no_storage, open_storage
-from nas.record.trials import Progress, StopReason, TrialRecord, TrialState
+from nas.record.storage import MALFORMED, close_storage, first_line, no_storage, open_storage
+from nas.record.trials import Attributes, StopReason, TrialRecord, TrialState
 from nas.study.objectives import Objectives
 from nas.study.study import StudyError
 from search_spaces.space import Choice, SearchSpace, SpaceError
@@ -52,6 +52,15 @@ def _writing() -> Iterator[None]:
             cause = cause.__cause__
         rule = "storage: must be writable and have room"
         raise StudyError(f"{rule}, got {first_line(cause)!r}; the same command goes on when it has") from None
+
+
+@contextmanager
+def _reading(url: str) -> Iterator[None]:
+    """Turn what Optuna raises for rows that it did not write so into one line."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, sqlite3.Error, OSError, RuntimeError, *MALFORMED) as error:
+        raise no_storage(url, error, rule="must hold a study as Optuna writes it") from None
 
 
 class Record:
@@ -94,22 +103,19 @@ class Record:
             raise no_storage(url, LookupError(f"it holds no study of the name {name}")) from None
         except StorageInternalError as error:
             raise no_storage(url, error.__cause__ or error) from None
-        except (SQLAlchemyError, sqlite3.Error, ImportError, OSError, ValueError, RuntimeError) as error:
+        except (SQLAlchemyError, sqlite3.Error, ImportError, OSError, RuntimeError, *MALFORMED) as error:
             raise no_storage(url, error) from None
-        if writes and self._study.metric_names is None:
-            with _writing(), warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)  # the dashboard shows these names
-                self._study.set_metric_names([objective.metric for objective in objectives])
-        self._study_id = self._storage.get_study_id_from_name(name)
+        if writes:
+            self._name_metrics()
         self._trial_ids: dict[int, int] = {}  # of Optuna's own, by trial number
         self.trials: list[TrialRecord] = []
         self.discarded: list[int] = []  # trials that a killed driver had not finished writing down; they cost nothing
-        attrs = self._study.user_attrs
+        attrs, trials = self._read_rows()
         self.notes = _read_notes(attrs)
-        for frozen in self._study.get_trials(deepcopy=False):
+        for frozen in trials:
             if frozen.state is optuna.trial.TrialState.WAITING:
                 continue  # somebody queued it; no trial of ours
-            if len(frozen.params) == len(space.choices):
+            if len(frozen.params) == len(space.choices) or frozen.state is optuna.trial.TrialState.COMPLETE:
                 self.trials.append(self._read(frozen, attrs))
             elif frozen.state is optuna.trial.TrialState.RUNNING and writes:
                 self._discard(frozen.number)
@@ -129,6 +135,25 @@ class Record:
     def _load(self) -> optuna.Study:
         """The study that is there; KeyError where there is none."""
         return optuna.load_study(study_name=self.name, storage=self._storage, sampler=optuna.samplers.RandomSampler())
+
+    def _name_metrics(self) -> None:
+        """Name the values of trials, as Optuna's dashboard shows them, unless they have names."""
+        with _reading(self.url):
+            is_named = self._study.metric_names is not None
+        if not is_named:
+            with _writing(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                self._study.set_metric_names([objective.metric for objective in self.objectives])
+
+    def _read_rows(self) -> tuple[dict[str, Any], list[optuna.trial.FrozenTrial]]:
+        """The attributes of the study, and its trials, as Optuna reads them.
+
+        Raises:
+            StudyError: It cannot.
+        """
+        with _reading(self.url):
+            self._study_id = self._storage.get_study_id_from_name(self.name)
+            return self._study.user_attrs, self._study.get_trials(deepcopy=False)
 
     def __iter__(self) -> Iterator[TrialRecord]:
         return iter(self.trials)
@@ -256,32 +281,40 @@ class Record:
         self.discarded.append(number)
 
     def _read(self, frozen: optuna.trial.FrozenTrial, notes: dict[str, object]) -> TrialRecord:
-        attrs = frozen.user_attrs
+        where = f"storage: trial {frozen.number}"
         try:
             architecture = self.space.decode(frozen.params)
-        except (KeyError, SpaceError, ValueError) as error:
+        except (SpaceError, *MALFORMED) as error:
             raise StudyError(
                 f"storage: must hold trials of {self.space.name}, got trial {frozen.number} ({first_line(error)})"
             ) from None
+        known = {name: value for name, value in frozen.user_attrs.items() if name in Attributes.model_fields}
         try:
-            progress = Progress.model_validate(attrs.get("progress", {}))
+            attrs = Attributes.model_validate(
+                {"home": frozen.number, **known, "test_accuracy": notes.get(_test_key(frozen.number))}
+            )
         except ValidationError as error:
-            raise StudyError(f"storage: trial {frozen.number}: {explain(error, Progress)}") from None
+            raise StudyError(f"{where}: {explain(error, Attributes)}") from None
         cost = count_cost(architecture)
-        accuracy = notes.get(_test_key(frozen.number))
-        return TrialRecord(
+        trial = TrialRecord(
             number=frozen.number,
             architecture=architecture,
             params=cost.params,
             macs=cost.macs,
-            checkpoint_trial=attrs.get("home", frozen.number),
-            references=_read_references(attrs),
+            checkpoint_trial=attrs.home,
+            references=attrs.names_of_references,
             state=_STATES[frozen.state],
-            stop_reason=_read_stop_reason(frozen),
-            reason=attrs.get("reason"),
-            progress=progress,
-            test_accuracy=accuracy if isinstance(accuracy, float) else None,
+            stop_reason=_stop_reason(attrs) if frozen.state is optuna.trial.TrialState.PRUNED else None,
+            reason=attrs.reason,
+            progress=attrs.progress,
+            test_accuracy=attrs.test_accuracy,
         )
+        if trial.state is TrialState.COMPLETE:
+            try:
+                self.objectives.values(trial)
+            except ValueError as error:
+                raise StudyError(f"{where}: {error}") from None
+        return trial
 
 
 def distribution(choice: Choice) -> BaseDistribution:
@@ -303,27 +336,9 @@ def _read_notes(attrs: dict[str, Any]) -> Notes:
         raise StudyError(f"storage: notes of the study: {explain(error, Notes)}") from None
 
 
-def _read_references(attrs: dict[str, Any]) -> tuple[str, ...]:
-    """The names of hand-designed models; version 0.1 joined them into one text."""
-    if "references" in attrs:
-        return tuple(attrs["references"])
-    return tuple(attrs["reference"].split(" = ")) if "reference" in attrs else ()
-
-
-def _read_stop_reason(frozen: optuna.trial.FrozenTrial) -> StopReason | None:
+def _stop_reason(attrs: Attributes) -> StopReason:
     """Why a trial was stopped; version 0.1 wrote the sentence alone."""
-    if frozen.state is not optuna.trial.TrialState.PRUNED:
-        return None
-    written = frozen.user_attrs.get("stop_reason")
-    if written is not None:
-        try:
-            return StopReason(written)
-        except ValueError:
-            known = ", ".join(StopReason)
-            raise StudyError(
-                f"storage: stop_reason of trial {frozen.number} must be one of {known}, got {written!r}"
-            ) from None
-    return _EARLIER_REASONS.get(frozen.user_attrs.get("reason", ""), StopReason.STOPPER)
+    return attrs.stop_reason or _EARLIER_REASONS.get(attrs.reason or "", StopReason.STOPPER)
 
 
 def _test_key(number: int) -> str:

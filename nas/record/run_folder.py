@@ -8,12 +8,11 @@ from uuid import uuid4
 
 from filelock import FileLock
 
-from metaformer.errors import nearest_first
+from metaformer.errors import mask_passwords, nearest_first
 from nas.record.lock import lock_folder
 from nas.record.record import STUDY_NAME, Record
 from nas.record.storage import sqlite_url
 from nas.record.trials import TrialRecord
-from nas.study.database_url import mask_passwords
 from nas.study.study import Study, StudyError
 from nas.training.checkpoints import CheckpointFolder, folder_of
 from search_spaces.space import SearchSpace

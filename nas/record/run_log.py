@@ -8,10 +8,16 @@ from pathlib import Path
 _LOGGER = logging.getLogger("nas")
 
 
+class _Handler(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's own name
+        """Nothing: a log that cannot be written stops no search, whose record says what is wrong with the disk."""
+        del record
+
+
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
     """Append what the package logs to a file until the block ends."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _Handler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level, propagate = _LOGGER.level, _LOGGER.propagate
     _LOGGER.addHandler(handler)

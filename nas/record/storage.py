@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
@@ -11,11 +12,22 @@ from sqlalchemy import URL, create_engine, event, inspect, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from nas.study.database_url import can_be_parsed, is_kept, mask_passwords
+from metaformer.documents import check_path, exists, is_folder
+from metaformer.errors import mask_passwords
+from nas.study.database_url import can_be_parsed, is_kept
 from nas.study.study import StudyError
 
 IN_MEMORY = "memory:"  # storage URL of a record that ends with its process, as simulations need
 _JOURNAL = "journal:"
+MALFORMED = (
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)  # of rows that lie
 
 
 def check_storage(url: str) -> None:
@@ -30,14 +42,19 @@ def check_storage(url: str) -> None:
             "without --storage it is a file in the run's folder"
         )
     if is_journal(url):
-        if not Path(url.removeprefix(_JOURNAL)).absolute().parent.is_dir():
-            raise no_storage(url, FileNotFoundError("no such folder"))
-        return
+        check_path(_journal_path(url), "storage", error=StudyError)
     try:
+        if is_journal(url):
+            path = _journal_path(url)
+            if not is_folder(path.absolute().parent):
+                raise FileNotFoundError("no such folder")
+            if exists(path):
+                open_storage(url)
+            return
         engine = create_engine(url)
         inspect(engine).get_table_names()
         engine.dispose()
-    except (SQLAlchemyError, ImportError, ValueError) as error:
+    except (SQLAlchemyError, ImportError, OSError, *MALFORMED) as error:
         raise no_storage(url, error) from None
 
 
@@ -64,14 +81,16 @@ def open_storage(url: str, *, writes: bool = False, begins: bool = True, once: b
     """
     makes = writes and begins
     if is_journal(url):
-        path = Path(url.removeprefix(_JOURNAL))
-        if not (makes or path.exists()):
+        path = _journal_path(url)
+        if not (makes or exists(path)):
             raise FileNotFoundError("no such file")
-        return JournalStorage(JournalFileBackend(str(path)))
+        if exists(path):
+            _check_journal(path)
+        return JournalStorage((JournalFileBackend if writes else _ReadOnlyJournal)(str(path)))
     if url == IN_MEMORY:
         return InMemoryStorage()
     if not _is_sqlite(url):
-        return RDBStorage(url, skip_table_creation=not makes)
+        return RDBStorage(url, skip_table_creation=not makes, engine_kwargs={} if writes else _reader_kwargs(url))
     path = _sqlite_path(url)
     if not (makes or path.exists()):
         raise FileNotFoundError("no such file")
@@ -83,6 +102,39 @@ def open_storage(url: str, *, writes: bool = False, begins: bool = True, once: b
     event.listen(storage.engine, "connect", _wait_less)
     storage.engine.dispose()  # the connection it has was made before
     return storage
+
+
+class _ReadOnlyJournal(JournalFileBackend):
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Raise, since a reader writes nothing."""
+        raise PermissionError("a reader writes nothing")
+
+
+def _reader_kwargs(url: str) -> dict[str, Any]:
+    """Arguments of SQLAlchemy's engine by which a reader's connections can write nothing, where its server can that."""
+    given = make_url(url)
+    if given.get_backend_name() != "postgresql":
+        return {}
+    options = f"{given.query.get('options', '')} -c default_transaction_read_only=on".strip()
+    return {"connect_args": {"options": options}}
+
+
+def _journal_path(url: str) -> Path:
+    return Path(url.removeprefix(_JOURNAL))
+
+
+def _check_journal(path: Path) -> None:
+    """Check that a file may be a journal; what is none is never appended to.
+
+    Raises:
+        OSError: It is no regular file.
+        ValueError: It begins as no journal does.
+    """
+    if not path.is_file():
+        raise OSError("is no regular file")
+    with path.open("rb") as file:
+        if file.read(1) not in (b"", b"{"):
+            raise ValueError("holds no journal")
 
 
 def close_storage(storage: BaseStorage) -> None:
@@ -127,16 +179,14 @@ def _read_only(url: str, *, once: bool) -> str:
     return _with_query(url, mode="ro")
 
 
-def no_storage(url: str, error: BaseException) -> StudyError:
-    """What to raise where a database cannot be opened; it shows no password."""
+def no_storage(url: str, error: BaseException, *, rule: str = "must be a database that can be opened") -> StudyError:
+    """What to raise where a database cannot be opened or read; it shows no password."""
     reason = first_line(error)
     if not is_journal(url) and not can_be_parsed(url):  # what was made of it may show a part of the password
         reason = "no URL of a database; in a password, @ : / are written %40 %3A %2F"
     elif "no password supplied" in reason:
         reason += "; a password is never kept: give it again, or set PGPASSWORD"
-    return StudyError(
-        f"storage: must be a database that can be opened, got {mask_passwords(url)!r} ({mask_passwords(reason)})"
-    )
+    return StudyError(f"storage: {rule}, got {mask_passwords(url)!r} ({mask_passwords(reason)})")
 
 
 def first_line(error: BaseException) -> str:

@@ -6,12 +6,14 @@ States and ends are enums, since decisions hang on them; the sentences beside th
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from metaformer.architecture import Architecture
 from metaformer.specs import Spec
 from nas.study.lease import Measurement, Report
+from nas.study.recipe import Fraction
 
 
 class TrialState(StrEnum):
@@ -58,6 +60,25 @@ class Progress(Spec):
     curve: tuple[Report, ...] = ()
     measured: dict[str, NonNegativeFloat] = Field(default_factory=dict)  # by objective
     device: str | None = None  # that measured
+
+
+class Attributes(Spec):
+    """What is written of a trial beside its genes and state; the attributes of others are no part of it."""
+
+    home: Annotated[int, Field(strict=True, ge=0)]  # the trial whose checkpoints it uses
+    references: tuple[str, ...] | None = None
+    reference: str | None = None  # as version 0.1 wrote them, joined into one text
+    stop_reason: StopReason | None = None
+    reason: str | None = None
+    progress: Progress = Progress()
+    test_accuracy: Fraction | None = None  # kept with the study, since an ended trial takes no more attributes
+
+    @property
+    def names_of_references(self) -> tuple[str, ...]:
+        """The names of the hand-designed models that the trial is."""
+        if self.references is not None:
+            return self.references
+        return tuple(self.reference.split(" = ")) if self.reference else ()
 
 
 @dataclass

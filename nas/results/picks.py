@@ -1,6 +1,6 @@
 """One trial of a run: the one that a pick names, and its architecture as the text of a file."""
 
-from metaformer.errors import UserError
+from metaformer.errors import UserError, shown
 from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord
 from nas.results.results import best_of, percent
@@ -8,6 +8,7 @@ from nas.session.pareto import knee
 from nas.study.objectives import find
 
 PICKS = ("knee", "best")
+_MOST_DIGITS = 12  # of a trial's number
 
 
 def architecture_text(run_name: str, trial: TrialRecord, *, file: str) -> str:
@@ -46,7 +47,8 @@ def pick_trial(run: Run, pick: str) -> TrialRecord:
 
 def _numbered(run: Run, pick: str) -> TrialRecord:
     numbers = {trial.number: trial for trial in run.record}
-    if pick.isascii() and pick.isdigit() and int(pick) in numbers:
-        return numbers[int(pick)]
+    number = int(pick) if pick.isascii() and pick.isdigit() and len(pick) <= _MOST_DIGITS else -1
+    if number in numbers:
+        return numbers[number]
     there = f"trials are {min(numbers)} to {max(numbers)}" if numbers else "there are no trials yet"
-    raise UserError(f"pick: must be knee, best or the number of a trial, got {pick!r}; {there}")
+    raise UserError(f"pick: must be knee, best or the number of a trial, got {shown(pick)}; {there}")

@@ -1,21 +1,9 @@
 """Storage URLs as they may be shown and written down: without passwords."""
 
-import re
-
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-_SECRETS = (
-    re.compile(r"(?P<before>://[^:/@\s]*:)\S*(?=@)"),
-    re.compile(r"(?P<before>[?&\s]password=)[^&\s']*"),
-)
-
-
-def mask_passwords(text: str) -> str:
-    """The text with `***` for every password of a URL in it, also of one that cannot be parsed."""
-    for secret in _SECRETS:
-        text = secret.sub(r"\g<before>***", text)
-    return text
+from metaformer.errors import mask_passwords
 
 
 def can_be_parsed(url: str) -> bool:

@@ -14,12 +14,13 @@ from typing import IO
 
 from fsspec.core import url_to_fs
 
-from metaformer.errors import UserError
+from metaformer.errors import UserError, shown
 
 _EPOCH = re.compile(r"epoch-(\d{4,})\.pt")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _WILL_STAY = {*NO_ROOM, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
-_TRIAL_FILE = "can-be-written"
+_TRIAL_FILE, _TRIAL_BYTES = "can-be-written", b"yes"
+_PLACE = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*://")  # an absolute path, or the URI of one store
 _PROCESS_ONLY = {"memory"}  # filesystems that another process does not see
 
 
@@ -52,7 +53,7 @@ class CheckpointFolder:
         self._place = place
         try:
             self._filesystem, self._path = url_to_fs(place)
-        except (ImportError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  every filesystem of fsspec raises what it likes
             raise StorageError(place, error, may_pass=False) from None
 
     def where(self, name: str) -> str:
@@ -159,8 +160,17 @@ def folder_of(place: str, trial: int) -> str:
 
 
 def absolute(place: str) -> str:
-    """The place as every process of a search may name it: a URI as it is, a path from the root."""
-    return place if "://" in place or "::" in place else str(Path(place).expanduser().absolute())
+    """The place as every process of a search may name it: a URI as it is, a path from the root.
+
+    Raises:
+        UserError: It begins with the home of somebody who has none.
+    """
+    if "://" in place or "::" in place:
+        return place
+    try:
+        return str(Path(place).expanduser().absolute())
+    except RuntimeError as error:
+        raise _unusable(place, error) from None
 
 
 def check_place(place: str, *, is_new: bool) -> None:
@@ -171,22 +181,25 @@ def check_place(place: str, *, is_new: bool) -> None:
     Raises:
         UserError: They cannot, or something lies there.
     """
+    if "::" in place or not _PLACE.match(place):
+        raise _unusable(place, ValueError("no store by itself"))
     try:
         filesystem, path = url_to_fs(place)
-        in_use = filesystem.exists(path) and bool(filesystem.ls(path, detail=False))
-    except (ImportError, OSError, ValueError) as error:
-        raise _unusable(place, error) from None
-    protocols = {filesystem.protocol} if isinstance(filesystem.protocol, str) else set(filesystem.protocol)
-    if protocols & _PROCESS_ONLY:
-        raise UserError(f"checkpoints: must be where every process can read them, got {place!r}")
-    if is_new and in_use:
-        raise UserError(f"checkpoints: must be empty for a new study, got {place!r}, where something lies")
-    try:
+        protocols = {filesystem.protocol} if isinstance(filesystem.protocol, str) else set(filesystem.protocol)
+        if protocols & _PROCESS_ONLY:
+            raise UserError(f"checkpoints: must be where every process can read them, got {place!r}")
+        if is_new and filesystem.exists(path) and filesystem.ls(path, detail=False):
+            raise UserError(f"checkpoints: must be empty for a new study, got {place!r}, where something lies")
         filesystem.makedirs(path, exist_ok=True)
-        filesystem.pipe_file(f"{path}/{_TRIAL_FILE}", b"")
+        filesystem.pipe_file(f"{path}/{_TRIAL_FILE}", _TRIAL_BYTES)
+        kept = filesystem.cat_file(f"{path}/{_TRIAL_FILE}")
         filesystem.rm_file(f"{path}/{_TRIAL_FILE}")
-    except OSError as error:
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001  every filesystem of fsspec raises what it likes
         raise _unusable(place, error) from None
+    if kept != _TRIAL_BYTES:
+        raise _unusable(place, ValueError("what was written is not what is read"))
 
 
 def os_error_in(error: BaseException | None) -> OSError | None:
@@ -203,7 +216,7 @@ def _will_stay(error: OSError) -> bool:
 
 def _unusable(place: str, error: Exception) -> UserError:
     rule = "must be a folder that can be written to, or a URI that fsspec knows"
-    return UserError(f"checkpoints: {rule}, got {place!r} ({_one_line(error)})")
+    return UserError(f"checkpoints: {rule}, got {shown(place)} ({_one_line(error)[:100]})")
 
 
 def _one_line(error: Exception) -> str:

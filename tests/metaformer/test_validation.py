@@ -4,6 +4,8 @@ B batch, C channels, H height, W width, K classes, N images.
 """
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -245,3 +247,20 @@ def test_what_is_asked_wrongly_is_one_line_and_code_2(arguments: tuple[str, ...]
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {message}")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.timeout(60)
+def test_links_that_lead_back_are_not_followed_and_loops_are_no_classes(photos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "linked"
+    shutil.copytree(photos / "data", root)
+    folder = root / "val" / CLASSES[0]
+    (folder / "back").symlink_to(folder)
+    (folder / "also" / "in").mkdir(parents=True)
+    (folder / "also" / "in" / "back").symlink_to(folder / "also")
+    (root / "val" / "loop").symlink_to(root / "val" / "loop")
+    os.mkfifo(folder / "pipe.png")
+    here, there = (Path(images.root) for images in (open_val(photos), open_folder(root, None, SEEN, num_classes=7)))
+    assert [
+        (str(Path(path).relative_to(there)), label)
+        for path, label in open_folder(root, None, SEEN, num_classes=7).samples
+    ] == [(str(Path(path).relative_to(here)), label) for path, label in open_val(photos).samples]

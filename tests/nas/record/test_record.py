@@ -69,7 +69,7 @@ def test_a_stop_reason_that_is_not_known_is_an_error(tmp_path: Path) -> None:
     storage = optuna_study(tmp_path)._storage
     storage.set_trial_user_attr(optuna_study(tmp_path).trials[1]._trial_id, "stop_reason", "whim")
     record.end(other, "stopped")
-    with pytest.raises(StudyError, match=r"^storage: stop_reason of trial 1 must be one of budget, .*, got 'whim'$"):
+    with pytest.raises(StudyError, match=r"^storage: trial 1: stop_reason: .*'budget', .*, got 'whim'$"):
         open_record(tmp_path)
 
 

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
+from metaformer.errors import mask_passwords
 from nas.record.storage import check_storage
-from nas.study.database_url import is_kept, mask_passwords, without_password
+from nas.study.database_url import is_kept, without_password
 from nas.study.study import StudyError
 from tests.nas.runs import make_study
 
