@@ -9,13 +9,14 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
 import ray
 import torch
 from ray import tune
+from ray._private import ray_constants
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError, RayTaskError
 from ray.tune.experiment import Trial
@@ -72,7 +73,7 @@ class RayBackend(Backend):
         local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
         try:
             check_answers(self._address)
-            with guarded():
+            with guarded(), nullcontext() if self._address else _of_this_machine_alone():
                 ray.init(
                     address=self._address or "local",
                     log_to_driver=False,
@@ -199,6 +200,21 @@ class RayBackend(Backend):
         """Trials at a time for which there is room now."""
         fitting = self.devices.slots(self._nodes())
         return min(fitting, self._wanted.workers or fitting)
+
+
+@contextmanager
+def _of_this_machine_alone() -> Iterator[None]:
+    """Let what Ray starts inside listen on 127.0.0.1, which no other machine reaches; by itself it listens everywhere.
+
+    Ray replaces an address of this kind that it is given by one that others reach, unless it is told that there is no
+    cluster, as it has it on Windows (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER, which it reads when it is imported).
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _ask_memory_of_gpus() -> dict[str, int]:

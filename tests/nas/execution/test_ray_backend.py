@@ -1,6 +1,8 @@
 """That a cluster, or data, that is not there is named."""
 
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,7 @@ def info() -> DataInfo:
 
 @pytest.mark.parametrize(
     ("address", "reason"),
-    [("ray://localhost:10001", "run it on a machine of the cluster"), ("127.0.0.1:9", "refused")],
+    [("127.0.0.1:9", "refused")],
 )
 def test_a_cluster_that_cannot_be_used_is_refused_in_one_line(info: DataInfo, address: str, reason: str) -> None:
     backend = RayBackend(info, wanted=Wanted(kind="cpu"), address=address, scratch=Path("nowhere"))
@@ -41,6 +43,37 @@ def test_a_worker_yields_to_other_programs_no_more_than_the_driver(info: DataInf
     with RayBackend(info, wanted=Wanted(kind="cpu", workers=1), address=None, scratch=tmp_path):
         niceness = ray.get(ray.remote(num_cpus=0)(lambda: os.nice(0)).remote())
     assert niceness == os.nice(0)
+
+
+def _listening(pids: set[int]) -> set[str]:
+    """Addresses, as Linux writes them, on which processes listen."""
+    places = [place for pid in pids for place in Path(f"/proc/{pid}/fd").iterdir()]
+    open_files = set()
+    for place in places:
+        with suppress(FileNotFoundError):  # closed meanwhile
+            open_files.add(str(place.readlink()))
+    tables = (Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6"))
+    lines = [line.split() for table in tables for line in table]
+    return {line[1].partition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in open_files}
+
+
+def _descendants(pid: int) -> set[int]:
+    """A process and all that it started."""
+    found = {pid}
+    with suppress(FileNotFoundError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            found |= _descendants(int(child))
+    return found
+
+
+@pytest.mark.xdist_group("ray")
+@pytest.mark.skipif(sys.platform != "linux", reason="sockets are looked up in /proc")
+def test_a_cluster_that_the_program_starts_is_reached_from_this_machine_alone(info: DataInfo, tmp_path: Path) -> None:
+    with RayBackend(info, wanted=Wanted(kind="cpu", workers=1), address=None, scratch=tmp_path):
+        ray.get(ray.remote(num_cpus=0)(lambda: os.nice(0)).remote())  # a worker has sockets of its own
+        listening = _listening(_descendants(os.getpid()))
+    assert listening
+    assert listening <= {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, and the same in IPv6
 
 
 def test_a_node_with_other_data_is_refused(info: DataInfo) -> None:
