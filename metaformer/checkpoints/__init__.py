@@ -74,8 +74,10 @@ def to_ours(state: State, arch: Architecture, *, resample_positions: bool = Fals
     Raises:
         CheckpointError: The names are nobody's, or tensors are missing, too many or of another shape.
     """
-    shapes = _own_shapes(arch)
+    own = _own_tensors(arch)
+    shapes = {path: tuple(tensor.shape) for path, tensor in own.items()}
     convention, expected = _recognise(state, arch, shapes)
+    _check_values({name: (state[name], own[place.path]) for name, place in expected.items() if name in state})
     if resample_positions:
         state = _with_positions(state, arch, expected)
     _check(state, arch, convention, expected)
@@ -103,9 +105,49 @@ def from_ours(state: State, arch: Architecture, convention: Convention) -> dict[
     return {name: _take(state[place.path], place) for name, place in places(arch, convention, shapes).items()}
 
 
-def _own_shapes(arch: Architecture) -> dict[str, Shape]:
+def _own_tensors(arch: Architecture) -> dict[str, Tensor]:
+    """Our tensors, without their values."""
     with torch.device("meta"):
-        return {path: tuple(tensor.shape) for path, tensor in MetaFormer(arch).state_dict().items()}
+        return MetaFormer(arch).state_dict()
+
+
+def _own_shapes(arch: Architecture) -> dict[str, Shape]:
+    return {path: tuple(tensor.shape) for path, tensor in _own_tensors(arch).items()}
+
+
+def _check_values(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """Check, by name, tensors of a checkpoint that go in the place of ours; a count of batches may be of any type.
+
+    Raises:
+        CheckpointError: One is of another kind, or holds what is no number.
+    """
+    others = [
+        f"{name} is {str(tensor.dtype).removeprefix('torch.')}{'' if _is_dense(tensor) else ', not dense'}"
+        for name, (tensor, ours) in pairs.items()
+        if tensor.is_floating_point() < ours.is_floating_point() or tensor.is_complex() or not _is_dense(tensor)
+    ]
+    if others:
+        raise CheckpointError(
+            "checkpoint: must have floating-point numbers where this architecture has them, "
+            f"got {len(others)} of another type: {_some(others)}"
+        )
+    not_finite = [name for name, (tensor, _) in pairs.items() if not _is_finite(tensor)]
+    if not_finite:
+        raise CheckpointError(
+            f"checkpoint: must have finite weights, got NaN or infinity in {len(not_finite)}: {_some(not_finite)}"
+        )
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor.is_quantized
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether every number is one; of a tensor without values nothing is known against it."""
+    if tensor.is_meta or not tensor.is_floating_point():
+        return True
+    in_full = tensor if tensor.element_size() > 1 else tensor.float()  # torch looks at no 8 bits
+    return bool(torch.isfinite(in_full).all())
 
 
 def _recognise(state: State, arch: Architecture, shapes: Mapping[str, Shape]) -> tuple[Convention, dict[str, Place]]:

@@ -6,11 +6,13 @@ import re
 import struct
 import urllib.request
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -73,6 +75,33 @@ def read_checkpoint(path: Path, *, use_ema: bool = True) -> dict[str, Tensor]:
     return state
 
 
+class _Dtype:
+    """What a pickle says of the type of a number of numpy, such as f8; nothing of numpy's own is built from it."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        if not isinstance(code, str) or code not in _CODES:
+            raise UnpicklingError(f"numpy's type {shown(code)} is none of a number")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(">" if state[1] == ">" else "<")
+
+
+def _scalar(dtype: object, content: object) -> object:
+    """The number of numpy that a pickle holds as bytes."""
+    if not isinstance(dtype, _Dtype) or not isinstance(content, bytes) or len(content) != dtype.dtype.itemsize:
+        raise UnpicklingError("a number of numpy must have its bytes")
+    return np.frombuffer(content, dtype.dtype)[0]
+
+
+_CODES = {np.dtype(kind).str[1:] for kind in "?bhilqBHILQefd"}
+_NUMBERS_OF_NUMPY: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [  # in the place of numpy's own
+    (_Dtype, "numpy.dtype"),
+    (_scalar, "numpy.core.multiarray.scalar"),
+    (_scalar, "numpy._core.multiarray.scalar"),
+]
+
+
 def _read_safetensors(path: Path) -> object:
     try:
         return load_file(path)
@@ -81,9 +110,12 @@ def _read_safetensors(path: Path) -> object:
 
 
 def _read_torch(path: Path) -> object:
-    """What torch's reader of plain values makes of a file; the arguments of a training program may lie in it too."""
+    """What torch's reader of plain values makes of a file.
+
+    The arguments of a training program, and numbers of numpy such as its best accuracy, may lie in it too.
+    """
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with torch.serialization.safe_globals([argparse.Namespace, *_NUMBERS_OF_NUMPY]), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # on pickles of other programs; what is wrong is raised
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:

@@ -69,7 +69,7 @@ def numbered(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Tensors in which no number occurs twice."""
     tensors, start = {}, 0
     for name, shape in shapes.items():
-        tensors[name] = torch.arange(start, start + prod(shape)).reshape(shape)
+        tensors[name] = torch.arange(start, start + prod(shape), dtype=torch.float64).reshape(shape)
         start += prod(shape)
     return tensors
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -66,6 +67,54 @@ def test_a_checkpoint_of_a_training_program_with_its_arguments_is_loaded(tmp_pat
     wrapped = {f"module.{name}": tensor for name, tensor in STATE.items()}
     arguments = argparse.Namespace(lr=5e-4, model="small")
     assert_loads(saved(tmp_path / "nested.pth", {"state_dict": wrapped, "args": arguments, "metric": 71.7}))
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "float16", "int64", "int32", "uint8", "bool"])
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_number_of_numpy_beside_the_weights_is_no_code(kind: str, is_old: bool, tmp_path: Path) -> None:
+    content = {"state_dict": STATE, "best_top1": np.dtype(kind).type(1), "epoch": 3}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not is_old)
+    assert_loads(tmp_path / "a.pth")
+    written = (tmp_path / "a.pth").read_bytes()
+    if is_old:  # numpy 1 called its module otherwise
+        (tmp_path / "b.pth").write_bytes(written.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+        assert_loads(tmp_path / "b.pth")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([1.0]),
+        np.array([STATE], dtype=object),
+        np.dtype("O"),
+        np.dtype([("a", "f8")]),
+        np.datetime64("2020-01-01"),
+        np.str_("x"),
+        np.bytes_(b"x"),
+        np.float64,
+    ],
+    ids=lambda value: f"{type(value).__name__} {value!r}"[:40],
+)
+def test_of_numpy_only_numbers_are_read(value: object, tmp_path: Path) -> None:
+    text = refused(saved(tmp_path / "a.pth", {"state_dict": STATE, "best": value}))
+    assert text.startswith("checkpoint: must ")
+
+
+def test_weights_of_another_type_are_named(tmp_path: Path) -> None:
+    [first, second, *_] = [name for name, tensor in STATE.items() if tensor.ndim == 4]
+    text = refused(saved(tmp_path / "a.pth", {**STATE, first: STATE[first].long(), second: STATE[second].bool()}))
+    assert text.endswith(f"got 2 of another type: {first} is int64, {second} is bool")
+    assert refused(saved(tmp_path / "b.pth", {**STATE, first: STATE[first].to_sparse()})).endswith(", not dense")
+    assert_loads(saved(tmp_path / "c.pth", {name: tensor.double() for name, tensor in STATE.items()}))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_named(value: float, tmp_path: Path) -> None:
+    name = list(STATE)[-2]
+    broken = STATE[name].clone()
+    broken.view(-1)[1] = value
+    text = refused(saved(tmp_path / "a.pth", {**STATE, name: broken}))
+    assert text.endswith(f"checkpoint: must have finite weights, got NaN or infinity in 1: {name}")
 
 
 def test_averaged_weights_come_first_and_the_plain_ones_on_request(tmp_path: Path) -> None:
