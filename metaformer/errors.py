@@ -3,7 +3,7 @@
 import difflib
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from pydantic import BaseModel, ValidationError
 
@@ -32,6 +32,27 @@ def check_type(value: object, types: type | tuple[type, ...], rule: str, *, erro
     """
     if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
         raise error(f"{rule}, got {shown(value)}")
+
+
+def check_new_name(field: str, name: object, known: Collection[str]) -> None:
+    """Check the name under which something is registered.
+
+    Raises:
+        UserError: It is no text, or taken.
+    """
+    check_type(name, str, f"{field}: must be registered under a name", error=UserError)
+    if name in known:
+        raise UserError(f"{field}: must be registered once, got {shown(name)} again")
+
+
+def check_subclass(field: str, made: object, base: type) -> None:
+    """Check that what is registered is a class of the right kind.
+
+    Raises:
+        UserError: It is not.
+    """
+    if not (isinstance(made, type) and issubclass(made, base)):
+        raise UserError(f"{field}: must be a subclass of {base.__name__}, got {shown(made)}")
 
 
 class ArchitectureError(UserError):

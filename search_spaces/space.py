@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from metaformer.architecture import Architecture
 from metaformer.cost import Cost, count_cost
-from metaformer.errors import UserError, check_type, unknown_name
+from metaformer.errors import UserError, check_new_name, check_subclass, check_type, unknown_name
 from metaformer.specs import PositiveInt, Side, Spec, Stem
 
 Gene = int | str
@@ -263,12 +263,12 @@ def register_space(name: str) -> Callable[[type[SearchSpace]], type[SearchSpace]
     """Make a class the space called `name`.
 
     Raises:
-        ValueError: The name is taken.
+        UserError: The name is taken, or what is registered is no space.
     """
-    if name in _SPACES:
-        raise ValueError(f"space: must be registered once, got {name!r} again")
+    check_new_name("space", name, _SPACES)
 
     def register(cls: type[SearchSpace]) -> type[SearchSpace]:
+        check_subclass("space", cls, SearchSpace)
         cls.name = name
         _SPACES[name] = cls
         return cls

@@ -23,15 +23,23 @@ import yaml
 import metaformer
 import search_spaces
 from metaformer import __main__ as models
-from metaformer import cli, zoo
+from metaformer import cli, register_mixer, zoo
+from metaformer.checkpoints import from_ours, to_ours
+from metaformer.checkpoints.files import read_checkpoint
 from metaformer.errors import UserError
 from nas.dashboard import dashboard
 from nas.data import open_dataset
 from nas.export import export
+from nas.record.run_folder import check_name, open_run
+from nas.record.storage import open_storage
 from nas.report import report
 from nas.search import search
+from nas.session.proposers import register_proposer
 from nas.study.budget import Budget, parse_duration
+from nas.study.objectives import register_objective
 from nas.study.request import parse_count
+from nas.study.study import Study
+from search_spaces.space import register_space
 from tests.nas.images import write_folder
 from tests.nas.runs import make_run, make_study
 
@@ -549,6 +557,24 @@ def _calls() -> dict[str, tuple[Callable[[], object], str]]:
         "budget": (Budget.parse, "budget: must be text such as 64gpu-days, got "),
         "duration": (lambda value: parse_duration("deadline", value), "deadline: must be text such as 12h, got "),
         "count": (lambda value: parse_count("max_macs", value), "max_macs: must be text such as 12M, got "),
+        "open_run": (open_run, "run: must be the path of a folder, got "),
+        "study": (Study.from_file, "study: must be a path, got "),
+        "storage": (open_storage, "storage: must be the URL of a database, got "),
+        "name": (check_name, "name: must be text, got "),
+        "read_checkpoint": (read_checkpoint, "checkpoint: must be a path, got "),
+        "to_ours": (lambda value: to_ours(value, arch), "state: must be a mapping of names to tensors, got "),
+        "to_ours of": (lambda value: to_ours({}, value), "arch: must be an architecture, got "),
+        "from_ours": (
+            lambda value: from_ours(value, arch, "ours"),
+            "state: must be a mapping of names to tensors, got ",
+        ),
+        "mixer": (lambda value: register_mixer(value, layout="BCHW"), "mixer: must be registered under a name, got "),
+        "space": (register_space, "space: must be registered under a name, got "),
+        "objective": (register_objective, "objective: must be registered under a name, got "),
+        "sampler": (lambda value: register_proposer(value, print), "sampler: must be registered under a name, got "),
+        "a space": (register_space("odd"), "space: must be a subclass of SearchSpace, got "),
+        "an objective": (register_objective("odd"), "objective: must be a subclass of Objective, got "),
+        "a sampler": (lambda value: register_proposer("odd", value), "sampler: must be a function that makes a Propos"),
         "data": (lambda value: open_dataset(value, resolution=32), "dataset: must be a name, got "),
     }
     numbers: dict[str, tuple[Callable[[Any], object], str]] = {
@@ -563,6 +589,12 @@ def _calls() -> dict[str, tuple[Callable[[], object], str]]:
     for name, (f, said) in numbers.items():
         calls |= {f"{name} {value!r}": (partial(f, value), said) for value in ("32", 32.5, float("nan"), [], True)}
     calls["settings"] = (lambda: search_spaces.get("hybrid_stages", 3), "settings: must be SpaceSettings, got 3")
+    for value in (3, None, [], "yes", 1.5):
+        calls[f"resample {value!r}"] = (
+            lambda value=value: metaformer.load(arch, "x.pth", resample_positions=value),
+            "resample_positions: must be yes or no, got ",
+        )
+    calls["a mixer"] = (lambda: register_mixer("odd", layout="BCHW"), "mixer: must have a MixerSpec subclass of its ki")
     calls["checkpoint"] = (lambda: metaformer.load(arch, checkpoint=3), "checkpoint: must be a path, got 3")
     return calls
 

@@ -16,7 +16,7 @@ from metaformer import zoo
 from metaformer.architecture import Architecture
 from metaformer.checkpoints.files import fetch_weights, read_checkpoint
 from metaformer.checkpoints.names import Convention, Place, Shape, conventions, places
-from metaformer.errors import CheckpointError, check_type
+from metaformer.errors import CheckpointError, check_type, shown
 from metaformer.network.model import MetaFormer, build
 from metaformer.specs.parts import SOFT_SPLITS, TokensToToken
 
@@ -45,6 +45,7 @@ def load(
         CheckpointError: There are no such weights, or they do not fit.
     """
     arch = zoo.resolve(source)
+    _check_flags(resample_positions=resample_positions, use_ema=use_ema)
     if checkpoint is not None:
         check_type(checkpoint, (str, Path), "checkpoint: must be a path", error=CheckpointError)
     path = fetch_weights(_published_name(arch, source)) if checkpoint is None else Path(checkpoint)
@@ -74,6 +75,8 @@ def to_ours(state: State, arch: Architecture, *, resample_positions: bool = Fals
     Raises:
         CheckpointError: The names are nobody's, or tensors are missing, too many or of another shape.
     """
+    _check_state(state, arch)
+    _check_flags(resample_positions=resample_positions)
     own = _own_tensors(arch)
     shapes = {path: tuple(tensor.shape) for path, tensor in own.items()}
     convention, expected = _recognise(state, arch, shapes)
@@ -95,6 +98,7 @@ def from_ours(state: State, arch: Architecture, convention: Convention) -> dict[
     Raises:
         CheckpointError: The architecture has no such names, or the tensors are not those of its model.
     """
+    _check_state(state, arch)
     known = conventions(arch)
     if convention not in known:
         raise CheckpointError(
@@ -103,6 +107,17 @@ def from_ours(state: State, arch: Architecture, convention: Convention) -> dict[
     shapes = _own_shapes(arch)
     _check(state, arch, "ours", places(arch, "ours", shapes))
     return {name: _take(state[place.path], place) for name, place in places(arch, convention, shapes).items()}
+
+
+def _check_state(state: object, arch: object) -> None:
+    check_type(arch, Architecture, "arch: must be an architecture", error=CheckpointError)
+    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise CheckpointError(f"state: must be a mapping of names to tensors, got {shown(state)}")
+
+
+def _check_flags(**flags: object) -> None:
+    for name, flag in flags.items():
+        check_type(flag, bool, f"{name}: must be yes or no", error=CheckpointError)
 
 
 def _own_tensors(arch: Architecture) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from metaformer.errors import CheckpointError, shown
+from metaformer.errors import CheckpointError, check_type, shown
 
 EMA_KEYS = ("state_dict_ema", "model_ema")
 PLAIN_KEYS = ("state_dict", "model")
@@ -66,6 +66,8 @@ def read_checkpoint(path: Path, *, use_ema: bool = True) -> dict[str, Tensor]:
     Raises:
         CheckpointError: There is no such file, it is damaged, holds code, or holds no weights.
     """
+    check_type(path, (str, Path), "checkpoint: must be a path", error=CheckpointError)
+    path = Path(path)
     if not os.path.isfile(path):  # noqa: PTH113  pathlib raises for a path of 5,000 characters
         raise CheckpointError(f"checkpoint: must be a file, got {shown(str(path))}")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)

@@ -5,13 +5,13 @@ head.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metaformer.errors import ArchitectureError, unknown_name
+from metaformer.errors import ArchitectureError, UserError, check_new_name, check_subclass, shown, unknown_name
 from metaformer.network import fused
 from metaformer.network.layers import ChannelLayerNorm, init_linear, make_activation
 from metaformer.specs import (
@@ -49,14 +49,16 @@ def register_mixer(
     A spec class of that kind must exist (see `MixerSpec`): it holds the fields, the demands and the cost.
 
     Raises:
-        ValueError: No spec is known by that name, or it already has a module.
+        UserError: No spec is known by that name, or it already has a module; or what is registered is none.
     """
+    check_new_name("mixer", kind, _REGISTRY)
     if kind not in MixerSpec.known:
-        raise ValueError(f"mixer: must have a MixerSpec subclass of its kind, got {kind!r}")
-    if kind in _REGISTRY:
-        raise ValueError(f"mixer: must be registered once, got {kind!r} again")
+        raise UserError(f"mixer: must have a MixerSpec subclass of its kind, got {shown(kind)}")
+    if layout not in get_args(Layout):
+        raise UserError(f"layout: must be one of {', '.join(get_args(Layout))}, got {shown(layout)}")
 
     def register(make: type[nn.Module]) -> type[nn.Module]:
+        check_subclass("mixer", make, nn.Module)
         _REGISTRY[kind] = _Entry(make, layout, multiplies_first)
         return make
 

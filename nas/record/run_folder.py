@@ -8,7 +8,8 @@ from uuid import uuid4
 
 from filelock import FileLock
 
-from metaformer.errors import mask_passwords, nearest_first
+from metaformer.documents import check_path
+from metaformer.errors import check_type, mask_passwords, nearest_first, shown
 from nas.record.lock import lock_folder
 from nas.record.record import STUDY_NAME, Record
 from nas.record.storage import sqlite_url
@@ -103,6 +104,7 @@ def check_name(name: str) -> str:
     Raises:
         StudyError: It would be elsewhere, or no file may have that name.
     """
+    check_type(name, str, "name: must be text", error=StudyError)
     if name in ("", ".", "..") or "/" in name or not name.isprintable() or len(os.fsencode(name)) > MOST_BYTES:
         shown = name if len(name) <= _MOST_SHOWN else f"{name[:_MOST_SHOWN]}…"
         raise StudyError(
@@ -160,13 +162,16 @@ def open_run(path: Path) -> Run:
     Raises:
         StudyError: There is no run, or it cannot be read.
     """
+    check_type(path, (str, Path), "run: must be the path of a folder", error=StudyError)
+    check_path(path, "run", error=StudyError)
+    path = Path(path)
     folder = RunFolder(path)
     if not folder.study_file.exists():
         beside = [other.parent.name for other in sorted(path.parent.glob("*/study.yaml"))]
         known = (
             f"; runs in {path.parent}, nearest first: {', '.join(nearest_first(path.name, beside))}" if beside else ""
         )
-        raise StudyError(f"run: must be a folder with a study.yaml, got {str(path)!r}{known}")
+        raise StudyError(f"run: must be a folder with a study.yaml, got {shown(str(path))}{known}")
     study = Study.from_file(folder.study_file)
     if study.storage is None and not folder.database.exists():
         raise StudyError(f"run: must hold {folder.database.name}, got {str(path)!r} without it; {_PUT_BACK}")

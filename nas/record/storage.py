@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from metaformer.documents import check_path, exists, is_folder
-from metaformer.errors import mask_passwords
+from metaformer.errors import check_type, mask_passwords
 from nas.study.database_url import can_be_parsed, is_kept
 from nas.study.study import StudyError
 
@@ -79,6 +79,7 @@ def open_storage(url: str, *, writes: bool = False, begins: bool = True, once: b
     Raises:
         FileNotFoundError: There is no such file, and none is to be made.
     """
+    check_type(url, str, "storage: must be the URL of a database", error=StudyError)
     makes = writes and begins
     if is_journal(url):
         path = _journal_path(url)

@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from metaformer.documents import parse_mapping, read_text
-from metaformer.errors import UserError, explain, shown
+from metaformer.errors import UserError, check_type, explain, shown
 from metaformer.specs import PositiveFloat, Spec, Version
 from nas.study.budget import Budget
 from nas.study.database_url import without_password
@@ -162,6 +162,8 @@ def read_mapping(path: Path) -> dict[str, object]:
     Raises:
         StudyError: There is no such file, or its content is no mapping.
     """
+    check_type(path, (str, Path), "study: must be a path", error=StudyError)
+    path = Path(path)
     return parse_mapping(read_text(path, "study", error=StudyError), f"study {path}", error=StudyError)
 
 

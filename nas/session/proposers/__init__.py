@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from metaformer.errors import UserError, unknown_name
+from metaformer.errors import UserError, check_new_name, shown, unknown_name
 from nas.session.proposers.base import Proposer
 from nas.session.proposers.regularized_evolution import RegularizedEvolution
 from nas.study.objectives import Objectives
@@ -32,10 +32,11 @@ def register_proposer(name: str, make: Maker) -> None:
     """Let a study name a proposer.
 
     Raises:
-        ValueError: The name is taken.
+        UserError: The name is taken, or what is registered cannot be called.
     """
-    if name in _MAKERS:
-        raise ValueError(f"sampler: must be registered once, got {name!r} again")
+    check_new_name("sampler", name, _MAKERS)
+    if not callable(make):
+        raise UserError(f"sampler: must be a function that makes a Proposer, got {shown(make)}")
     _MAKERS[name] = make
 
 

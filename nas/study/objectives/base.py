@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from metaformer.architecture import Architecture
 from metaformer.cost import Cost
-from metaformer.errors import UserError, unknown_name
+from metaformer.errors import UserError, check_new_name, check_subclass, unknown_name
 from search_spaces.space import CostName, SearchSpace
 
 if TYPE_CHECKING:
@@ -152,12 +152,12 @@ def register_objective(name: str) -> Callable[[type[Objective]], type[Objective]
     """Make a class the objective called `name`.
 
     Raises:
-        ValueError: The name is taken.
+        UserError: The name is taken, or what is registered is no objective.
     """
-    if name in _REGISTRY:
-        raise ValueError(f"objective: must be registered once, got {name!r} again")
+    check_new_name("objective", name, _REGISTRY)
 
     def register(make: type[Objective]) -> type[Objective]:
+        check_subclass("objective", make, Objective)
         make.name = name
         _REGISTRY[name] = make()
         return make
