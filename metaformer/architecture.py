@@ -22,7 +22,7 @@ class Architecture(Spec):
 
     `resolution` is the side of the square image, in pixels, that the model is meant for; parts whose parameters have
     the shape of a token map are tied to it. `drop_path` is the rate of the last block; it rises linearly from 0 at the
-    first.
+    first, or by a constant schedule is that of every block.
     """
 
     version: Version = 1
@@ -31,6 +31,7 @@ class Architecture(Spec):
     stages: tuple[Stage, ...]
     head: Head = Head()
     drop_path: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
+    drop_path_schedule: Literal["linear", "constant"] = "linear"
     init: Init = "poolformer"
 
     @model_validator(mode="after")
@@ -68,6 +69,13 @@ class Architecture(Spec):
     def depth(self) -> int:
         """Number of blocks."""
         return sum(stage.depth for stage in self.stages)
+
+    @property
+    def drop_paths(self) -> list[float]:
+        """The rate of each block."""
+        if self.drop_path_schedule == "constant":
+            return [self.drop_path] * self.depth
+        return [self.drop_path * i / max(self.depth - 1, 1) for i in range(self.depth)]
 
     def sides(self, resolution: int | None = None) -> tuple[int, ...]:
         """Side of each stage's token map, in tokens, for a square image of `resolution` pixels.
@@ -115,8 +123,8 @@ class Architecture(Spec):
     def _idle_fields(self) -> list[str]:
         """Fields that change nothing here."""
         idle = [] if self.fixes_resolution else ["resolution"]
-        if self.depth == 1 or not any(stage.residual for stage in self.stages):
-            idle.append("drop_path")  # the first block has rate 0, and without a skip nothing may be dropped
+        if not any(self.drop_paths) or not any(stage.residual for stage in self.stages):
+            idle += ["drop_path", "drop_path_schedule"]  # without a skip nothing may be dropped
         return idle
 
     def to_yaml(self) -> str:

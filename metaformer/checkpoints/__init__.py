@@ -15,7 +15,7 @@ from torch import Tensor
 from metaformer import zoo
 from metaformer.architecture import Architecture
 from metaformer.checkpoints.files import fetch_weights, read_checkpoint
-from metaformer.checkpoints.names import Convention, Place, Shape, conventions, places
+from metaformer.checkpoints.names import Convention, Place, Shape, conventions, places, resampling
 from metaformer.errors import CheckpointError, check_type, shown
 from metaformer.network.model import MetaFormer, build
 from metaformer.specs.parts import SOFT_SPLITS, TokensToToken
@@ -37,7 +37,7 @@ def load(
 
     Args:
         checkpoint: A safetensors or torch file; without one the published weights are downloaded.
-        resample_positions: Fit position embeddings of another resolution by bicubic interpolation.
+        resample_positions: Fit position embeddings of another resolution, as the official code of the family does it.
         use_ema: Take averaged weights where the file has them too; otherwise the plain ones.
 
     Raises:
@@ -70,7 +70,7 @@ def to_ours(state: State, arch: Architecture, *, resample_positions: bool = Fals
     """The tensors of a checkpoint under our names and in our shapes; whose names it has is told from them.
 
     Args:
-        resample_positions: Fit position embeddings of another resolution by bicubic interpolation.
+        resample_positions: Fit position embeddings of another resolution, as the official code of the family does it.
 
     Raises:
         CheckpointError: The names are nobody's, or tensors are missing, too many or of another shape.
@@ -182,7 +182,7 @@ def _recognise(state: State, arch: Architecture, shapes: Mapping[str, Shape]) ->
 
 
 def _or(known: Mapping[Convention, object]) -> str:
-    return " or ".join(known) if len(known) > 1 else "only ours, since no model of the papers is built like it"
+    return " or ".join(known) if len(known) > 1 else "only ours, since neither the papers' code nor timm builds it"
 
 
 def _some(names: Mapping[str, object] | list[str]) -> str:
@@ -235,7 +235,14 @@ def _resample(tensor: Tensor, name: str, place: Place, arch: Architecture) -> Te
     if isqrt(num_in_map) ** 2 != num_in_map:
         raise CheckpointError(f"checkpoint: {name} must be for a square map to be resampled, got {num_in_map} tokens")
     sides = [tokens.side, tokens.side]
-    fitted_BNC: Tensor = resample_abs_pos_embed(table_BNC, sides, num_prefix_tokens=int(tokens.class_token))
+    how = resampling(arch)
+    fitted_BNC: Tensor = resample_abs_pos_embed(
+        table_BNC,
+        sides,
+        num_prefix_tokens=int(tokens.class_token),
+        interpolation=how.rpartition(" ")[2],
+        antialias=how.startswith("antialiased"),
+    )
     return fitted_BNC if place.layout == "tokens" else fitted_BNC.mT.reshape(place.shape)
 
 

@@ -17,6 +17,7 @@ from metaformer.specs import Conv, Norm, Stage, TokensToToken
 Convention = Literal["ours", "official", "timm"]
 Layout = Literal["same", "convolution", "tokens", "leading_ones"]
 Shape = tuple[int, ...]
+Resampling = Literal["antialiased bicubic", "bicubic", "bilinear"]
 
 
 class Place(NamedTuple):
@@ -42,6 +43,7 @@ class Naming:
     leading_ones: frozenset[str] = frozenset()  # roles that are 11C there
     positions: Layout = "tokens"  # 1NC
     splits_qkv: bool = False  # q and kv where we have qkv
+    resampling: Resampling = "antialiased bicubic"  # of positions; timm's, where the official code has none
 
 
 def _blocks(prefix: str, names: Mapping[str, str]) -> dict[str, str]:
@@ -132,6 +134,7 @@ VIT = Naming(
         "head.norm": "norm",
         "head.fc": "head",
     },
+    resampling="bicubic",
 )
 _AFFINES = {
     "block.mixer.norm": "blocks.{block}.norm1",
@@ -209,6 +212,7 @@ PVT = Naming(
         "head.fc": "head",
     },
     splits_qkv=True,
+    resampling="bilinear",
 )
 _CONVMIXER_BLOCK = {"mixer.part.conv": "0.fn.0", "mixer.norm": "0.fn.2", "mlp.part.fc": "1", "mlp.norm": "3"}
 CONVMIXER = Naming(
@@ -237,7 +241,8 @@ def _t2t_vit(layer: Mapping[str, str]) -> Naming:
         for index in (0, 1)
         for ours, theirs in layer.items()
     }
-    return Naming({**VIT.names, **stem, "stem.project": "tokens_to_token.project"})
+    names = {**VIT.names, **stem, "stem.project": "tokens_to_token.project"}
+    return Naming(names, resampling=VIT.resampling)
 
 
 T2T_PERFORMER = _t2t_vit(
@@ -293,6 +298,12 @@ _NAMINGS: Mapping[str, Mapping[Convention, Naming]] = MappingProxyType(
 def conventions(arch: Architecture) -> tuple[Convention, ...]:
     """Which names the tensors of this architecture have: ours always, others where a paper's model is built like it."""
     return ("ours", *_namings(arch))
+
+
+def resampling(arch: Architecture) -> Resampling:
+    """How the official code of the architecture's family fits position embeddings to another resolution."""
+    official = _namings(arch).get("official")
+    return official.resampling if official else Naming.resampling
 
 
 def places(arch: Architecture, convention: Convention, shapes: Mapping[str, Shape]) -> dict[str, Place]:

@@ -292,8 +292,8 @@ class SinusoidalPositions(nn.Module):
     def __init__(self, width: int, *, shape: tuple[int, int]) -> None:
         super().__init__()
         positions = torch.arange(shape[0] * shape[1], dtype=torch.float64)
-        channels = torch.arange(width)
-        angles_CN = positions / 10000.0 ** (2 * (channels // 2) / width)[:, None].double()
+        channels = torch.arange(width, dtype=torch.float64)  # else the exponents are rounded to 32 bits
+        angles_CN = positions / 10000.0 ** (2 * (channels // 2) / width)[:, None]
         table_CN = torch.where(channels[:, None] % 2 == 0, angles_CN.sin(), angles_CN.cos())
         self.register_buffer("pos_embed", table_CN.view(1, width, *shape).float())
 

@@ -275,7 +275,7 @@ class MetaFormer(nn.Module):
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
         self.arch = arch
-        rates = [arch.drop_path * i / max(arch.depth - 1, 1) for i in range(arch.depth)]
+        rates = arch.drop_paths
         self.stages = nn.ModuleList()
         in_width = arch.stem.in_channels
         for index, (stage, tokens) in enumerate(zip(arch.stages, arch.token_maps(), strict=True)):

@@ -44,6 +44,7 @@ class _Arguments(Spec):
     drop_path_rate: Dropout | None = None  # of the last block
     global_pool: GlobalPool | None = None
     features_only: bool = False
+    feature_norms: bool = False  # with features_only: a fresh norm behind each stage, as for dense prediction
     out_indices: int | tuple[int, ...] | None = None
 
 
@@ -57,6 +58,8 @@ def _checked(arguments: Mapping[str, object]) -> _Arguments:
 def _create(name: str, source: str | Architecture, arguments: _Arguments, *, pretrained_cfg: Any = None) -> nn.Module:
     """A model or, with `features_only`, timm's wrapper that gives a list of maps."""
     arch, given = zoo.resolve(source), arguments.model_dump(exclude_none=True)
+    if arguments.feature_norms and not arguments.features_only:
+        raise ArchitectureError("feature_norms: must be given with features_only, got it alone")
     weights = partial(_weights, source, _file(arguments)) if arguments.pretrained else None
     for ours in ("pretrained", "pretrained_cfg"):
         given.pop(ours, None)
@@ -81,9 +84,10 @@ def _make(
     drop_rate: float | None = None,
     drop_path_rate: float | None = None,
     global_pool: str | None = None,
+    feature_norms: bool = False,
 ) -> TimmMetaFormer:
     adapted = _adapt(arch, in_chans=in_chans, img_size=img_size, dropout=drop_rate, drop_path=drop_path_rate)
-    model = TimmMetaFormer(adapted, num_classes=num_classes, global_pool=global_pool)
+    model = TimmMetaFormer(adapted, num_classes=num_classes, global_pool=global_pool, feature_norms=feature_norms)
     if weights:
         _check_pretrained(arch, adapted)
         _fill(model, weights(), arch)
@@ -157,6 +161,7 @@ def _fill(model: TimmMetaFormer, state: dict[str, Tensor], published: Architectu
         state |= {name: value for name, value in own.items() if name.startswith(f"{CLASSIFIER}.")}
     if model.in_chans != published.stem.in_channels:
         state[conv] = adapt_input_conv(model.in_chans, state[conv], published.stem.in_channels)
+    state |= {name: value for name, value in own.items() if name.startswith("feature_norms.")}
     model.load_state_dict(state)
 
 

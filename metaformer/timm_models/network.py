@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from metaformer.architecture import Architecture
 from metaformer.errors import ArchitectureError
-from metaformer.network.layers import ClassToken
+from metaformer.network.layers import ClassToken, make_norm
 from metaformer.network.model import ClassifierHead, MetaFormer, MetaFormerStage, initialise
 from metaformer.specs.parts import SOFT_SPLITS, Conv, TokensToToken
 
@@ -34,9 +34,19 @@ class TimmMetaFormer(MetaFormer):
 
     `arch` is what it was made from, with the classes of the present classifier. Features are counted as timm counts
     them: by block in a model of one stage, by stage in the others.
+
+    With `feature_norms` each stage's map passes a norm of its own, fresh, of the kind of the stage's blocks: norm0,
+    norm2, norm4 and norm6 of PoolFormer's code for dense prediction (its `fork_feat`).
     """
 
-    def __init__(self, arch: Architecture, *, num_classes: int | None = None, global_pool: str | None = None) -> None:
+    def __init__(
+        self,
+        arch: Architecture,
+        *,
+        num_classes: int | None = None,
+        global_pool: str | None = None,
+        feature_norms: bool = False,
+    ) -> None:
         super().__init__(arch)
         self.in_chans = arch.stem.in_channels
         self.num_features = self.head_hidden_size = arch.stages[-1].width
@@ -45,6 +55,7 @@ class TimmMetaFormer(MetaFormer):
         self.feature_info = _feature_info(arch)
         self.global_pool: str = _POOLS[arch.head.pool]
         self._by_block = len(arch.stages) == 1
+        self.feature_norms = _feature_norms(arch) if feature_norms else None
         if (num_classes is not None and num_classes != self.num_classes) or global_pool is not None:
             self.reset_classifier(self.num_classes if num_classes is None else num_classes, global_pool)
 
@@ -159,12 +170,18 @@ class TimmMetaFormer(MetaFormer):
         for index, tap in enumerate(self._taps(x_BCHW)):
             last_BCHW = tap.x_BCHW
             if index in taken:
-                normed = tap._replace(x_BCHW=self.head.norm(tap.x_BCHW)) if norm and tap.fits_norm else tap
+                normed = self._normed(tap, index, by_head=norm)
                 y, prefix_B1C = _split(normed, output_fmt)
                 maps.append((y, prefix_B1C) if return_prefix_tokens and prefix_B1C is not None else y)
             if stop_early and index == max(taken):
                 break
         return maps if intermediates_only else (last_BCHW, maps)
+
+    def _normed(self, tap: _Tap, index: int, *, by_head: bool) -> _Tap:
+        """The map behind its own norm, where there is one, else behind the head's, where that is asked for and fits."""
+        if self.feature_norms is not None:
+            return tap._replace(x_BCHW=self.feature_norms[index](tap.x_BCHW))
+        return tap._replace(x_BCHW=self.head.norm(tap.x_BCHW)) if by_head and tap.fits_norm else tap
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -181,6 +198,9 @@ class TimmMetaFormer(MetaFormer):
         else:
             self.stages = self.stages[:end]
             self.num_features = self.head_hidden_size = self.arch.stages[end - 1].width
+        if self.feature_norms is not None:
+            unused = (norm if index in taken else nn.Identity() for index, norm in enumerate(self.feature_norms[:end]))
+            self.feature_norms = nn.ModuleList(unused)
         if prune_norm or (end < total and not self._by_block):
             self.head.norm = nn.Identity()
         if prune_head or end < total:
@@ -214,6 +234,17 @@ class TimmMetaFormer(MetaFormer):
 
     def _stages(self) -> list[MetaFormerStage]:
         return [stage for stage in self.stages if isinstance(stage, MetaFormerStage)]
+
+
+def _feature_norms(arch: Architecture) -> nn.ModuleList:
+    """A norm for the map of each stage.
+
+    Raises:
+        ArchitectureError: The features of such a model are counted by block.
+    """
+    if len(arch.stages) == 1:
+        raise ArchitectureError("feature_norms: must be for a model of several stages, got one of 1")
+    return nn.ModuleList(make_norm(stage.norm, stage.width) for stage in arch.stages)
 
 
 def new_head(arch: Architecture, width: int) -> ClassifierHead:

@@ -33,10 +33,13 @@ def mlp_mixer(*, depth: int, width: int) -> Architecture:
 
 
 def resmlp(*, depth: int, width: int, layer_scale: float, stem: Stem = PATCHES) -> Architecture:
-    """ResMLP: one linear layer with bias over the tokens, and affine transformations in place of norms."""
+    """ResMLP: one linear layer with bias over the tokens, and affine transformations in place of norms.
+
+    Nothing is dropped by default; where a rate is given, it is that of every block, as in the official code.
+    """
     mixer = SpatialMlpSpec(bias=True)
     stage = Stage(depth=depth, width=width, mixer=mixer, norm=AFFINE, layer_scale=layer_scale)
-    return Architecture(stem=stem, stages=(stage,), head=Head(norm=AFFINE))
+    return Architecture(stem=stem, stages=(stage,), head=Head(norm=AFFINE), drop_path_schedule="constant")
 
 
 MODELS: dict[str, Architecture] = {

@@ -82,6 +82,7 @@ OTHER_KIND = {
     "gelu": "relu",
     "norm_then_pool": "pool_then_norm",
     "learned": "sinusoidal",
+    "linear": "constant",
     "poolformer": "transformer",
     "pool": "dwconv",
     "dwconv": "pool",

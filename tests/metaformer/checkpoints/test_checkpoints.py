@@ -174,7 +174,7 @@ def test_positions_of_a_vision_transformer_are_resampled_on_request_and_the_clas
     state = from_ours(drawn(small), small, "official")
     got_BNC = to_ours(state, large, resample_positions=True)["stages.0.position.pos_embed"].flatten(2).mT
     map_BCHW = state["pos_embed"][:, 1:].reshape(1, 14, 14, 192).permute(0, 3, 1, 2)
-    expected_BCHW = F.interpolate(map_BCHW, (24, 24), mode="bicubic", antialias=True)
+    expected_BCHW = F.interpolate(map_BCHW, (24, 24), mode="bicubic", align_corners=False)  # DeiT's main.py
     torch.testing.assert_close(got_BNC[:, :1], state["pos_embed"][:, :1], rtol=0, atol=0)
     torch.testing.assert_close(got_BNC[:, 1:], expected_BCHW.flatten(2).mT)
 
@@ -189,6 +189,28 @@ def test_positions_in_the_form_of_a_map_are_resampled_too(convention: Convention
     got_BCHW = to_ours(theirs, large, resample_positions=True)["stages.2.position.pos_embed"]
     expected_BCHW = F.interpolate(state["stages.2.position.pos_embed"], (10, 10), mode="bicubic", antialias=True)
     torch.testing.assert_close(got_BCHW, expected_BCHW)
+
+
+def test_positions_of_t2t_vit_are_resampled_as_its_code_does() -> None:
+    small = shallow("t2t_vit_7")
+    large = small.model_copy(update={"resolution": 384})
+    state = from_ours(drawn(small), small, "official")
+    got_BNC = to_ours(state, large, resample_positions=True)["stages.0.position.pos_embed"].flatten(2).mT
+    map_BCHW = state["pos_embed"][:, 1:].reshape(1, 14, 14, 256).permute(0, 3, 1, 2)
+    torch.testing.assert_close(got_BNC[:, 1:], F.interpolate(map_BCHW, (24, 24), mode="bicubic").flatten(2).mT)
+
+
+def test_positions_of_pvt_are_resampled_as_its_code_does_in_every_stage() -> None:
+    small = shallow("pvt_tiny")
+    large = small.model_copy(update={"resolution": 384})
+    state = from_ours(drawn(small), small, "official")
+    got = to_ours(state, large, resample_positions=True)
+    for stage, (side, new_side) in enumerate([(56, 96), (28, 48), (14, 24), (7, 12)]):
+        table_1NC, fitted_BCHW = state[f"pos_embed{stage + 1}"], got[f"stages.{stage}.position.pos_embed"]
+        num_first = table_1NC.shape[1] - side**2
+        map_BCHW = table_1NC[:, num_first:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        expected_BCHW = F.interpolate(map_BCHW, (new_side, new_side), mode="bilinear")
+        torch.testing.assert_close(fitted_BCHW.flatten(2)[:, :, num_first:], expected_BCHW.flatten(2))
 
 
 def test_positions_of_all_stages_of_pvt_are_resampled_and_the_model_runs() -> None:
@@ -258,7 +280,7 @@ def test_a_checkpoint_of_another_family_is_refused_by_its_names(name: str) -> No
 def test_an_architecture_of_no_family_has_our_names_alone() -> None:
     stage = Stage(depth=1, width=8, mixer=DepthwiseConvSpec())
     found = Architecture(resolution=32, stages=(stage,))
-    assert "(only ours, since no model of the papers is built like it)" in refused(
+    assert "(only ours, since neither the papers' code nor timm builds it)" in refused(
         {"norm.weight": torch.ones(8)}, found
     )
     with pytest.raises(

@@ -6,6 +6,7 @@ B batch, C channels, H height, W width.
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from metaformer.network.layers import (
     ClassToken,
     LayerScale,
     PositionEmbedding,
+    SinusoidalPositions,
     make_activation,
     make_conv,
     make_norm,
@@ -208,3 +210,12 @@ def test_the_convolutions_are_those_of_poolformer(spec: Stem | Downsample, expec
     assert (conv.kernel_size[0], conv.stride[0], conv.padding[0], side) == expected
     assert conv.bias is not None
     assert spec.out_side(224) == side
+
+
+@pytest.mark.parametrize("width", [64, 256, 384, 448, 512])
+def test_sinusoids_are_those_of_the_official_code_to_the_last_bit(width: int) -> None:
+    """T2T-ViT's `get_sinusoid_encoding`, in numpy's float64, then rounded."""
+    angles_NC = np.arange(197)[:, None] / np.power(10000, 2 * (np.arange(width) // 2) / width)
+    angles_NC[:, 0::2], angles_NC[:, 1::2] = np.sin(angles_NC[:, 0::2]), np.cos(angles_NC[:, 1::2])
+    got_1CN1 = SinusoidalPositions(width, shape=(197, 1)).pos_embed
+    torch.testing.assert_close(got_1CN1[0, :, :, 0].T, torch.from_numpy(angles_NC).float(), rtol=0, atol=6e-8)

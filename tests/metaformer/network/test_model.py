@@ -266,6 +266,14 @@ def test_a_single_block_is_never_dropped() -> None:
     assert rates_of(Architecture(stages=(one_stage(),), drop_path=0.5)) == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("name", ["resmlp_12_224", "resmlp_big_24_224"])
+def test_resmlp_drops_every_block_at_the_same_rate(name: str) -> None:
+    """Its official code: `drop_path=drop_path_rate` for each block."""
+    arch = zoo.get(name).model_copy(update={"drop_path": 0.25})
+    assert rates_of(arch) == [0.25] * (2 * arch.depth)
+    assert rates_of(zoo.get(name)) == [0.0] * (2 * arch.depth)
+
+
 @pytest.mark.parametrize("part", ["identity", "mlp"])
 @pytest.mark.parametrize("layer_scale", [0.25, None])
 @pytest.mark.parametrize("res_scale", [0.75, None])

@@ -13,6 +13,7 @@ import timm
 import timm.data
 import timm.optim
 import torch
+import torch.nn.functional as F
 from timm.layers import DropPath
 from timm.models import group_parameters
 from torch import Tensor, nn
@@ -506,3 +507,37 @@ def test_a_model_from_a_file_needs_the_file() -> None:
         ArchitectureError, match="^architecture: must be given, as a file, a value or a name, got none$"
     ):
         timm.create_model("mf_from_file")
+
+
+def test_features_pass_fresh_norms_of_their_own_as_in_poolformers_code_for_dense_prediction() -> None:
+    """`fork_feat`: GroupNorm of one group behind network[0, 2, 4, 6], in the place of nothing."""
+    torch.manual_seed(0)
+    plain = timm.create_model("mf_poolformer_s12", features_only=True).eval()
+    normed = timm.create_model("mf_poolformer_s12", features_only=True, feature_norms=True).eval()
+    state = plain.state_dict()
+    added = normed.state_dict().keys() - state.keys()
+    assert sorted(added) == [f"model.feature_norms.{i}.{part}" for i in range(4) for part in ("bias", "weight")]
+    normed.load_state_dict({**normed.state_dict(), **state})
+    x_BCHW = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        for bare_BCHW, got_BCHW in zip(plain(x_BCHW), normed(x_BCHW), strict=True):
+            torch.testing.assert_close(got_BCHW, F.group_norm(bare_BCHW, 1, eps=1e-5))
+            assert not torch.allclose(got_BCHW, bare_BCHW)
+
+
+def test_norms_of_features_that_are_not_taken_are_left_out() -> None:
+    model = timm.create_model("mf_poolformer_s12", features_only=True, feature_norms=True, out_indices=(1, 2))
+    assert {name.split(".")[2] for name in model.state_dict() if name.startswith("model.feature_norms.")} == {"1", "2"}
+    assert [tuple(y_BCHW.shape[1:]) for y_BCHW in model(torch.zeros(1, 3, 64, 64))] == [(128, 8, 8), (320, 4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("mf_deit_tiny_patch16_224", {"features_only": True}, "must be for a model of several stages, got one of 1"),
+        ("mf_poolformer_s12", {}, "must be given with features_only, got it alone"),
+    ],
+)
+def test_norms_of_features_are_for_features_of_stages(name: str, arguments: dict[str, bool], said: str) -> None:
+    with pytest.raises(ArchitectureError, match=f"^feature_norms: {said}$"):
+        timm.create_model(name, feature_norms=True, **arguments)
