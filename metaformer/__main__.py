@@ -16,7 +16,7 @@ from metaformer.architecture import Architecture
 from metaformer.cli import run
 from metaformer.cli.console import make_console
 from metaformer.cost import Cost, count_cost
-from metaformer.errors import printable
+from metaformer.errors import as_line
 
 if TYPE_CHECKING:
     from metaformer.validation import Accuracy
@@ -176,7 +176,7 @@ def validate(
             on_batch=lambda num_images: bar.advance(task, num_images),
         )
     if not as_json:
-        where = printable(f"{model} on {images.root}")
+        where = as_line(f"{model} on {images.root}")
         typer.echo(f"{where}, {preprocessing.resolution} pixels, crop {preprocessing.crop_pct}")
         typer.echo(_accuracy_text(model, accuracy, device=f"{on}, {precision}"))
         return

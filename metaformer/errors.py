@@ -78,6 +78,11 @@ def printable(text: str) -> str:
     )
 
 
+def as_line(path: object) -> str:
+    """The text of a path as it is printed: escapes in place of control characters and line ends."""
+    return printable(str(path)).replace("\n", "\\n")
+
+
 def one_line(text: str, most: int = LONGEST_LINE) -> str:
     """The text as one printable line of at most `most` characters; the middle of a longer one is left out."""
     line = printable(" ".join(text[: 100 * most].split()))

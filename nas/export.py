@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from metaformer.documents import check_path
-from metaformer.errors import UserError, shown
+from metaformer.errors import UserError, as_line, shown
 from nas import cli
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def export(
         typer.echo(json.dumps(_as_plain(trial, target, weights), indent=2))
         return
     typer.echo(
-        f"{target}: trial {trial.number}, val {percent(trial.val_accuracy)}, "
+        f"{as_line(target)}: trial {trial.number}, val {percent(trial.val_accuracy)}, "
         f"{short_count(trial.params)} parameters, {short_count(trial.macs)} MACs"
     )
     typer.echo(f'next: python -c "import metaformer; print(metaformer.build({str(target)!r}))"')

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from metaformer.errors import as_line
 from nas import cli
 
 
@@ -34,8 +35,8 @@ def report(
     else:
         folder = opened.folder
         num_files = len(list(folder.architectures.glob("*.yaml")))
-        typer.echo("\n".join(str(file) for file in (path, folder.trials_csv, folder.front_csv)))
-        typer.echo(f"{folder.architectures} ({num_files} architectures)")
+        typer.echo("\n".join(as_line(file) for file in (path, folder.trials_csv, folder.front_csv)))
+        typer.echo(f"{as_line(folder.architectures)} ({num_files} architectures)")
     if show:
         webbrowser.open(path.resolve().as_uri())
 

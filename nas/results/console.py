@@ -19,7 +19,7 @@ from nas.data import DataInfo
 from nas.record.run_folder import RunFolder
 from nas.record.trials import TrialRecord, TrialState
 from nas.results.results import mixer_text, percent
-from nas.results.words import objective_text, objective_titles, plural, recipe_text
+from nas.results.words import objective_text, objective_titles, plural, recipe_text, spent_text
 from nas.session.forecast import Forecast
 from nas.session.session import Session
 from nas.study.budget import Budget, format_device_time
@@ -220,7 +220,7 @@ def print_summary(console: Console, session: Session, folder: RunFolder, budget:
     if baselines:
         rows = (f"{name} {percent(val)} val, {percent(test)} test" for name, (val, test) in baselines.items())
         console.print(f"simple classifiers on the same pixels: {'; '.join(rows)}")
-    console.print(f"spent {format_device_time(session.ledger.spent, budget.device)} of {budget}")
+    console.print(f"spent {spent_text(session.ledger.spent, session.ledger.lost, budget)}")
     console.print(f"report   {folder.report_html}")
     run = folder.path
     console.print(f"next     python -m nas.export {run} --pick knee --out arch.yaml", soft_wrap=True)

@@ -25,9 +25,10 @@ from nas.results.words import (
     part_of,
     plural,
     recipe_text,
+    spent_text,
 )
 from nas.session.pareto import knee
-from nas.study.budget import Budget, format_device_time
+from nas.study.budget import Budget
 from nas.study.objectives.units import short_count
 
 _MOST_DOMINATORS = 3  # found models spelled out for each hand-designed one; the others are listed by number
@@ -140,7 +141,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     settings, budget = study.settings, Budget.parse(study.budget)
     limits = {"parameters": settings.limits.max_params, "MACs": settings.limits.max_macs}
     limited = "".join(f", at most {short_count(limit)} {what}" for what, limit in limits.items() if limit)
-    spent = format_device_time(results.spent_seconds, budget.device)
+    spent = spent_text(results.spent_seconds, results.run.record.lost_seconds, budget)
     device = results.notes.device
     return [
         ("Space", f"{study.space}: {large_number(space.size)} architectures{limited}"),
@@ -148,7 +149,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         *([("Measured on", device)] if device else []),
         ("Data", f"{study.data}, {settings.num_classes} classes, {settings.resolution} × {settings.resolution} pixels"),
         ("Recipe", recipe_text(study.recipe)),
-        ("Budget", f"{spent} of {budget} spent ({100 * results.spent_seconds / budget.seconds:.0f} %)"),
+        ("Budget", f"{spent} spent ({100 * results.spent_seconds / budget.seconds:.0f} %)"),
         ("Trials", _trials(results)),
         ("Search", f"{study.sampler}, seed {study.seed}"),
         ("Hypervolume", f"{results.hypervolume:.4f} of the unit cube (error; each cost on a log scale over its range)"),

@@ -1,6 +1,6 @@
 """One trial of a run: the one that a pick names, and its architecture as the text of a file."""
 
-from metaformer.errors import UserError, shown
+from metaformer.errors import UserError, printable, shown
 from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord
 from nas.results.results import best_of, percent
@@ -23,7 +23,7 @@ def architecture_text(run_name: str, trial: TrialRecord, *, file: str) -> str:
         *([f"{', '.join(measured)} on {trial.progress.device}"] if measured else []),
         f"build it: import metaformer; model = metaformer.build({file!r})",
     ]
-    comments = "".join(f"# {' '.join(line.split())}\n" for line in lines)
+    comments = "".join(f"# {printable(' '.join(line.split()))}\n" for line in lines)
     return comments + trial.architecture.to_yaml()
 
 

@@ -53,6 +53,7 @@ def summarise(run: Run) -> dict[str, object]:
         "trials": results.counts,
         "budget": run.study.budget,
         "spent_device_seconds": results.spent_seconds,
+        "lost_device_seconds": run.record.lost_seconds,
         "hypervolume": results.hypervolume,
         "objectives": list(results.goals.names),
         "front": [

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from nas.record.trials import TrialRecord
+from nas.study.budget import Budget, format_device_time
 from nas.study.objectives import ACCURACY, Objective, Objectives
 from nas.study.objectives.units import short_count
 from nas.study.recipe import Recipe
@@ -91,3 +92,11 @@ def _change(objective: Objective, now: float, before: float) -> str:
 
 def _signed(value: float, form: str) -> str:
     return f"{value:+{form}}".replace("-", "−")
+
+
+def spent_text(spent: float, lost: float, budget: Budget) -> str:
+    """`2cpu-hours of 6cpu-hours`, and what of it no lease reported, in device-seconds, since its driver was killed."""
+    text = f"{format_device_time(spent, budget.device)} of {budget}"
+    return (
+        f"{text}, {format_device_time(lost, budget.device)} of it lost with drivers that were killed" if lost else text
+    )

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import IO
 
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from metaformer.errors import UserError, shown
 
+_PART = re.compile(r".+\.(\d+)\.part")
 _EPOCH = re.compile(r"epoch-(\d{4,})\.pt")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _WILL_STAY = {*NO_ROOM, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
@@ -63,13 +65,18 @@ class CheckpointFolder:
     def epochs(self) -> list[int]:
         """The epochs that have a checkpoint, oldest first."""
         try:
-            self._filesystem.invalidate_cache()  # another process may have written since the last look
-            names = [path.rpartition("/")[2] for path in self._filesystem.ls(self._path, detail=False)]
-        except FileNotFoundError:
-            return []
+            names = self._names()
         except OSError as error:
             raise StorageError(self._place, error, may_pass=not _will_stay(error)) from None
         return sorted(int(match[1]) for match in map(_EPOCH.fullmatch, names) if match)
+
+    def _names(self) -> list[str]:
+        """Names of the files that are there."""
+        try:
+            self._filesystem.invalidate_cache()  # another process may have written since the last look
+            return [path.rpartition("/")[2] for path in self._filesystem.ls(self._path, detail=False)]
+        except FileNotFoundError:
+            return []
 
     def save(self, name: str, write: Callable[[IO[bytes]], object], *, attempt: int) -> None:
         """Write a file whole or not at all.
@@ -83,15 +90,29 @@ class CheckpointFolder:
         part = f"{self._path}/{name}.{attempt}.part"
         try:
             self._filesystem.makedirs(self._path, exist_ok=True)
-            with self._filesystem.open(part, "wb") as file:
+            self._remove(part)  # of a killed writer, or a link, which is never followed
+            with self._filesystem.open(part, "xb" if self._is_local else "wb") as file:
                 write(file)
             self._filesystem.mv(part, f"{self._path}/{name}")
+            if attempt > 1:
+                self._drop_parts_before(attempt)
         except (OSError, RuntimeError) as error:
             self._remove(part)
             found = os_error_in(error)  # torch.save raises a RuntimeError of its own on top of it
             if found is None:
                 raise
             raise StorageError(self.where(name), found, may_pass=not _will_stay(found)) from None
+
+    @property
+    def _is_local(self) -> bool:
+        return isinstance(self._filesystem, LocalFileSystem)
+
+    def _drop_parts_before(self, attempt: int) -> None:
+        """Remove what killed writers of earlier attempts left; one that was given up and still writes is not asked."""
+        for name in self._names():
+            match = _PART.fullmatch(name)
+            if match and int(match[1]) < attempt:
+                self._remove(f"{self._path}/{name}")
 
     def read(self, name: str) -> io.BytesIO:
         """The content of a file that torch has saved, after its checksums were compared; torch itself ignores them.

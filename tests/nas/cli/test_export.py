@@ -14,6 +14,7 @@ from metaformer.errors import UserError
 from nas.export import export
 from nas.record.run_folder import Run
 from nas.record.trials import TrialState
+from nas.report import report
 from nas.results.picks import architecture_text, pick_trial
 from nas.study.lease import WEIGHTS, Measurement, Report
 from tests.nas.runs import make_run, make_study, open_folder
@@ -195,3 +196,17 @@ def test_the_program_names_the_next_command(
     assert first.startswith("trial-00000.yaml: trial 0, val ")
     assert last == """next: python -c "import metaformer; print(metaformer.build('trial-00000.yaml'))\""""
     assert (tmp_path / "trial-00000.yaml").exists()
+
+
+def test_a_path_is_printed_without_what_acts_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    odd = "a\x1b[31m\nb"
+    make_run(tmp_path / odd, max_trials=2).record.close()
+    export(odd, pick="0", out=Path(f"{odd}.yaml"))
+    report(odd)
+    out = capsys.readouterr().out
+    assert out.replace("\n", "").isprintable()
+    assert len(out.splitlines()) == 2 + 4
+    assert metaformer.Architecture.from_file(tmp_path / f"{odd}.yaml")

@@ -1,5 +1,6 @@
 """Device time between the last report of a lease and the end of its driver, which was killed."""
 
+import html
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,10 @@ import pytest
 from nas.execution import ray_adapter
 from nas.execution.ray_adapter import Adapter
 from nas.execution.slots import Slots
+from nas.results.console import make_console, print_summary
+from nas.results.report_files import summarise, write_report
 from nas.session.session import Session
+from nas.study.budget import Budget
 from nas.study.lease import Lease, Report
 from tests.nas.programs import QUICK, read_study, run_here
 from tests.nas.runs import fill, make_study, open_folder
@@ -41,6 +45,20 @@ def test_nothing_is_lost_where_the_last_report_came_after_the_last_sign_of_life(
     killed, lease = begin(tmp_path)
     killed.beat({lease.name: 5.0})
     assert open_folder(tmp_path, make_study())[1].ledger.lost == 0
+
+
+def test_it_is_shown_on_the_console_on_the_page_and_to_programs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed, lease = begin(tmp_path)
+    killed.beat({lease.name: 70.0})
+    run, session = open_folder(tmp_path, make_study())
+    budget = Budget.parse(run.study.budget)
+    said = "of 6cpu-minutes, 1cpu-minutes of it lost with drivers that were killed"
+    print_summary(make_console(as_json=False), session, run.folder, budget)
+    assert said in capsys.readouterr().out
+    assert said in html.unescape(write_report(run).read_text(encoding="utf-8"))
+    assert summarise(run)["lost_device_seconds"] == 60.0
 
 
 def test_a_lease_that_has_ended_is_not_lost(tmp_path: Path) -> None:

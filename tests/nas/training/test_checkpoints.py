@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 import torch
+from fsspec.core import url_to_fs
 
 from metaformer.errors import UserError
 from nas.training.checkpoints import (
@@ -82,6 +83,28 @@ def test_a_write_that_breaks_off_leaves_what_was_there_before_and_nothing_else(p
     folder.read(epoch_name(1))
     names = [path.rpartition("/")[2] for path in folder._filesystem.ls(folder._path, detail=False)]
     assert names == [epoch_name(1)]
+
+
+def test_a_link_in_place_of_what_is_being_written_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious", encoding="utf-8")
+    (tmp_path / "trial").mkdir()
+    for name in ("weights.pt.1.part", "weights.pt"):
+        (tmp_path / "trial" / name).symlink_to(victim)
+    save(CheckpointFolder(str(tmp_path / "trial")), "weights.pt")
+    assert victim.read_text(encoding="utf-8") == "precious"
+    assert [path.name for path in (tmp_path / "trial").iterdir() if not path.is_symlink()] == ["weights.pt"]
+
+
+def test_what_killed_writers_left_goes_with_the_next_attempt(place: str) -> None:
+    folder = CheckpointFolder(place)
+    filesystem, path = url_to_fs(place)
+    filesystem.makedirs(path, exist_ok=True)
+    for name in ("epoch-0001.pt.1.part", "epoch-0002.pt.2.part", "epoch-0002.pt.4.part", "notes.part"):
+        filesystem.pipe_file(f"{path}/{name}", b"half")
+    folder.save("epoch-0002.pt", partial(torch.save, STATE), attempt=3)
+    left = {found.rpartition("/")[2] for found in filesystem.ls(path, detail=False)}
+    assert left == {"epoch-0002.pt", "epoch-0002.pt.4.part", "notes.part"}
 
 
 def test_a_full_disk_leaves_what_was_there_before_and_nothing_else(small_disk: Path) -> None:
