@@ -1,4 +1,4 @@
-"""A search under faults: workers and drivers killed, workers stuck, NaN, memory that lacks, a slow disk.
+"""A search under faults: workers and drivers killed, drivers ended, workers stuck, NaN, little memory, a slow disk.
 
 Command:   python -m benchmarks.soak --minutes 30
 Hardware:  two CPU cores; Linux
@@ -6,7 +6,8 @@ Time:      what is asked for, and a minute to end
 Expected:  every fault struck, and no trial is lost, left running, tried twice or charged for more than its time
 
 The real program searches on the digits with two workers, and every so many seconds one fault strikes, all kinds in
-turn in a random order. A killed driver is started again at once, while what it left is still running. At the end comes
+turn in a random order. A driver that was killed, or
+told to end by SIGTERM, is started again at once, while what it left is still running. At the end comes
 Ctrl-C, and the same command, which takes up what was interrupted but begins nothing new. The exit code is 1 where the
 study is not what it must be.
 """
@@ -28,7 +29,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.soak.check import FAULTS, KILL_DRIVER, KILL_WORKER, STOP_WORKER, find_losses
+from benchmarks.soak.check import END_DRIVER, FAULTS, KILL_DRIVER, KILL_WORKER, STOP_WORKER, find_losses
 from nas.record.run_folder import Run, open_run
 
 NUM_WORKERS = 2
@@ -166,6 +167,11 @@ def strike(search: Search, fault: str, rng: random.Random) -> None:
     elif fault == KILL_DRIVER:
         kill(search.driver.pid)
         search.driver.communicate()
+        search.start()
+    elif fault == END_DRIVER:
+        search.pick_worker(rng)  # it has got so far that it understands
+        kill(search.driver.pid, signal.SIGTERM)
+        search.wait()
         search.start()
     else:
         flag = search.faults / fault

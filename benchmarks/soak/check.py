@@ -7,8 +7,9 @@ from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord, TrialState
 
 KILL_WORKER, KILL_DRIVER, STOP_WORKER = "kill-worker", "kill-driver", "stop-worker"
+END_DRIVER = "end-driver"  # SIGTERM, as Kubernetes and Slurm send it
 NAN, MEMORY_OF_STEP, MEMORY, SLOW_DISK = "nan", "memory-of-a-step", "memory", "slow-disk"
-FAULTS = (KILL_WORKER, KILL_DRIVER, STOP_WORKER, NAN, MEMORY_OF_STEP, MEMORY, SLOW_DISK)
+FAULTS = (KILL_WORKER, KILL_DRIVER, END_DRIVER, STOP_WORKER, NAN, MEMORY_OF_STEP, MEMORY, SLOW_DISK)
 _REASONS = {"loss: must stay finite": NAN, "memory: must hold": MEMORY}  # what a failed trial says, up to a colon
 
 

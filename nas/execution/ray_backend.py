@@ -4,6 +4,7 @@ The session decides everything. Tune gives it a searcher (which lease next), a s
 actors, one per device, in which the dataset stays loaded from trial to trial.
 """
 
+import errno
 import logging
 import math
 import os
@@ -23,6 +24,7 @@ from ray.tune.experiment import Trial
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from metaformer.architecture import Architecture
+from metaformer.documents import is_folder
 from metaformer.errors import UserError
 from nas.data import DataInfo
 from nas.execution.backend import Backend, Steps
@@ -155,8 +157,9 @@ class RayBackend(Backend):
                 verbose=0,
             ),
         )
-        logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists trials of its own that broke
-        with stop_on_signals(session.stop), _session_errors(), slots, self._demand():
+        for name in ("ray.tune", "ray.train"):  # they list trials of their own that broke, and files they cannot write
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        with stop_on_signals(session.stop), _session_errors(self._scratch), slots, self._demand():
             tuner.fit()
 
     @contextmanager
@@ -240,10 +243,15 @@ def _trial_id(trial: Trial) -> str:
 
 
 @contextmanager
-def _session_errors() -> Iterator[None]:
+def _session_errors(scratch: Path) -> Iterator[None]:
     """Raise what the session or the disk raised, out of what Tune wraps it in."""
     try:
         yield
+    except ValueError as raised:
+        if isinstance(raised, UserError) or is_folder(scratch):
+            raise
+        # Tune looks there for what it could not write
+        raise NotADirectoryError(errno.ENOTDIR, "the folder is gone", str(scratch)) from None
     except tune.TuneError as wrapped:
         error: BaseException | None = wrapped
         while error is not None and not isinstance(error, UserError | OSError):

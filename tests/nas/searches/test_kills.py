@@ -1,7 +1,9 @@
 """Searches whose driver, or workers, are killed again and again at random moments, against one nobody disturbed."""
 
 import random
+import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,24 +59,47 @@ def twin(runs: Path) -> Twin:
     return Twin(read_study(runs / "twin"), first - begin, seconds)
 
 
+def kill(program: Program) -> None:
+    program.kill()
+
+
+def terminate(program: Program) -> None:
+    """SIGTERM: it lets its trials report, saves everything and ends without a trace of its own or of Ray's."""
+    program.send(signal.SIGTERM)
+    outcome = program.wait()
+    assert outcome.err == ""
+    assert outcome.code in (0, 130, -signal.SIGTERM)  # the last before it has read what it is asked for
+    program.wait_for_survivors()
+
+
 @pytest.fixture(scope="module")
 def driver_killed(runs: Path, twin: Twin) -> Killed:
     """Killed while it starts, measures, trains or writes; the moments are drawn from a seed."""
-    rng = random.Random(0)
-    folder, seconds, epochs_at_kills = runs / "driver", 0.0, []
+    return disturbed(runs / "driver", twin, kill, random.Random(0))
+
+
+@pytest.fixture(scope="module")
+def driver_terminated(runs: Path, twin: Twin) -> Killed:
+    """Told to end at such moments."""
+    return disturbed(runs / "terminated", twin, terminate, random.Random(2))
+
+
+def disturbed(folder: Path, twin: Twin, end: Callable[[Program], None], rng: random.Random) -> Killed:
+    """A search whose driver is ended at random moments, and then no more."""
+    runs, seconds, epochs_at_kills = folder.parent, 0.0, []
     for number in range(NUM_KILLS + 1):
         begin = time.monotonic()
-        with start(runs, folder.name, runs / f"driver-logs-{number}") as program:
+        with start(runs, folder.name, runs / f"{folder.name}-logs-{number}") as program:
             if number == NUM_KILLS:
                 outcome = program.wait()
                 assert outcome.code == 0, outcome.err
             elif rng.random() < 0.2:
                 time.sleep(rng.uniform(0, 1.2) * twin.start_seconds)  # also before anything is written
-                program.kill()
+                end(program)
             else:
-                wait_for_epochs(program, folder, epochs_seen(folder) + rng.randint(1, 12))
+                wait_for_epochs(program, folder, epochs_seen(folder) + rng.randint(1, 8))
                 time.sleep(rng.uniform(0, 2) * twin.epoch_seconds)
-                program.kill()
+                end(program)
             epochs_at_kills.append(epochs_seen(folder))
         seconds += time.monotonic() - begin
     return Killed(folder, read_study(folder), seconds, epochs_at_kills)
@@ -103,7 +128,7 @@ def wait_for_epochs(program: Program, folder: Path, number: int) -> None:
     program.wait_until(lambda: epochs_seen(folder) >= number)
 
 
-@pytest.fixture(params=["driver_killed", "workers_killed"])
+@pytest.fixture(params=["driver_killed", "driver_terminated", "workers_killed"])
 def killed(request: pytest.FixtureRequest) -> Killed:
     found: Killed = request.getfixturevalue(request.param)
     return found
