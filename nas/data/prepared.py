@@ -149,6 +149,10 @@ class Prepared(Dataset):
         side = self._description.side
         images = _map(images_file(self._root, split), np.uint8, (num_images, side, side, 3))
         labels = _map(labels_file(self._root, split), np.int64, (num_images,))
+        most = len(self._description.class_names) - 1
+        if labels.min(initial=0) < UNREADABLE or labels.max(initial=0) > most:
+            rule = f"labels must be from {UNREADABLE} to {most}; prepare it again"
+            raise wrong("dataset", rule, str(labels_file(self._root, split)))
         places_N = np.flatnonzero(labels != UNREADABLE)
         return _Stored(_as_tensor(images), torch.from_numpy(places_N), torch.from_numpy(labels[places_N]))
 
@@ -316,7 +320,7 @@ class _EpochPlan:
         self._one_by_one: _OneByOne | None = None
         self._draws: Draws | None = None
         if augmentation.rand_augment is not None:
-            fill = cast(tuple[float, float, float], tuple(255 * number for number in description.mean))
+            fill = cast(tuple[float, float, float], tuple(float(round(255 * number)) for number in description.mean))
             if is_batched(augmentation.rand_augment):
                 self._change = BatchRandAugment(augmentation.rand_augment, fill=fill, size=self._size)
             else:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.nas.disks import disk
+from tests.nas.photographs import prepare, write_photographs
 from tests.nas.programs import PATIENCE, QUICK, Outcome, Recorded, read_study, run_program
 
 
@@ -37,6 +38,20 @@ def good_run(tmp_path_factory: pytest.TempPathFactory) -> GoodRun:
     outcome = run_program(*arguments, "--name", "good", logs=runs / "logs")
     seconds = time.monotonic() - start
     return GoodRun(runs / "good", (*arguments, "--name", "good"), outcome, read_study(runs / "good"), seconds)
+
+
+class PreparedFolder(NamedTuple):
+    """JPEGs of 40 x 40 pixels in two classes, 36 each in train, and what they were prepared to, for 32 pixels."""
+
+    folder: Path
+    prepared: Path
+
+
+@pytest.fixture(scope="session")
+def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> PreparedFolder:
+    root = tmp_path_factory.mktemp("photographs")
+    folder = write_photographs(root / "folder", side=40)
+    return PreparedFolder(folder, prepare(folder, root / "prepared", resolution=32, side=40))
 
 
 @pytest.fixture

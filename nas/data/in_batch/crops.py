@@ -180,9 +180,12 @@ def _cubic(x: Tensor) -> Tensor:
 
 
 def _resample(images_BSSC: Tensor, rows_BHS: Tensor, columns_BWS: Tensor) -> Tensor:
-    """Both sides of each image by matrix products, in float32 whatever autocast is on."""
+    """Both sides of each image by matrix products, in float32 whatever autocast is on.
+
+    As in Pillow, what the first one gives are grey levels again: whole numbers from 0 to 255.
+    """
     with torch.autocast(images_BSSC.device.type, enabled=False):
         x_BCSS = images_BSSC.permute(0, 3, 1, 2).float()
-        x_BCSW = torch.matmul(x_BCSS, columns_BWS.transpose(1, 2)[:, None])
+        x_BCSW = torch.matmul(x_BCSS, columns_BWS.transpose(1, 2)[:, None]).round_().clamp_(0, 255)
         x_BCHW = torch.matmul(rows_BHS[:, None], x_BCSW)
     return x_BCHW.round_().clamp_(0, 255)

@@ -275,7 +275,10 @@ def _smooth(x_BCHW: Tensor) -> Tensor:
 
 
 def _affine(x_BCHW: Tensor, matrix_B6: Tensor, fill_C11: Tensor) -> Tensor:
-    """Each pixel taken from where the matrix says, in pixels of the image: (ax + by + c, dx + ey + f)."""
+    """Each pixel taken from where the matrix says, in pixels of the image: (ax + by + c, dx + ey + f).
+
+    Pillow drops what is behind the point here too.
+    """
     height, width = x_BCHW.shape[2:]
     y_H1 = torch.arange(height, device=x_BCHW.device)[:, None] + 0.5
     x_W = torch.arange(width, device=x_BCHW.device) + 0.5
@@ -284,7 +287,7 @@ def _affine(x_BCHW: Tensor, matrix_B6: Tensor, fill_C11: Tensor) -> Tensor:
     grid_BHW2 = torch.stack([from_x_BHW * (2 / width) - 1, from_y_BHW * (2 / height) - 1], dim=3)
     moved_BCHW = F.grid_sample(x_BCHW, grid_BHW2, mode="bicubic", padding_mode="border", align_corners=False)
     inside_BHW = (from_x_BHW >= 0) & (from_x_BHW < width) & (from_y_BHW >= 0) & (from_y_BHW < height)
-    return torch.where(inside_BHW[:, None], moved_BCHW.round_().clamp_(0, 255), fill_C11)
+    return torch.where(inside_BHW[:, None], moved_BCHW.add_(1e-3).floor_().clamp_(0, 255), fill_C11)
 
 
 _POINTWISE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
