@@ -30,7 +30,7 @@ def prepare(
         int | None,
         typer.Option("--side", help="Side in pixels of the stored squares (default: the images' own, or 8/7 of that)."),
     ] = None,
-    num_workers: Annotated[
+    workers: Annotated[
         int | None, typer.Option("--workers", help="Processes that decode (default: one a core).")
     ] = None,
     bad_images: Annotated[
@@ -59,11 +59,11 @@ def prepare(
     if resolution is None:
         resolution = source.look().resolution
     side = choose_side(source, resolution) if side is None else side
-    num_workers = len(os.sched_getaffinity(0)) if num_workers is None else num_workers
+    workers = len(os.sched_getaffinity(0)) if workers is None else workers
     for name, number, least, most in (
         ("resolution", resolution, SMALLEST_SIDE, LARGEST_SIDE),
         ("side", side, resolution, LARGEST_SIDE),
-        ("workers", num_workers, 1, 1024),
+        ("workers", workers, 1, 1024),
     ):
         if not least <= number <= most:
             raise wrong(name, f"must be from {least} to {most}", number)
@@ -77,7 +77,7 @@ def prepare(
             out.absolute(),
             resolution=resolution,
             side=side,
-            num_workers=num_workers,
+            num_workers=workers,
             bad_images=bad_images,
             progress=lambda number: bar.advance(task, number),
         )

@@ -30,6 +30,7 @@ from metaformer.errors import UserError
 from nas.dashboard import dashboard
 from nas.data import open_dataset
 from nas.export import export
+from nas.prepare import prepare
 from nas.record.run_folder import check_name, open_run
 from nas.record.storage import open_storage
 from nas.report import report
@@ -48,6 +49,7 @@ PROGRAMS: dict[str, tuple[Callable[..., None], ...]] = {
     "report": (report,),
     "export": (export,),
     "dashboard": (dashboard,),
+    "prepare": (prepare,),
     "metaformer": (models.list_models, models.show, models.cost, models.compare, models.validate),
 }
 LONG = "x" * 5000
@@ -108,6 +110,7 @@ SEARCH = [
     *options("objectives", "", "accuracy,", "accuracy,nothing", "params", "accuracy,accuracy", LONG),
     *options("dataset", "nothing", "digits:x", "folder:", "folder:nowhere", "no.module", name="--data"),
     *options("dataset", "folder:one", "folder:arch.yaml", "folder:/dev/null", name="--data"),
+    *options("dataset", "prepared", "prepared:", "prepared:nowhere", "prepared:photos", name="--data"),
     *options("references", "nothing", "poolformer_s12,nothing", LONG, "[/b]"),
     *options("sampler", "nothing", "", LONG, "[bold]"),
     *options("stopper", "nothing", "", LONG),
@@ -229,6 +232,26 @@ RUNS = [
         Bad("dashboard", ("good", f"--host={host}"), "host")
         for host in ("0.0.0.0", "::", "192.0.2.1", "é", "example.org", "", "a b", LONG, "\x1b[31m")  # noqa: S104
     ),
+]
+
+TO_PREPARE = ("folder:photos", "--out", "fresh")
+PREPARE = [
+    *bad("prepare", "data", ()),
+    *bad("prepare", "out", "folder:photos", "folder:photos --out photos", "folder:photos --out arch.yaml"),
+    *bad("prepare", "dataset", *(f"{name} --out fresh" for name in ("digits", "folder:", "folder:nowhere", "nothing"))),
+    *bad("prepare", "dataset", "folder:arch.yaml --out fresh", ("[/b]\x1b[31m", "--out", "fresh")),
+    *(
+        Bad("prepare", (*TO_PREPARE, f"--{option}={value}"), option)
+        for option, values in (
+            ("resolution", (*NO_NUMBER, "-1", "7", "8193")),
+            ("side", (*NO_NUMBER, "-1", "31", "8193")),  # the photographs have 30 pixels, models see 32
+            ("workers", (*NO_NUMBER, "0", "-1", "1025")),
+        )
+        for value in values
+    ),
+    *bad("prepare", "bad_images", "folder:photos --out fresh --bad-images nothing"),
+    *bad("prepare", "option", "folder:photos --out fresh --nothing"),
+    *bad("prepare", "arguments", "folder:photos more --out fresh"),
 ]
 
 METAFORMER = [
@@ -377,7 +400,7 @@ def _check(case: Bad, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert _files(place) == before
 
 
-@pytest.mark.parametrize("case", [*SEARCH, *RUNS, *METAFORMER], ids=str)
+@pytest.mark.parametrize("case", [*SEARCH, *RUNS, *PREPARE, *METAFORMER], ids=str)
 def test_a_bad_input_is_one_short_line_with_the_field_and_code_2(
     case: Bad, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,12 +12,13 @@ import math
 import os
 import shutil
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import cast, get_args
 
@@ -201,14 +202,33 @@ def _begin(part: Path, job: _Job, source: Source) -> None:
             if getattr(earlier, name) != now:
                 rule = f"{str(part)!r} was begun with {name} {getattr(earlier, name)}; remove it, or say the same"
                 raise wrong("out", rule, now)
+        for path, dtype, shape in _arrays(part, job, source):
+            _check_whole(path, dtype, shape)
         return
     (part / "chunks").mkdir(exist_ok=True)
+    for path, dtype, shape in _arrays(part, job, source):
+        _allocate(path, dtype, shape)
+    _write(noted, job.model_dump_json())
+
+
+def _arrays(part: Path, job: _Job, source: Source) -> Iterator[tuple[Path, type[np.generic], tuple[int, ...]]]:
+    """File, type and shape of each array."""
     for split in SPLITS:
         num_images = len(source.labels[split])
-        _allocate(images_file(part, split), np.uint8, (num_images, job.side, job.side, 3))
-        _allocate(_thumbs_file(part, split), np.uint8, (num_images, _THUMB, _THUMB))
-        _allocate(_digests_file(part, split), np.uint64, (num_images,))
-    _write(noted, job.model_dump_json())
+        yield images_file(part, split), np.uint8, (num_images, job.side, job.side, 3)
+        yield _thumbs_file(part, split), np.uint8, (num_images, _THUMB, _THUMB)
+        yield _digests_file(part, split), np.uint64, (num_images,)
+
+
+def _check_whole(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+    """Raises DataError for an array that was cut short, which numpy would make longer when it opens it for writing."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        is_whole = array.dtype == dtype and array.shape == shape
+    except (OSError, ValueError, EOFError):
+        is_whole = False
+    if not is_whole:
+        raise wrong("out", "must hold whole arrays; remove it to begin again", str(path))
 
 
 def _allocate(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
@@ -251,6 +271,7 @@ def _decode(part: Path, source: Source, job: _Job, num_workers: int, progress: C
     progress(sum(chunk.end - chunk.start for chunk in done))
     if open_:
         context = get_context("forkserver")
+        context.set_forkserver_preload([__name__])  # torch is loaded once, and not by each process
         with ProcessPoolExecutor(num_workers, context, _begin_worker, (source, part, job)) as pool:
             futures = [pool.submit(_decode_chunk, chunk) for chunk in open_]
             try:
@@ -276,6 +297,15 @@ def _begin_worker(source: Source, part: Path, job: _Job) -> None:
     global _work  # noqa: PLW0603  a pool gives its processes no other place
     _work = source, part, job
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program itself is interrupted, and ends these
+    threading.Thread(target=_end_with_program, daemon=True, name="end-with-program").start()
+
+
+def _end_with_program() -> None:
+    """End this process when the program has been killed; it would wait for work for ever."""
+    program = parent_process()
+    if program is not None:
+        program.join()
+        os._exit(1)
 
 
 def _decode_chunk(chunk: _Chunk) -> _Chunk:
