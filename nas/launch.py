@@ -20,7 +20,7 @@ from rich.console import Console
 from metaformer.cost import count_cost
 from metaformer.documents import check_path, exists, is_folder
 from metaformer.errors import shown
-from nas.data import DataInfo, open_dataset
+from nas.data import DataInfo, open_dataset, short_name
 from nas.execution.backend import Backend
 from nas.execution.devices import Wanted, gpus_may_be_visible, no_gpus
 from nas.execution.ray_backend import RayBackend
@@ -456,7 +456,6 @@ def _make_folder(path: Path) -> None:
 
 def _default_name(space: str | None, data: str | None) -> str:
     """The space and the data, so that the same command finds its run again; `check_name` holds whatever they are."""
-    kind, _, path = (data or "digits").partition(":")
-    name = f"{space or 'hybrid_stages'}-{Path(path).name or kind}"
+    name = f"{space or 'hybrid_stages'}-{short_name(data or 'digits')}"
     plain = "".join(letter if letter.isprintable() and letter != "/" else "_" for letter in name)
     return plain.encode()[:MOST_BYTES].decode(errors="ignore")

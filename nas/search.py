@@ -24,7 +24,11 @@ def search(
     plan: Annotated[bool, typer.Option("--plan", help="Say what the budget buys, and end.")] = False,
     data: Annotated[
         str | None,
-        typer.Option(help="digits, folder:PATH with train/ and val/, or package.module.", show_default="digits"),
+        typer.Option(
+            help="digits, folder:PATH with train/ and val/, prepared:PATH of nas.prepare, torch/cifar10, wds/SHARDS, "
+            "hfds/PATH, or package.module.",
+            show_default="digits",
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the run; an earlier one goes on.", show_default="SPACE-DATA")

@@ -111,6 +111,8 @@ SEARCH = [
     *options("dataset", "nothing", "digits:x", "folder:", "folder:nowhere", "no.module", name="--data"),
     *options("dataset", "folder:one", "folder:arch.yaml", "folder:/dev/null", name="--data"),
     *options("dataset", "prepared", "prepared:", "prepared:nowhere", "prepared:photos", name="--data"),
+    *options("dataset", "torch", "torch/", "torch:cifar10", "torch/cifra", "torch/cifar10:photos", name="--data"),
+    *options("dataset", "wds/", "wds/photos/train.tar", "wds/photos", "hfds/", "hfds/nowhere", name="--data"),
     *options("references", "nothing", "poolformer_s12,nothing", LONG, "[/b]"),
     *options("sampler", "nothing", "", LONG, "[bold]"),
     *options("stopper", "nothing", "", LONG),
@@ -239,6 +241,7 @@ PREPARE = [
     *bad("prepare", "data", ()),
     *bad("prepare", "out", "folder:photos", "folder:photos --out photos", "folder:photos --out arch.yaml"),
     *bad("prepare", "dataset", *(f"{name} --out fresh" for name in ("digits", "folder:", "folder:nowhere", "nothing"))),
+    *bad("prepare", "dataset", *(f"{name} --out fresh" for name in ("torch/x", "torch/imagenet:photos/val", "wds/x"))),
     *bad("prepare", "dataset", "folder:arch.yaml --out fresh", ("[/b]\x1b[31m", "--out", "fresh")),
     *(
         Bad("prepare", (*TO_PREPARE, f"--{option}={value}"), option)

@@ -23,7 +23,9 @@ from nas.data.registry import (
     names,
     open_dataset,
     register_dataset,
+    short_name,
     shuffled_class,
+    split_name,
     train_batch_size,
     wrong,
 )
@@ -48,7 +50,9 @@ __all__ = [
     "names",
     "open_dataset",
     "register_dataset",
+    "short_name",
     "shuffled_class",
+    "split_name",
     "train_batch_size",
     "wrong",
 ]

@@ -31,8 +31,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from metaformer.images import ImageError
 from nas.data.prepared import (
     DOCUMENT,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     UNREADABLE,
     VERSION,
     Channels,
@@ -41,7 +39,7 @@ from nas.data.prepared import (
     labels_file,
 )
 from nas.data.registry import DataError, Split, fingerprint_of, wrong
-from nas.data.sources import Source
+from nas.data.sources import IMAGENET_MEAN, IMAGENET_STD, Source
 from nas.study.recipe import BadImages
 
 SPLITS: tuple[Split, ...] = get_args(Split)

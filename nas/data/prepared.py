@@ -56,7 +56,6 @@ from nas.study.recipe import BadImages, Recipe
 VERSION = 1
 DOCUMENT = "prepared.json"
 UNREADABLE = -1  # label of an image that could not be read
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's and timm's
 _AHEAD = 3  # batches on their way to a GPU that does not hold the images
 _SHARE = 0.25  # of a GPU's free memory, which images may fill
 
@@ -156,8 +155,8 @@ class Prepared(Dataset):
         places_N = np.flatnonzero(labels != UNREADABLE)
         return _Stored(_as_tensor(images), torch.from_numpy(places_N), torch.from_numpy(labels[places_N]))
 
-    @staticmethod
-    def look(argument: str) -> Look:
+    @classmethod
+    def look(cls, argument: str) -> Look:
         """The resolution for which it was prepared."""
         resolution = read_description(_root_of(argument)).resolution
         return Look(resolution, f"prepared for {resolution} pixels")

@@ -9,10 +9,12 @@ B batch, C channels, H height, W width, N images of a split, K classes.
 
 import hashlib
 import importlib
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -28,8 +30,11 @@ Split = Literal["train", "val", "test"]
 _SPLIT_SEED = 2111_11418  # fixes which images are held out
 _BUILT_IN = {  # modules that register these names
     "digits": "nas.data.digits",
-    "folder": "nas.data.image_folder",
+    "folder": "nas.data.named_sets",
+    "hfds": "nas.data.named_sets",
     "prepared": "nas.data.prepared",
+    "torch": "nas.data.named_sets",
+    "wds": "nas.data.named_sets",
 }
 SMALLEST_SIDE = 8  # pixels
 
@@ -69,19 +74,19 @@ class Dataset(ABC):
 
     @abstractmethod
     def __init__(self, argument: str, *, resolution: int, num_workers: int, bad_images: BadImages) -> None:
-        """Takes what follows the colon in the name; the rest is `open_dataset`'s."""
+        """Takes what follows the kind in the name; the rest is `open_dataset`'s."""
 
     @staticmethod
     @abstractmethod
     def check(recipe: Recipe) -> None:
         """Raises DataError for a recipe that such a dataset cannot follow."""
 
-    @staticmethod
-    def look(argument: str) -> "Look | None":
+    @classmethod
+    def look(cls, argument: str) -> "Look | None":
         """What the images themselves say of the resolution; None: they are not asked, and the registered one holds.
 
         Args:
-            argument: What follows the colon in the name.
+            argument: What follows the kind in the name.
         """
         del argument
         return None
@@ -134,23 +139,35 @@ class Fit:
 class _Kind(NamedTuple):
     make: type[Dataset]
     argument: str | None
+    separator: str
     resolution: int
     recipe: Recipe
     fit: Fit
+
+    def form(self, kind: str) -> str:
+        """What a user types; a capital word is what is filled in."""
+        return kind if self.argument is None else f"{kind}{self.separator}{self.argument}"
 
 
 _REGISTRY: dict[str, _Kind] = {}
 
 
 def register_dataset(
-    kind: str, *, resolution: int, recipe: Recipe, argument: str | None = None, fit: Fit | None = None
+    kind: str,
+    *,
+    resolution: int,
+    recipe: Recipe,
+    argument: str | None = None,
+    separator: Literal[":", "/"] = ":",
+    fit: Fit | None = None,
 ) -> Callable[[type[Dataset]], type[Dataset]]:
     """Make a class the datasets called `kind`.
 
     Args:
         resolution: Default side of the images in pixels.
         recipe: Default recipe.
-        argument: What must follow the colon in a name, such as PATH; None where a name has no colon.
+        argument: What must follow the separator in a name, such as PATH; None where a name has none.
+        separator: What stands between the kind and the argument.
         fit: How a search is fitted to it; None: by the size of its images.
 
     A dataset of one's own need not be in this package: in a module such as `flowers.loaders` that can be imported on
@@ -163,7 +180,7 @@ def register_dataset(
         raise ValueError(f"dataset: must be registered once, got {kind!r} again")
 
     def register(make: type[Dataset]) -> type[Dataset]:
-        _REGISTRY[kind] = _Kind(make, argument, resolution, recipe, fit or Fit())
+        _REGISTRY[kind] = _Kind(make, argument, separator, resolution, recipe, fit or Fit())
         return make
 
     return register
@@ -172,14 +189,14 @@ def register_dataset(
 def names() -> list[str]:
     """The known names; a capital word stands for what the user fills in, as in `folder:PATH`."""
     _register_built_in()
-    return [kind if entry.argument is None else f"{kind}:{entry.argument}" for kind, entry in sorted(_REGISTRY.items())]
+    return [entry.form(kind) for kind, entry in sorted(_REGISTRY.items())]
 
 
 def look(name: str) -> Look:
     """The side of the images that a model sees if nothing else is asked for, and why."""
     entry, argument = _find(name)
     return entry.make.look(argument) or Look(
-        entry.resolution, f"{entry.resolution} pixels, the default of {name.partition(':')[0]}"
+        entry.resolution, f"{entry.resolution} pixels, the default of {split_name(name)[0]}"
     )
 
 
@@ -227,20 +244,44 @@ def open_dataset(name: str, *, resolution: int, num_workers: int = 0, bad_images
     return entry.make(argument, resolution=resolution, num_workers=num_workers, bad_images=bad_images)
 
 
+def find_dataset(name: str) -> tuple[type[Dataset], str]:
+    """The class of a name, and what follows its kind.
+
+    Raises:
+        DataError: The name is unknown or not complete.
+    """
+    entry, argument = _find(name)
+    return entry.make, argument
+
+
+def split_name(name: str) -> tuple[str, str, str]:
+    """The kind, which is what stands before the first colon or slash; that sign, or nothing; and what follows."""
+    kind = re.split("[:/]", name, maxsplit=1)[0]
+    return kind, name[len(kind) : len(kind) + 1], name[len(kind) + 1 :]
+
+
+def short_name(name: str) -> str:
+    """A word for a dataset, such as cifar10 for torch/cifar10, equal for the name that `DataInfo` makes of it."""
+    kind, separator, argument = split_name(name)
+    if separator == "/":
+        argument = Path(argument.partition(":")[0]).name.partition("{")[0].rstrip("-_.")
+    return Path(argument).name or kind
+
+
 def _find(name: str) -> tuple[_Kind, str]:
-    """The entry of a name and what follows the colon."""
+    """The entry of a name and its argument."""
     check_type(name, str, "dataset: must be a name", error=DataError)
-    kind, _, argument = name.partition(":")
+    kind, separator, argument = split_name(name)
     _register_built_in()
     if kind not in _REGISTRY and "." in kind and all(part.isidentifier() for part in kind.split(".")):
         _import(kind)
     if kind not in _REGISTRY:
-        raise DataError(unknown_name("dataset", kind, names()))
+        raise DataError(unknown_name("dataset", name.partition(":")[0], names()))
     entry = _REGISTRY[kind]
     if entry.argument is None and name != kind:
         raise wrong("dataset", f"nothing may follow {kind}", name)
-    if entry.argument is not None and not argument:
-        raise wrong("dataset", f"must be given as {kind}:{entry.argument}", name)
+    if entry.argument is not None and (not argument or separator != entry.separator):
+        raise wrong("dataset", f"must be given as {entry.form(kind)}", name)
     return entry, argument
 
 

@@ -10,16 +10,23 @@ from nas.data.packing import pack
 from nas.data.sources import open_source
 from nas.study.recipe import Recipe
 from tests.nas.images import write_folder
+from tests.nas.sets import write_cifar, write_hugging_face, write_shards
 
 CPU = torch.device("cpu")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
-@pytest.fixture(scope="module", params=["digits", "folder", "prepared"])
+@pytest.fixture(scope="module", params=["digits", "folder", "prepared", "torch", "wds", "hfds"])
 def name(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     if request.param == "digits":
         return "digits"
     folder = tmp_path_factory.mktemp("data")
+    if request.param == "torch":
+        return f"torch/cifar10:{write_cifar(folder, 'cifar10')}"
+    if request.param == "wds":
+        return f"wds/{write_shards(folder)}"
+    if request.param == "hfds":
+        return f"hfds/{write_hugging_face(folder, 'saved')}"
     name = f"folder:{write_folder(folder, train={'a': 20, 'b': 20}, val={'a': 3, 'b': 4})}"
     if request.param == "folder":
         return name

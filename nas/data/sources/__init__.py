@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from metaformer.errors import check_type, unknown_name
 from metaformer.images import Header, ImageError
-from nas.data.registry import DataError, Look, Split, shuffled_class, wrong
+from nas.data.registry import Look, Split, find_dataset, shuffled_class, wrong
 
 _SIDES = (8, 16, 32, 48, 64, 96, 128, 160, 192, 224)  # pixels
 _SAMPLE, _SAMPLE_SEED = 200, 2210_13452
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's and timm's
+
+
+Channels = tuple[float, float, float]  # of values from 0 to 1
 
 
 class Source(ABC):
@@ -29,6 +32,7 @@ class Source(ABC):
     class_names: tuple[str, ...]
     labels: Mapping[Split, NDArray[np.int64]]  # of shape (N,) each
     fingerprint: str  # equal wherever classes, images and splits are equal; it may cover the names alone
+    mean_and_std: tuple[Channels, Channels] = (IMAGENET_MEAN, IMAGENET_STD)  # by which streamed images are normalised
 
     @abstractmethod
     def read(self, split: Split, place: int) -> Image.Image:
@@ -71,15 +75,12 @@ def open_source(name: str) -> Source:
     Raises:
         DataError: It is not known, not there, or has no images in files.
     """
-    from nas.data.sources.folder import FolderSource
+    from nas.data.streamed import Streamed
 
-    check_type(name, str, "dataset: must be a name", error=DataError)
-    kind, _, argument = name.partition(":")
-    if kind != "folder":
-        raise DataError(unknown_name("dataset", kind, ["folder:PATH"]))
-    if not argument:
-        raise wrong("dataset", "must be given as folder:PATH", name)
-    return FolderSource(argument)
+    make, argument = find_dataset(name)
+    if not issubclass(make, Streamed):
+        raise wrong("dataset", "must have images in files, as folder:PATH has", name)
+    return make.make_source(argument)
 
 
 def hold_out(labels_N: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -642,7 +642,7 @@ def test_digits_without_scikit_learn_says_so(monkeypatch: pytest.MonkeyPatch) ->
         ("digits", {"crop_scale": (0.5, 1)}, r"^augmentation.crop_scale: must be \(1.0, 1.0\) for .*got \(0.5, 1.0\)$"),
         ("digits", {"eval_crop": 0.9}, r"^augmentation.eval_crop: must be 1.0 for digits.*got 0.9$"),
         ("digits", {"shift": 9}, r"^augmentation.shift: must be at most 8 for digits, got 9$"),
-        ("folder:x", {"shift": 1}, r"^augmentation.shift: must be 0 for a folder, whose images are cropped, got 1$"),
+        ("folder:x", {"shift": 1}, r"^augmentation.shift: must be 0 where images are decoded one by one .*, got 1$"),
         ("folder:x", {"crop_scale": (0, 1)}, r"^augmentation.crop_scale: must rise and be above 0, got \(0.0, 1.0\)$"),
         ("folder:x", {"crop_scale": (1, 0.5)}, r"^augmentation.crop_scale: must rise and be above 0, got"),
         ("folder:x", {"rand_augment": "rand-x3"}, r"^augmentation.rand_augment: must be in timm's .*got 'rand-x3'$"),
@@ -676,7 +676,7 @@ def test_a_recipe_is_checked_where_it_is_used(digits: Dataset) -> None:
 
 
 def test_defaults_go_by_name_and_pass_their_own_check() -> None:
-    assert data.names() == ["digits", "folder:PATH", "prepared:PATH"]
+    assert data.names() == ["digits", "folder:PATH", "hfds/PATH", "prepared:PATH", "torch/SET", "wds/SHARDS"]
     assert data.default_resolution("digits") == 16
     with pytest.raises(DataError, match="PATH of folder:PATH must be a folder"):
         data.default_resolution("folder:/no/such/data")

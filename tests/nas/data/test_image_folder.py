@@ -11,7 +11,7 @@ from PIL import Image
 from metaformer.validation import ImageFolderError, measure_accuracy, open_folder
 from metaformer.zoo import Preprocessing
 from nas.data import SMALLEST_SIDE, DataError, open_dataset
-from nas.data.image_folder import Folder
+from nas.data.named_sets import Folder
 from nas.study.recipe import Recipe
 from tests.nas.images import write_folder, write_image
 

@@ -1,9 +1,10 @@
-"""Images in folders; one of the doors to timm.data.
+"""Images from files, decoded for every epoch anew; one of the doors to timm.data.
 
 B batch, C channels, H height, W width, N images of a split.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -25,23 +26,20 @@ from nas.data.registry import (
     Look,
     Split,
     mixes,
-    register_dataset,
     train_batch_size,
     wrong,
 )
 from nas.data.sources import Source
-from nas.data.sources.folder import FolderSource, look_at_folder, root_of
 from nas.study.recipe import BadImages, Recipe
 
 _BAD_LABEL = -1  # of an image that could not be read and is to be left out
 
 
-@register_dataset("folder", resolution=224, recipe=Recipe(), argument="PATH")
-class Folder(Dataset):
-    """PATH/train/CLASS/* and PATH/val/CLASS/*: val is our test, and a tenth of each class in train is our val."""
+class Streamed(Dataset):
+    """The images of a `Source`, decoded and augmented one by one by timm's transforms in processes of timm's loader."""
 
-    def __init__(self, path: str, *, resolution: int, num_workers: int, bad_images: BadImages) -> None:
-        self._source = FolderSource(path)
+    def __init__(self, argument: str, *, resolution: int, num_workers: int, bad_images: BadImages) -> None:
+        self._source = self.make_source(argument)
         self._num_workers = num_workers
         labels = self._source.labels
         self._is_bad: dict[Split, Tensor] = {}  # which images cannot be read, as far as found; shared with the workers
@@ -60,9 +58,18 @@ class Folder(Dataset):
         )
 
     @staticmethod
-    def look(argument: str) -> Look:
-        """The resolution that fits the photographs in PATH; see `look_at`."""
-        return look_at_folder(root_of(argument))
+    @abstractmethod
+    def make_source(argument: str) -> Source:
+        """The images that are meant by what follows the kind in a name.
+
+        Raises:
+            DataError: They are not there or not as they must be.
+        """
+
+    @classmethod
+    def look(cls, argument: str) -> Look:
+        """The resolution that fits the photographs; see `look_at`."""
+        return cls.make_source(argument).look()
 
     @staticmethod
     def check(recipe: Recipe) -> None:
@@ -73,7 +80,7 @@ class Folder(Dataset):
         if augmentation.rand_augment is not None:
             check_augmentation(augmentation.rand_augment)
         if augmentation.shift:
-            rule = "must be 0 for a folder, whose images are cropped"
+            rule = "must be 0 where images are decoded one by one and cropped"
             raise wrong("augmentation.shift", rule, augmentation.shift)
         if augmentation.repeats > 1:
             rule = "must be 1 for a folder, whose images are not repeated within an epoch yet"
@@ -135,11 +142,14 @@ class Folder(Dataset):
         return [name.encode(errors="replace").decode() for name in found]  # a file's name may be no text
 
     def _load(self, images: "_Images", device: torch.device, **options: Any) -> Iterable[list[Tensor]]:
-        """timm's loader; it normalises by ImageNet's mean and standard deviation."""
+        """timm's loader; it normalises by the source's mean and standard deviation."""
         on_gpu = device.type == "cuda"
+        mean, std = self._source.mean_and_std
         loader: Iterable[list[Tensor]] = create_loader(
             images,  # type: ignore[arg-type]  # has what timm asks of its ImageDataset
             input_size=(3, self.info.resolution, self.info.resolution),
+            mean=mean,
+            std=std,
             num_workers=self._num_workers,
             persistent_workers=False,  # they would keep the first epoch's seed
             use_prefetcher=on_gpu,

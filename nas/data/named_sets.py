@@ -1,0 +1,54 @@
+"""The datasets whose images are streamed: folders, torchvision's sets, tar shards, and Hugging Face's."""
+
+from nas.data.registry import Look, register_dataset
+from nas.data.sources import Source
+from nas.data.sources.folder import FolderSource, look_at_folder, root_of
+from nas.data.streamed import Streamed
+from nas.study.recipe import Recipe
+
+
+@register_dataset("folder", resolution=224, recipe=Recipe(), argument="PATH")
+class Folder(Streamed):
+    """PATH/train/CLASS/* and PATH/val/CLASS/*: val is our test, and a tenth of each class in train is our val."""
+
+    @staticmethod
+    def make_source(argument: str) -> Source:
+        return FolderSource(argument)
+
+    @classmethod
+    def look(cls, argument: str) -> Look:
+        """Without a list of all images, which takes minutes for a million."""
+        return look_at_folder(root_of(argument))
+
+
+@register_dataset("torch", resolution=224, recipe=Recipe(), argument="SET", separator="/")
+class TorchSet(Streamed):
+    """cifar10, cifar100 or imagenet, with :ROOT where they do not lie in the folder of datasets."""
+
+    @staticmethod
+    def make_source(argument: str) -> Source:
+        from nas.data.sources.torch_sets import open_torch_set
+
+        return open_torch_set(argument)
+
+
+@register_dataset("wds", resolution=224, recipe=Recipe(), argument="SHARDS", separator="/")
+class Shards(Streamed):
+    """Tar files of a WebDataset, such as /data/train-{000..146}.tar; those named test or val instead are our test."""
+
+    @staticmethod
+    def make_source(argument: str) -> Source:
+        from nas.data.sources.shards import ShardSource
+
+        return ShardSource(argument)
+
+
+@register_dataset("hfds", resolution=224, recipe=Recipe(), argument="PATH", separator="/")
+class HuggingFace(Streamed):
+    """A folder that Hugging Face's datasets package has saved, or that it reads as Parquet files or as images."""
+
+    @staticmethod
+    def make_source(argument: str) -> Source:
+        from nas.data.sources.hugging_face import HuggingFaceSource
+
+        return HuggingFaceSource(argument)
