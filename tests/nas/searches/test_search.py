@@ -13,6 +13,8 @@ import yaml
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from nas.data import open_dataset
+from nas.data.packing import pack
+from nas.data.sources import open_source
 from nas.make_study import make_study
 from nas.study.budget import Budget
 from nas.study.request import Request
@@ -20,6 +22,7 @@ from nas.study.study import Study
 from tests.nas.conftest import GoodRun
 from tests.nas.images import write_folder, write_image
 from tests.nas.programs import QUICK, Outcome, lease_seconds, read_study, run_here, run_program
+from tests.nas.sets import write_cifar
 
 starts_ray = pytest.mark.xdist_group("ray")  # not two at the same time
 
@@ -62,7 +65,7 @@ def check_refused(outcome: Outcome, message: str) -> None:
     ("arguments", "message"),
     [
         (["--space", "hybrid_stage"], "space: unknown name 'hybrid_stage'; known, nearest first: hybrid_stages.*"),
-        (["--data", "digitz"], "dataset: unknown name 'digitz'; known, nearest first: digits, folder:PATH"),
+        (["--data", "digitz"], "dataset: unknown name 'digitz'; known, nearest first: digits, folder:PATH.*"),
         (["--data", "folder:/no/such"], "dataset: PATH of folder:PATH must be a folder, got '/no/such'"),
         (["--data", "folder"], "dataset: must be given as folder:PATH, got 'folder'"),
         (["--sampler", "tpee"], "sampler: unknown name 'tpee'; known, nearest first: tpe, nsga2, random, reg.*"),
@@ -479,3 +482,25 @@ def test_a_folder_of_images_of_odd_sizes_and_modes_ends_with_a_front(
     for member in found["front"]:
         assert 0 <= member["val_accuracy"] <= 1
         assert 0 <= member["test_accuracy"] <= 1
+
+
+@starts_ray
+@pytest.mark.parametrize("kind", ["prepared", "torch"])
+def test_a_prepared_set_and_a_set_by_name_end_with_a_front(
+    search: Search, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The workers find them too, also where the environment names the folder."""
+    monkeypatch.setenv("NAS_DATA", str(write_cifar(tmp_path / "sets", "cifar10")))
+    data = "torch/cifar10"
+    if kind == "prepared":
+        out = tmp_path / "small"
+        pack(open_source(data), out, resolution=32, side=32, num_workers=1, bad_images="stop")
+        data = f"prepared:{out}"
+    small = ("--epochs", 1, "--batch-size", 8, "--width-scale", 0.125, "--max-macs", "1M")
+    limits = ("--references", "none", "--max-trials", 2, "--budget", "9cpu-hours", "--workers", 1)
+    outcome = search("--data", data, *small, *limits, "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert found["folder"] == str(runs / f"hybrid_stages-{'small' if kind == 'prepared' else 'cifar10'}")
+    assert found["trials"]["complete"] == 2
+    assert found["front"]
