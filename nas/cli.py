@@ -5,11 +5,11 @@ It is loaded before the arguments are read, so it imports neither torch, ray nor
 
 from pathlib import Path
 
-from metaformer.cli import one_line_errors, run
+from metaformer.cli import deaf_threads, one_line_errors, run
 from metaformer.documents import check_path
 from metaformer.errors import UserError
 
-__all__ = ["RUNS", "one_line_errors", "run", "run_path"]
+__all__ = ["RUNS", "deaf_threads", "one_line_errors", "run", "run_path"]
 
 RUNS = Path("runs")
 

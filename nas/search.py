@@ -135,7 +135,8 @@ def search(
       python -m nas.search --study runs/mine/study.yaml --name again --seed 1
     """
     options = dict(locals())
-    from nas.launch import launch
+    with cli.deaf_threads():
+        from nas.launch import launch
     from nas.study.request import Request, parse_changes, parse_limits
 
     asked = {field.name: options[field.name] for field in fields(Request) if field.name in options}

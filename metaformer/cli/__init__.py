@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -27,6 +28,16 @@ def one_line_errors() -> Iterator[None]:
         yield
     except UserError as error:
         raise _ended(str(error)) from None
+
+
+@contextmanager
+def deaf_threads() -> Iterator[None]:
+    """Let threads that libraries start inside leave the signals that end a program to the main thread."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def run(*commands: Callable[..., None]) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Self
 import ray
 import torch
 from ray import tune
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError, RayTaskError
 from ray.tune.experiment import Trial
@@ -30,7 +30,7 @@ from nas.data import DataInfo
 from nas.execution.backend import Backend, Steps
 from nas.execution.devices import Devices, Node, Wanted, share_out
 from nas.execution.ray_adapter import Adapter, Beat, LeaseScheduler, LeaseSearcher, TrialWorker, reason_of
-from nas.execution.signals import guarded, stop_on_signals
+from nas.execution.signals import guarded, heard, held, stop_on_signals
 from nas.execution.slots import Slots, check_answers
 from nas.execution.worker import Data, measure_steps
 from nas.session.session import Session
@@ -75,13 +75,16 @@ class RayBackend(Backend):
         local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
         try:
             check_answers(self._address)
-            with guarded(), nullcontext() if self._address else _of_this_machine_alone():
+            with guarded(), _starting_unheard(), nullcontext() if self._address else _of_this_machine_alone():
                 ray.init(
                     address=self._address or "local",
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     **({} if self._address else local),
                 )
+        except KeyboardInterrupt:
+            ray.shutdown()
+            raise
         except (OSError, RuntimeError, ValueError) as error:
             if self._address is None:
                 raise StudyError(f"ray: must be able to start on this machine, got {_one_line(error)}") from None
@@ -203,6 +206,26 @@ class RayBackend(Backend):
         """Trials at a time for which there is room now."""
         fitting = self.devices.slots(self._nodes())
         return min(fitting, self._wanted.workers or fitting)
+
+
+@contextmanager
+def _starting_unheard() -> Iterator[None]:
+    """Hold SIGTERM back while Ray starts, whose native handler in this process aborts it; that is undone at the end.
+
+    Ray's own processes are started without that: they would never hear SIGTERM, by which they are ended.
+    """
+    start = services.start_ray_process
+
+    def start_hearing(*args: Any, **options: Any) -> Any:
+        with heard():
+            return start(*args, **options)
+
+    services.start_ray_process = start_hearing
+    try:
+        with held():
+            yield
+    finally:
+        services.start_ray_process = start
 
 
 @contextmanager

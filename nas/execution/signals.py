@@ -41,6 +41,31 @@ def guarded() -> Iterator[None]:
 
 
 @contextmanager
+def held() -> Iterator[None]:
+    """Let SIGTERM wait while a block installs handlers of its own, which are undone before it is delivered.
+
+    Threads that the block starts never see it; `metaformer.cli.deaf_threads` is for those that were there before.
+    """
+    before = _heeded()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        yield
+    finally:
+        _restore(before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def heard() -> Iterator[None]:
+    """Inside `held`: let SIGTERM come, also to processes that the block starts, which inherit whether it does."""
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Turn the first of the signals into a call of `stop`; after it only Ctrl-C is a KeyboardInterrupt."""
     before = _heeded()

@@ -1,6 +1,7 @@
 """That a cluster, or data, that is not there is named."""
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -74,6 +75,17 @@ def test_a_cluster_that_the_program_starts_is_reached_from_this_machine_alone(in
         listening = _listening(_descendants(os.getpid()))
     assert listening
     assert listening <= {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, and the same in IPv6
+
+
+@pytest.mark.xdist_group("ray")
+@pytest.mark.skipif(sys.platform != "linux", reason="what is blocked is looked up in /proc")
+def test_what_ray_starts_hears_sigterm_by_which_it_is_ended(info: DataInfo, tmp_path: Path) -> None:
+    with RayBackend(info, wanted=Wanted(kind="cpu", workers=1), address=None, scratch=tmp_path):
+        pids = _descendants(os.getpid()) - {os.getpid()}
+        lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+        blocked = [int(line.split()[1], 16) for line in lines if line.startswith("SigBlk:")]
+    assert blocked
+    assert not [mask for mask in blocked if mask >> (signal.SIGTERM - 1) & 1]
 
 
 def test_a_node_with_other_data_is_refused(info: DataInfo) -> None:

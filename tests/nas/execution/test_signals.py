@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nas.execution.signals import guarded, interruptible, stop_on_signals
-from tests.nas.programs import ROOT
+from tests.nas.programs import PATIENCE, QUICK, ROOT
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PROGRAM = """
@@ -86,3 +86,29 @@ def test_a_program_whose_terminal_closes_comes_to_its_end(tmp_path: Path) -> Non
         program.send_signal(signal.SIGHUP)
         assert program.wait() == 0
     assert (tmp_path / "ended").exists()
+
+
+_TOLD_WHILE_RAY_STARTS = """
+import os, signal, sys
+from metaformer.cli import deaf_threads
+with deaf_threads():
+    import nas.launch
+    from ray._private import worker
+connect = worker.connect
+def told(*args, **options):
+    connect(*args, **options)
+    os.kill(os.getpid(), signal.SIGTERM)  # Ray's native handler is installed, and ours is not yet back
+worker.connect = told
+from nas import cli
+from nas.search import search
+cli.run(search)
+"""
+
+
+@pytest.mark.xdist_group("ray")
+def test_sigterm_while_ray_starts_ends_the_program_and_does_not_abort_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _TOLD_WHILE_RAY_STARTS, *QUICK, "--runs", str(tmp_path / "runs")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (130, "")
+    assert "measuring" not in done.stdout
+    assert not (tmp_path / "runs").exists()
