@@ -6,14 +6,19 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import optuna
 import pytest
 import yaml
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
 from sqlalchemy.pool import NullPool
 
+from nas.record.storage import close_storage, open_storage
 from tests.nas.gate import Gate
 from tests.nas.programs import QUICK, ROOT, Outcome, Program, Recorded, run_here, run_program
 from tests.services.postgresql import PASSWORD, Server, running_server
@@ -42,6 +47,15 @@ class Killed(NamedTuple):
     pid: int
     study: Recorded
     second: Outcome
+
+
+@contextmanager
+def closing_storage(storage: BaseStorage) -> Iterator[BaseStorage]:
+    """A storage whose connections are closed at the end."""
+    try:
+        yield storage
+    finally:
+        close_storage(storage)
 
 
 def study_in(url: str, name: str) -> Recorded:
@@ -144,6 +158,18 @@ def test_a_run_is_read_with_the_password_of_the_environment(
     outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert outcome.returncode == 0, outcome.stderr
     assert len((killed.runs / "killed" / "trials.csv").read_text().splitlines()) == 1 + len(gone_on.study.trials)
+
+
+def test_a_reader_can_write_nothing(server: Server) -> None:
+    url = server.url(server.new_database())
+    with closing_storage(open_storage(url, writes=True)) as writer:
+        number = writer.create_new_study([StudyDirection.MAXIMIZE], "search")
+        with closing_storage(open_storage(url)) as reader:
+            assert reader.get_study_id_from_name("search") == number
+            with pytest.raises(StorageInternalError) as caught:
+                reader.set_study_user_attr(number, "key", 1)
+        assert "read-only transaction" in str(caught.value.__cause__)
+        assert writer.get_study_user_attrs(number) == {}
 
 
 @pytest.mark.parametrize("password", ["wrong-but-secret", "wrong@but:secret", None])

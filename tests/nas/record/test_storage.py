@@ -109,3 +109,14 @@ def test_an_empty_front_replaces_a_full_one_only_where_that_is_asked_for(tmp_pat
     assert files(folder) == empty
     report(str(folder), force=True)
     assert not list((folder / "front").iterdir())
+
+
+def test_a_reader_of_a_journal_writes_nothing(tmp_path: Path) -> None:
+    url = f"journal:{tmp_path / 'study.journal'}"
+    Record(url, STUDY.make_space(), STUDY.goals, writes=True).add_overhead(1.0)
+    before = files(tmp_path)
+    reader = Record(url, STUDY.make_space(), STUDY.goals)
+    assert reader.notes.overhead_device_seconds == 1.0
+    with pytest.raises(StudyError, match="a reader writes nothing"):
+        reader.add_overhead(1.0)
+    assert files(tmp_path) == before
