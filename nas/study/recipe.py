@@ -88,7 +88,7 @@ class Recipe(Spec):
     final_lr: NonNegativeFloat = 1e-5
     cooldown_epochs: FewEpochs = 0  # at the end, with `final_lr`
     lr_points: LrPoints | None = None  # pairs: part of the training from 0 to 1, factor on the peak learning rate
-    drop_path: BelowOne | None = None  # rate of the last block, linear by depth; None: the architecture's own
+    drop_path: BelowOne | None = None  # rate of the last block; None: the architecture's own
     ema_decay: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = (
         None  # of the moving average of the weights, a step; evaluated and kept are the averages
     )

@@ -1,6 +1,7 @@
 """Crops, flips and resizing of whole batches: Pillow and timm are the oracles."""
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from torchvision.transforms import InterpolationMode
 
 from nas.data.generators import PrivateGenerators
 from nas.data.in_batch import crops as module
-from nas.data.in_batch.crops import Crops, centre, draw_crops, resize_crops, shift_crops
+from nas.data.in_batch.crops import Crops, centre, draw_crops, resize_crops, shift_crops, whole_images
 from tests.nas.conftest import PreparedFolder
 from tests.nas.photographs import assert_same_distribution, our_images, photographs, recipe_of, timm_images
 
@@ -28,19 +29,25 @@ def noise(num: int, side: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (num, side, side, 3), dtype=np.uint8)
 
 
-def drawn(num: int, side: int, *, scale: tuple[float, float] = (0.08, 1), flip: float = 0.5) -> Crops:
-    return draw_crops(num, side, scale=scale, flip=flip, generator=np.random.default_rng(1))
+def drawn(
+    num: int,
+    side: int,
+    *,
+    scale: tuple[float, float] = (0.08, 1),
+    interpolation: Literal["bicubic", "bilinear", "random"] = "bicubic",
+) -> Crops:
+    generator = np.random.default_rng(1)
+    return draw_crops(num, side, scale=scale, flip=0.5, interpolation=interpolation, generator=generator)
 
 
 def by_pillow(images_NSSC: NDArray[np.uint8], crops: Crops, size: int) -> Tensor:
     """What timm does to each image once its crop is drawn."""
     found = []
-    for image_SSC, top, left, height, width, flip in zip(
+    for image_SSC, top, left, height, width, flip, linear in zip(
         images_NSSC, *(field.tolist() for field in crops), strict=True
     ):
-        image = of_pillow.resized_crop(
-            Image.fromarray(image_SSC), top, left, height, width, [size, size], InterpolationMode.BICUBIC
-        )
+        kernel = InterpolationMode.BILINEAR if linear else InterpolationMode.BICUBIC
+        image = of_pillow.resized_crop(Image.fromarray(image_SSC), top, left, height, width, [size, size], kernel)
         found.append(np.asarray(of_pillow.hflip(image) if flip else image))
     return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float()
 
@@ -69,16 +76,19 @@ def test_crops_are_drawn_as_timm_draws_them(scale: tuple[float, float], side: in
 
 def test_crops_lie_in_the_image_and_are_never_empty() -> None:
     for side, scale in ((8, (1e-4, 1e-3)), (9, (0.08, 1.0)), (224, (0.001, 1.0))):
-        top, left, height, width, _ = drawn(2000, side, scale=scale)
+        top, left, height, width, *_ = drawn(2000, side, scale=scale)
         assert min(top.min(), left.min()) >= 0
         assert min(height.min(), width.min()) >= 1
         assert max((top + height).max(), (left + width).max()) <= side
 
 
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "random"])
 @pytest.mark.parametrize(("side", "size"), SIDES)
-def test_a_crop_is_resized_and_flipped_as_pillow_does(side: int, size: int) -> None:
+def test_a_crop_is_resized_and_flipped_as_pillow_does(
+    side: int, size: int, interpolation: Literal["bicubic", "bilinear", "random"]
+) -> None:
     """Within two grey levels; of noise, where cutting off at 0 and 255 shows which side came first, nearly all."""
-    crops = drawn(64, side)
+    crops = drawn(64, side, interpolation=interpolation)
     for images, part in ((photographs(64, side, seed=0), 0.0), (noise(64, side), 0.005)):
         difference = (resize_crops(torch.from_numpy(images), crops, size) - by_pillow(images, crops, size)).abs()
         assert (difference > 2).float().mean() <= part
@@ -110,10 +120,8 @@ def test_evaluation_cuts_the_middle_out_as_timm_does(side: int, size: int, part:
 
 def test_the_whole_image_at_its_own_size_stays_as_it_is() -> None:
     images = torch.from_numpy(noise(8, 32))
-    number = torch.full((8,), 32)
-    whole = Crops(number * 0, number * 0, number, number, number < 0)
-    assert torch.equal(resize_crops(images, whole, 32), images.permute(0, 3, 1, 2).float())
-    assert torch.equal(centre(images, 32, part=1), images.permute(0, 3, 1, 2).float())
+    assert torch.equal(resize_crops(images, whole_images(8, 32), 32), images.permute(0, 3, 1, 2).float())
+    assert torch.equal(centre(images, 32, part=1), images.permute(0, 3, 1, 2))
 
 
 def test_a_shift_moves_by_whole_pixels_and_leaves_black_behind() -> None:
