@@ -4,7 +4,7 @@ Command:   python -m benchmarks.train_step
 Hardware:  two CPU cores, or one GPU if there is one; needs torch, timm and pydantic, and no installation
 Time:      about 20 minutes on CPU (--models caformer_s18 --rounds 5: 2 minutes), 5 minutes on a GPU
 Expected:  at least 1.3 times the images per second of timm's default layout, and nowhere slower than the better of
-           timm's two layouts beyond the spread of the rounds; train_step.md says where that is met
+           timm's two layouts beyond the spread of the rounds; results/train_step.md says where that is met
 
 The same architecture three times: ours, timm's in its default layout (NCHW), timm's in channels-last memory, each with
 images in its own layout and with the same drop path. A round measures the three one after the other, and each round

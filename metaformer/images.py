@@ -13,6 +13,7 @@ from PIL import Image
 from metaformer.errors import UserError, one_line, shown
 
 Source = str | os.PathLike[str] | IO[bytes]
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
 _UNREADABLE = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)  # all seen from damaged files
 
 

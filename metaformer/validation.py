@@ -17,12 +17,11 @@ from timm.utils import natural_key
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from metaformer.architecture import Architecture
 from metaformer.documents import is_folder
 from metaformer.errors import UserError, explain, shown
-from metaformer.images import ImageError, read_image
+from metaformer.images import EXTENSIONS, ImageError, read_image
 from metaformer.zoo import Preprocessing
 
 Precision = Literal["float32", "bfloat16"]
@@ -122,11 +121,11 @@ def open_folder(folder: Path, split: str | None, preprocessing: Preprocessing, *
 
 def _folders_in(folder: str | Path) -> list[str]:
     """Names of the folders in a folder, and of links to some."""
-    return [name for name in os.listdir(folder) if is_folder(Path(folder) / name)]  # noqa: PTH208  names alone
+    return [name for name in os.listdir(folder) if name[0] != "." and is_folder(Path(folder) / name)]  # noqa: PTH208  names alone
 
 
 def _images_below(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-    """Paths of the images below a folder; a pipe or a device would be waited for, and is none.
+    """Paths of the images below a folder; what is hidden is none, nor a pipe or a device, which would be waited for.
 
     Args:
         above: Device and number of each folder above this one, to which a link may lead back.
@@ -136,10 +135,12 @@ def _images_below(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[st
     if here in above:
         return
     for name in os.listdir(folder):  # noqa: PTH208
+        if name.startswith("."):
+            continue
         path = os.path.join(folder, name)  # noqa: PTH118
         if is_folder(path):
             yield from _images_below(path, above | {here})
-        elif name.lower().endswith(IMG_EXTENSIONS) and os.path.isfile(path):  # noqa: PTH113  a loop of links is none
+        elif name.lower().endswith(EXTENSIONS) and os.path.isfile(path):  # noqa: PTH113  a loop of links is none
             yield path
 
 

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metaformer.errors import UserError, check_type, shown, unknown_name
+from metaformer.errors import UserError, check_new_name, check_subclass, check_type, shown, unknown_name
 from metaformer.specs import LARGEST_SIDE, Stem
 from nas.study.recipe import BadImages, Recipe
 
@@ -174,12 +174,13 @@ def register_dataset(
     every node, registered under that module's `__name__`, it is known as `flowers.loaders`.
 
     Raises:
-        ValueError: The kind is registered already.
+        UserError: The kind is registered already or no text, or what is registered is no Dataset.
     """
-    if kind in _REGISTRY or (kind in _BUILT_IN and _BUILT_IN[kind] not in sys.modules):
-        raise ValueError(f"dataset: must be registered once, got {kind!r} again")
+    to_come = {name for name, module in _BUILT_IN.items() if module not in sys.modules}
+    check_new_name("dataset", kind, {*_REGISTRY, *to_come})
 
     def register(make: type[Dataset]) -> type[Dataset]:
+        check_subclass("dataset", make, Dataset)
         _REGISTRY[kind] = _Kind(make, argument, separator, resolution, recipe, fit or Fit())
         return make
 

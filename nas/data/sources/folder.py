@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from timm.data import get_img_extensions
 from timm.utils import natural_key
 
+from metaformer.documents import is_folder
 from metaformer.errors import nearest_first
-from metaformer.images import Header, ImageError, read_header, read_image
+from metaformer.images import EXTENSIONS, Header, ImageError, read_header, read_image
 from nas.data.registry import DataError, Look, Split, fingerprint_of, wrong
 from nas.data.sources import Source, hold_out, look_at, sample
 
@@ -95,9 +95,9 @@ def _list_images(root: Path, part: str) -> dict[str, list[str]]:
 def _list_classes(root: Path, part: str) -> list[str]:
     """Class names of a part in timm's order."""
     folder = root / part
-    if not root.is_dir():
+    if not is_folder(root):
         raise wrong("dataset", "PATH of folder:PATH must be a folder", str(root))
-    if not folder.is_dir():
+    if not is_folder(folder):
         near = nearest_first(part, sorted(inner.name for inner in root.iterdir() if inner.is_dir()))[:3]
         raise DataError(f"dataset: {str(root)!r} must hold the folders train and val, found no {part}, nearest: {near}")
     with os.scandir(folder) as entries:
@@ -109,15 +109,14 @@ def _list_classes(root: Path, part: str) -> list[str]:
 
 def _list_class(root: Path, part: str, name: str) -> list[str]:
     """Paths below `root` of the images of a class, sorted."""
-    extensions = get_img_extensions()  # type: ignore[no-untyped-call]
     folder = root / part / name
     images = sorted(
         file.path[len(str(root)) + 1 :]
         for file in _regular_files(str(folder), frozenset())
-        if file.name.lower().endswith(extensions) and not file.name.startswith(".")
+        if file.name.lower().endswith(EXTENSIONS) and not file.name.startswith(".")
     )
     if not images:
-        raise DataError(f"dataset: {str(folder)!r} must hold images ({', '.join(extensions)}), found none")
+        raise DataError(f"dataset: {str(folder)!r} must hold images ({', '.join(EXTENSIONS)}), found none")
     return images
 
 
