@@ -26,7 +26,7 @@ def search(
         str | None,
         typer.Option(
             help="digits, folder:PATH with train/ and val/, prepared:PATH of nas.prepare, torch/cifar10, wds/SHARDS, "
-            "hfds/PATH, or package.module.",
+            "hfds/PATH, tfds/NAME, or package.module.",
             show_default="digits",
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""The datasets whose images are streamed: folders, torchvision's sets, tar shards, and Hugging Face's."""
+"""The datasets whose images are streamed: folders, torchvision's sets, tar shards, Hugging Face's, TensorFlow's."""
 
 from nas.data.registry import Look, register_dataset
 from nas.data.sources import Source
@@ -52,3 +52,14 @@ class HuggingFace(Streamed):
         from nas.data.sources.hugging_face import HuggingFaceSource
 
         return HuggingFaceSource(argument)
+
+
+@register_dataset("tfds", resolution=224, recipe=Recipe(), argument="NAME", separator="/")
+class TensorFlowSet(Streamed):
+    """What tensorflow-datasets has prepared as array_record, with :ROOT where it is not in the folder of datasets."""
+
+    @staticmethod
+    def make_source(argument: str) -> Source:
+        from nas.data.sources.tensorflow_sets import TensorFlowSource
+
+        return TensorFlowSource(argument)

@@ -33,6 +33,7 @@ _BUILT_IN = {  # modules that register these names
     "folder": "nas.data.named_sets",
     "hfds": "nas.data.named_sets",
     "prepared": "nas.data.prepared",
+    "tfds": "nas.data.named_sets",
     "torch": "nas.data.named_sets",
     "wds": "nas.data.named_sets",
 }

@@ -1,6 +1,9 @@
 """Published datasets in miniature, in the formats in which they are published, made anew for a test."""
 
 import io
+import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -101,3 +104,44 @@ def write_hugging_face(root: Path, form: str) -> Path:
             (root / form / "data").mkdir(parents=True, exist_ok=True)
             rows.to_parquet(str(root / form / "data" / f"{part}-00000-of-00001.parquet"))
     return root / form
+
+
+TENSORFLOW_BUILDER = """
+import tensorflow_datasets as tfds
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {"image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+                    "label": tfds.features.ClassLabel(names=["cat", "dog"])}
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, manager):
+        return {"train": self._generate_examples(24, 0), "test": self._generate_examples(6, 1)}
+
+    def _generate_examples(self, number, seed):
+        import io
+        from tests.nas.photographs import photographs
+        from tests.nas.sets import jpeg
+        for index, image in enumerate(photographs(number, 32, seed=seed)):
+            yield index, {"image": io.BytesIO(jpeg(image)), "label": index % 2}
+"""
+
+
+def write_tensorflow(root: Path) -> Path:
+    """`root`, with a set called pets, prepared by tensorflow-datasets in a process of its own."""
+    pytest.importorskip("tensorflow_datasets", reason="needs the package tensorflow-datasets")
+    package = root / "code" / "pets"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "pets_builder.py").write_text(TENSORFLOW_BUILDER, encoding="utf-8")
+    code = """if True:
+        import sys
+        from pets.pets_builder import Builder
+        Builder(data_dir=sys.argv[1], file_format="array_record").download_and_prepare()
+    """
+    paths = [str(package.parent), *filter(None, sys.path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    subprocess.run([sys.executable, "-c", code, str(root / "sets")], check=True, capture_output=True, env=environment)
+    return root / "sets"

@@ -3,7 +3,6 @@
 N images of a split.
 """
 
-import io
 import os
 import re
 import tarfile
@@ -18,6 +17,7 @@ from PIL import Image
 from metaformer.images import Header, ImageError, read_header, read_image
 from nas.data.registry import DataError, Split, fingerprint_of, wrong
 from nas.data.sources import Source, hold_out
+from nas.data.sources.rows import NamedBytes
 
 _IMAGES = ("jpg", "jpeg", "png")
 _TEST = ("test", "val", "validation")  # in the place of train
@@ -84,7 +84,7 @@ class ShardSource(Source):
         index = self._indexes[split]
         return f"{Path(index.shards[index.shard_N[place]]).name}:{os.fsdecode(index.keys_N[place])}"
 
-    def _file(self, split: Split, place: int) -> io.BytesIO:
+    def _file(self, split: Split, place: int) -> NamedBytes:
         index = self._indexes[split]
         try:
             with open(index.shards[index.shard_N[place]], "rb") as shard:  # noqa: PTH123  a string, one an image
@@ -92,15 +92,7 @@ class ShardSource(Source):
         except OSError as error:
             where = self.path(split, place)
             raise ImageError(f"image: must be readable, got {where!r} ({error.strerror})") from error
-        file = _Named(data)
-        file.name = self.path(split, place)
-        return file
-
-
-class _Named(io.BytesIO):
-    """Bytes that are called something in messages."""
-
-    name: str
+        return NamedBytes(data, self.path(split, place))
 
 
 def _expand(pattern: str) -> list[Path]:

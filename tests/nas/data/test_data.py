@@ -676,7 +676,8 @@ def test_a_recipe_is_checked_where_it_is_used(digits: Dataset) -> None:
 
 
 def test_defaults_go_by_name_and_pass_their_own_check() -> None:
-    assert data.names() == ["digits", "folder:PATH", "hfds/PATH", "prepared:PATH", "torch/SET", "wds/SHARDS"]
+    files = ["hfds/PATH", "prepared:PATH", "tfds/NAME", "torch/SET", "wds/SHARDS"]
+    assert data.names() == ["digits", "folder:PATH", *files]
     assert data.default_resolution("digits") == 16
     with pytest.raises(DataError, match="PATH of folder:PATH must be a folder"):
         data.default_resolution("folder:/no/such/data")

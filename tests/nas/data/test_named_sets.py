@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -23,7 +24,15 @@ from nas.study.lease import Lease
 from nas.study.recipe import Augmentation, Recipe
 from nas.training.loop import train
 from tests.nas.photographs import CPU, recipe_of
-from tests.nas.sets import add, write_cifar, write_hugging_face, write_imagenet, write_shard, write_shards
+from tests.nas.sets import (
+    add,
+    write_cifar,
+    write_hugging_face,
+    write_imagenet,
+    write_shard,
+    write_shards,
+    write_tensorflow,
+)
 
 pytestmark = [
     # Python 3.12 warns of every fork in a process with threads; torch's DataLoader forks its workers.
@@ -31,7 +40,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
 ]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-KINDS = ("cifar10", "cifar100", "imagenet", "shards", "saved", "parquet", "images")
+KINDS = ("cifar10", "cifar100", "imagenet", "shards", "saved", "parquet", "images", "pets")
 
 
 def written(kind: str, root: Path) -> str:
@@ -42,6 +51,8 @@ def written(kind: str, root: Path) -> str:
         return f"torch/imagenet:{write_imagenet(root)}"
     if kind == "shards":
         return f"wds/{write_shards(root)}"
+    if kind == "pets":
+        return f"tfds/pets:{write_tensorflow(root)}"
     return f"hfds/{write_hugging_face(root, kind)}"
 
 
@@ -454,6 +465,32 @@ def test_a_folder_that_the_package_does_not_read_is_refused_in_one_line(tmp_path
     datasets.DatasetDict({"train": plain}).save_to_disk(str(tmp_path / "alone"))
     with pytest.raises(DataError, match=r"^dataset: '.*' must have one column of images"):
         open_dataset(f"hfds/{tmp_path / 'alone'}", resolution=32)
+
+
+# TensorFlow's
+
+
+def test_without_tensorflow_datasets_it_is_said_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "array_record.python.array_record_module", None)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    message = r"^dataset: 'tfds/pets:.*' needs .*, which is not installed: pip install tensorflow-datasets .*$"
+    with pytest.raises(DataError, match=message):
+        open_dataset(f"tfds/pets:{tmp_path}", resolution=32)
+
+
+def test_a_tensorflow_set_that_is_not_there_or_damaged_is_refused_in_one_line(tmp_path: Path) -> None:
+    root = write_tensorflow(tmp_path)
+    with pytest.raises(DataError, match=r"^dataset: tfds/dogs must be in '.*' as tensorflow-datasets prepares it in "):
+        open_dataset(f"tfds/dogs:{root}", resolution=32)
+    shutil.copytree(root / "pets/1.0.0", root / "pets/2.0.0")
+    with pytest.raises(DataError, match=r"^dataset: NAME of tfds/NAME must be of one configuration and version, got"):
+        open_dataset(f"tfds/pets:{root}", resolution=32)
+    assert open_dataset(f"tfds/pets/1.0.0:{root}", resolution=32).info.class_names == ("cat", "dog")
+    (root / "pets/2.0.0/pets-train.array_record-00000-of-00001").unlink()
+    with pytest.raises(DataError, match=r"^dataset: must be what tensorflow-datasets prepares in .*, got '.*2.0.0'$"):
+        open_dataset(f"tfds/pets/2.0.0:{root}", resolution=32)
 
 
 # The program
