@@ -11,8 +11,9 @@ images in its own layout and with the same drop path. A round measures the three
 begins with another, so that what else runs on the machine slows all three alike; a ratio is taken within a round, and
 the table gives the median of the rounds and, in brackets, their quartiles. A step is forward, cross entropy, backward
 and fused AdamW, in training mode; a forward pass runs in evaluation mode without gradients. Memory is the peak of a
-model alone, with its weights, gradients and optimiser, on a GPU. There float32 uses TF32 and cuDNN picks its kernels
-by trying, for all three.
+model alone, with its weights, gradients and optimiser, on a GPU. There float32 uses TF32 and cuDNN picks its kernels by
+trying, for all three. "GPU ms" is the time of all kernels of a step: what a step takes once it is a CUDA graph, as in
+the training loop of a search. In eager mode starting the kernels may take longer than they run.
 
 B batch, C channels, H height, W width.
 """
@@ -106,6 +107,16 @@ class Contender:
         wait(self.images_BCHW.device)
         return (time.perf_counter() - start) / self.num_calls[phase]
 
+    def kernel_ms(self, num_steps: int = 3) -> float:
+        """Milliseconds of a training step in which a GPU's kernels run, by torch's profiler."""
+        self.model.train()
+        with torch.profiler.profile() as profile:
+            for _ in range(num_steps):
+                self.step()
+            wait(self.images_BCHW.device)
+        on_gpu = [event for event in profile.key_averages() if event.device_type == torch.autograd.DeviceType.CUDA]
+        return sum(event.self_device_time_total for event in on_gpu) / num_steps / 1000
+
     def warm_up(self, at_least_s: float) -> None:
         """Run each phase twice and choose the calls that fill a measurement."""
         for phase in self.num_calls:
@@ -123,6 +134,7 @@ class Row:
     images_per_s: dict[str, float]
     memory_mib: dict[str, float | None]
     ratios: dict[str, list[float]] = field(repr=False)
+    kernel_ms: dict[str, float] = field(default_factory=dict)  # of a step, on a GPU
 
     @property
     def best(self) -> str:
@@ -201,6 +213,9 @@ def measure(name: str, precision: str, plan: Plan) -> list[Row]:
             for contender in order:
                 contender.seconds[phase].append(contender.measure(phase))
         order = order[1:] + order[:1]
+    kernel_ms = {}
+    if plan.device.type == "cuda" and "step" in plan.phases:
+        kernel_ms = {layout: contender.kernel_ms() for layout, contender in contenders.items()}
     rows = []
     for phase in plan.phases:
         seconds = {layout: contender.seconds[phase] for layout, contender in contenders.items()}
@@ -215,6 +230,7 @@ def measure(name: str, precision: str, plan: Plan) -> list[Row]:
                     layout: [theirs / ours for theirs, ours in zip(seconds[layout], seconds[OURS], strict=True)]
                     for layout in (DEFAULT, LAST)
                 },
+                kernel_ms=kernel_ms if phase == "step" else {},
             )
         )
     return rows
@@ -224,10 +240,23 @@ def cells(row: Row) -> list[str]:
     speeds = [f"{row.images_per_s[layout]:.4g}" for layout in (OURS, DEFAULT, LAST)]
     ratios = [f"{middle:.2f} ({low:.2f}-{high:.2f})" for low, middle, high in map(row.ratio, (DEFAULT, LAST))]
     known = [mib for mib in row.memory_mib.values() if mib is not None]
-    return [row.model, row.precision, row.phase, *speeds, *ratios, " / ".join(f"{mib:,.0f}" for mib in known) or "-"]
+    memory = " / ".join(f"{mib:,.0f}" for mib in known) or "-"
+    kernels = " / ".join(f"{ms:.1f}" for ms in row.kernel_ms.values()) or "-"
+    return [row.model, row.precision, row.phase, *speeds, *ratios, memory, kernels]
 
 
-HEADINGS = ("model", "precision", "phase", OURS, DEFAULT, LAST, "ours / timm", "ours / channels-last", "peak MiB")
+HEADINGS = (
+    "model",
+    "precision",
+    "phase",
+    OURS,
+    DEFAULT,
+    LAST,
+    "ours / timm",
+    "ours / channels-last",
+    "peak MiB",
+    "GPU ms",
+)
 
 
 def verdicts(rows: list[Row]) -> list[str]:

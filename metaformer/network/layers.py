@@ -153,7 +153,7 @@ class Gelu(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        if x.dim() == 4 and not x.is_cuda and x.is_contiguous(memory_format=torch.channels_last):
             return F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return F.gelu(x)
 
