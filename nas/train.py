@@ -51,6 +51,7 @@ def train(
 
     from metaformer import zoo
     from metaformer.cli.console import make_console
+    from metaformer.documents import check_path
     from metaformer.errors import UserError
     from nas.data import check_recipe, open_dataset
     from nas.record.atomic import replace_text
@@ -60,6 +61,7 @@ def train(
     from nas.training.loop import train as train_epochs
     from nas.training.steps import TrainingError
 
+    check_path(out / "train.json", "out", error=UserError)
     arch = zoo.resolve(model)
     dataset = open_dataset(data, resolution=arch.resolution, num_workers=loaders)
     arch = _with_classes(arch, dataset.info)
@@ -157,7 +159,8 @@ def _recipe(
     try:
         return Recipe.model_validate(overlay(fields, recipe_changes(request)))
     except ValidationError as error:
-        raise StudyError(explain(error, Recipe)) from None
+        line = explain(error, Recipe)
+        raise StudyError(f"recipe.{line}" if line.partition(":")[0] in request.changes else line) from None
 
 
 def _device(name: str) -> "Any":
@@ -182,7 +185,11 @@ def _open_record(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     from metaformer.errors import UserError, shown
 
     if not exists(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            rule = "must be a folder that can be made"
+            raise UserError(f"out: {rule}, got {shown(str(path.parent))} ({error.strerror})") from None
         return {**settings, "curve": []}
     try:
         record = json.loads(read_text(path, "out", error=UserError))

@@ -40,6 +40,7 @@ from nas.study.budget import Budget, parse_duration
 from nas.study.objectives import register_objective
 from nas.study.request import parse_count
 from nas.study.study import Study
+from nas.train import train
 from search_spaces.space import register_space
 from tests.nas.images import write_folder
 from tests.nas.runs import make_run, make_study
@@ -50,6 +51,7 @@ PROGRAMS: dict[str, tuple[Callable[..., None], ...]] = {
     "export": (export,),
     "dashboard": (dashboard,),
     "prepare": (prepare,),
+    "train": (train,),
     "metaformer": (models.list_models, models.show, models.cost, models.compare, models.validate),
 }
 LONG = "x" * 5000
@@ -257,6 +259,31 @@ PREPARE = [
     *bad("prepare", "arguments", "folder:photos more --out fresh"),
 ]
 
+TO_TRAIN = ("arch.yaml", "--data=digits", "--out=fresh")
+TRAIN = [
+    *bad("train", "model", "--data digits --out fresh", "poolfrmer_s12 --data digits --out fresh"),
+    *bad("train", "data", "arch.yaml --out fresh"),
+    *bad("train", "out", "arch.yaml --data digits"),
+    *bad("train", "dataset", *(f"arch.yaml --data {name} --out fresh" for name in ("digitz", "folder:nowhere"))),
+    *(
+        Bad("train", (*TO_TRAIN, f"--{option}={value}"), field)
+        for option, field, values in (
+            ("recipe", "recipe", ("poolfrmer", "nowhere.yaml", "pipe.yaml")),
+            ("recipe", "augmentation.crop_scale", ("poolformer",)),  # which digits cannot follow
+            ("set", "set", ("epochs=3", "recipe.epochs")),
+            ("set", "recipe.epochs", ("recipe.epochs=0",)),
+            ("epochs", "epochs", (*NO_NUMBER, "0", "-1")),
+            ("batch-size", "batch_size", (*NO_NUMBER, "0", "-1")),
+            ("seed", "seed", NO_NUMBER),
+            ("loaders", "loaders", (*NO_NUMBER, "-1", "257")),
+            ("device", "device", ("", "gpu", LONG)),
+        )
+        for value in values
+    ),
+    *bad("train", "device", "arch.yaml --data digits --out fresh --device cuda"),
+    *(Bad("train", ("arch.yaml", "--data=digits", f"--out={out}"), "out") for out in (LONG, "a\0b", "arch.yaml/x")),
+]
+
 METAFORMER = [
     *(
         Bad("metaformer", (command, model, *rest), field)
@@ -403,7 +430,7 @@ def _check(case: Bad, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert _files(place) == before
 
 
-@pytest.mark.parametrize("case", [*SEARCH, *RUNS, *PREPARE, *METAFORMER], ids=str)
+@pytest.mark.parametrize("case", [*SEARCH, *RUNS, *PREPARE, *TRAIN, *METAFORMER], ids=str)
 def test_a_bad_input_is_one_short_line_with_the_field_and_code_2(
     case: Bad, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,77 @@
+"""One architecture, trained by `nas.train`."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from metaformer import Architecture
+from metaformer.errors import UserError
+from metaformer.specs import PoolSpec, Stage, Stem
+from nas.train import train
+from tests.nas.programs import ROOT
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    arch = Architecture(
+        resolution=16,
+        stem=Stem(kernel=3, stride=2, padding=1),
+        stages=(Stage(depth=2, width=16, mixer=PoolSpec()),),
+        drop_path=0.1,
+    )
+    path = tmp_path_factory.mktemp("models") / "small.yaml"
+    path.write_text(arch.to_yaml(), encoding="utf-8")
+    return path
+
+
+def test_it_notes_each_epoch_and_the_test_and_has_nothing_to_do_a_second_time(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "run"
+    train(str(small), "digits", out, epochs=2, seed=3)
+    printed = capsys.readouterr().out
+    record = json.loads((out / "train.json").read_text(encoding="utf-8"))
+    assert [point["epoch"] for point in record["curve"]] == [1, 2]
+    assert record["seed"] == 3
+    assert 0.1 < record["test_accuracy"] < 1
+    assert f"test {100 * record['test_accuracy']:.2f} %" in printed
+    before = (out / "weights.pt").stat().st_mtime_ns
+    train(str(small), "digits", out, epochs=2, seed=3, as_json=True)
+    assert json.loads(capsys.readouterr().out) == record
+    assert (out / "weights.pt").stat().st_mtime_ns == before
+
+
+def test_killed_it_goes_on_to_the_same_weights(small: Path, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(str(small), "digits", whole, epochs=5)
+    command = [sys.executable, "-m", "nas.train", str(small), "--data", "digits", "--epochs", "5", "--out", str(cut)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as program:
+        while not (cut / "train.json").exists() and program.poll() is None:
+            time.sleep(0.01)
+        program.send_signal(signal.SIGKILL)
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    states = [torch.load(out / "weights.pt", weights_only=True)["model"] for out in (whole, cut)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0] | states[1])
+    curves = [json.loads((out / "train.json").read_text(encoding="utf-8"))["curve"] for out in (whole, cut)]
+    assert [
+        [(point["epoch"], point["val_accuracy"], point["train_loss"]) for point in curve] for curve in curves[:1]
+    ] == [[(point["epoch"], point["val_accuracy"], point["train_loss"]) for point in curve] for curve in curves[1:]]
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"epochs": 3}, {"data": "digits-changed"}])
+def test_a_folder_of_another_training_is_refused(small: Path, tmp_path: Path, changed: dict[str, object]) -> None:
+    train(str(small), "digits", tmp_path, epochs=1)
+    if "data" in changed:
+        record = json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))
+        (tmp_path / "train.json").write_text(json.dumps(record | {"data_fingerprint": "0"}), encoding="utf-8")
+        changed = {}
+    with pytest.raises(
+        UserError, match=r"^out: must be a new folder or one of the same training, got .* with another "
+    ):
+        train(str(small), "digits", tmp_path, **{"epochs": 1, **changed})  # type: ignore[arg-type]
