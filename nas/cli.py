@@ -1,4 +1,4 @@
-"""What all `python -m nas.NAME` programs share: how they run, and names of runs.
+"""What all `python -m nas.NAME` programs share: how they run, names of runs, and where a team's defaults are.
 
 It is loaded before the arguments are read, so it imports neither torch, ray nor optuna.
 """
@@ -6,12 +6,13 @@ It is loaded before the arguments are read, so it imports neither torch, ray nor
 from pathlib import Path
 
 from metaformer.cli import deaf_threads, one_line_errors, run
-from metaformer.documents import check_path
+from metaformer.documents import check_path, parse_mapping, read_text
 from metaformer.errors import UserError
 
-__all__ = ["RUNS", "deaf_threads", "one_line_errors", "run", "run_path"]
+__all__ = ["RUNS", "TEAM_FILE", "deaf_threads", "one_line_errors", "run", "run_path"]
 
 RUNS = Path("runs")
+TEAM_FILE = Path("nas.yaml")  # in the working folder: a team's defaults
 
 
 def run_path(run_name: str) -> Path:
@@ -24,4 +25,12 @@ def run_path(run_name: str) -> Path:
     given = Path(run_name)
     if (given / "study.yaml").exists() or len(given.parts) != 1 or given.is_absolute():
         return given
-    return RUNS / given
+    return _runs() / given
+
+
+def _runs() -> Path:
+    """The folder of all runs, by the team's defaults."""
+    if not TEAM_FILE.exists():
+        return RUNS
+    said = parse_mapping(read_text(TEAM_FILE, str(TEAM_FILE), error=UserError), str(TEAM_FILE), error=UserError)
+    return Path(str(said.get("runs", RUNS)))

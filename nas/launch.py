@@ -43,7 +43,7 @@ from nas.session.leases import Place
 from nas.session.session import Session, open_session
 from nas.study.budget import Budget, parse_duration
 from nas.study.lease import Speed, Step
-from nas.study.request import Request
+from nas.study.request import Request, Team
 from nas.study.study import MAY_CHANGE, Study, StudyError, read_mapping
 from nas.training.checkpoints import NO_ROOM, check_place
 
@@ -65,6 +65,7 @@ def launch(
     deadline: str | None,
     plan_only: bool,
     as_json: bool,
+    team: Team,
 ) -> None:
     """Begin the study that was asked for, or go on with it, until its budget is spent or somebody stops it.
 
@@ -74,12 +75,9 @@ def launch(
         UserError: Something asked for cannot be done.
     """
     check_path(runs, "runs", error=StudyError)
-    known = RunFolder(runs / (_default_name(request.space, request.data) if name is None else check_name(name)))
     console = make_console(as_json=as_json)
     seconds = parse_duration("deadline", deadline) if deadline else None
-    if request.extend:
-        request = _extended(request, known)
-    fields = _known_fields(request, known)
+    request, fields = _with_defaults(request, name, runs, team)
     images = find_images(request, fields)
     info = open_dataset(images.data, resolution=images.resolution).info
     study = make_study(request, fields, info)
@@ -109,6 +107,8 @@ def launch(
     console.print("starting workers …", style="dim")
     with interruptible(), _room_needed(folder.path), backend:
         around = _Around(folder, backend, budget, info, images, describe_recipe(request, fields), console)
+        for line in _defaults_lines(team, request, fields):
+            console.print(line)
         measured = None if folder.study_file.exists() else _measure(study, backend, console)
         if measured is not None and request.references is None and "references" not in fields:
             study = _with_affordable_references(study, measured, around)
@@ -145,6 +145,28 @@ def _carry_out(study: Study, around: "_Around", measured: "_Costs | None", deadl
 def _scratch(folder: RunFolder) -> Path:
     """Where Ray keeps files of its own while a search runs."""
     return folder.path.resolve() / ".ray"
+
+
+def _with_defaults(request: Request, name: str | None, runs: Path, team: Team) -> tuple[Request, dict[str, object]]:
+    """The request with the team's defaults, and the fields of the study file or run that it goes on from."""
+    if name is None and request.study is None:
+        request = team.fill(request, ("space", "data"))  # which name the run
+    known = RunFolder(runs / (_default_name(request.space, request.data) if name is None else check_name(name)))
+    if request.extend:
+        request = _extended(request, known)
+    fields = _known_fields(request, known)
+    if not fields:  # a run keeps what it began with, and a study file says all
+        request = team.fill(request)
+    return request, fields
+
+
+def _defaults_lines(team: Team, request: Request, fields: dict[str, object]) -> list[str]:
+    """What was taken because nothing else was said."""
+    lines = [f"team     nas.yaml: {team}"] if str(team) and not fields else []
+    if request.data is None and not fields:
+        where = "--data, or data in nas.yaml"
+        lines.append(f"data     none were named ({where}): the embedded digits, which say nothing of photographs")
+    return lines
 
 
 def _known_fields(request: Request, folder: RunFolder) -> dict[str, object]:

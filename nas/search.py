@@ -33,7 +33,7 @@ def search(
     name: Annotated[
         str | None, typer.Option(help="Name of the run; an earlier one goes on.", show_default="SPACE-DATA")
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = cli.RUNS,
+    runs: Annotated[Path | None, typer.Option(help="Folder of all runs.", show_default="runs")] = None,
     study: Annotated[
         Path | None, typer.Option(help="YAML file of a study; options given beside it win over it.")
     ] = None,
@@ -119,6 +119,7 @@ def search(
 ) -> None:
     """Find architectures of a space that are best in accuracy, parameters and MACs together.
 
+    Options that are not given come from nas.yaml in this folder, if there is one (data: prepared:/fast/imagenet-160).
     The same command again goes on with the budget that is left; --extend adds to it. Ctrl-C once lets running trials
     report, saves everything and ends.
 
@@ -137,20 +138,23 @@ def search(
     options = dict(locals())
     with cli.deaf_threads():
         from nas.launch import launch
-    from nas.study.request import Request, parse_changes, parse_limits
+    from nas.study.request import Request, Team, parse_changes, parse_limits, read_team
 
     asked = {field.name: options[field.name] for field in fields(Request) if field.name in options}
     limits, changes = parse_limits(max_latency, limit or []), parse_changes(set_ or [])
     request = Request(**asked, measured_limits=limits, changes=changes)
+    team = read_team(cli.TEAM_FILE) if cli.TEAM_FILE.exists() else Team()
+    program = {"runs": str(cli.RUNS), "loaders": None, "ray_address": None, **team.program}
     launch(
         request,
         name=name,
-        runs=runs,
-        loaders=loaders,
-        ray_address=ray_address,
+        runs=Path(program["runs"]) if runs is None else runs,
+        loaders=program["loaders"] if loaders is None else loaders,
+        ray_address=program["ray_address"] if ray_address is None else ray_address,
         deadline=deadline,
         plan_only=plan,
         as_json=json,
+        team=team,
     )
 
 

@@ -1,12 +1,12 @@
 """What was asked for on the command line, as fields of a study."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from metaformer.documents import parse_mapping
+from metaformer.documents import parse_mapping, read_text
 from metaformer.errors import UserError, check_type, one_line, shown, unknown_name
 from nas.study.objectives import MeasuredObjective, find, measured_names
 from nas.study.study import Study, StudyError
@@ -14,6 +14,11 @@ from nas.study.study import Study, StudyError
 _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _MOST = 10**15
 _CHANGE = re.compile(r"recipe((?:\.[^.=\s]+){1,3})=(.*\S.*)", re.DOTALL)
+
+
+# Options of the program that are no fields of a request, and fields that are said anew for each run.
+_PROGRAM = {"runs": "str", "loaders": "int", "ray_address": "str"}
+_NOT_OF_A_TEAM = {"extend", "study", "changes", "measured_limits"}
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,59 @@ def asked_fields(request: Request) -> dict[str, Any]:
             "measured_limits": {name: _parse_limit(name, text) for name, text in request.measured_limits.items()},
         }
     )
+
+
+@dataclass(frozen=True)
+class Team:
+    """What a team's file says: defaults for whoever names nothing else."""
+
+    request: Mapping[str, Any] = field(default_factory=dict)  # fields of a Request
+    program: Mapping[str, Any] = field(default_factory=dict)  # of the program itself
+
+    def fill(self, request: Request, names: Collection[str] | None = None) -> Request:
+        """The request with the team's defaults where nothing was asked for; of these fields alone, if given."""
+        missing = {
+            name: value
+            for name, value in self.request.items()
+            if (names is None or name in names) and getattr(request, name) in (None, {})
+        }
+        return replace(request, **missing)
+
+    def __str__(self) -> str:
+        """One line for people."""
+        said = {**self.request, **self.program}
+        return ", ".join(f"{name} {one_line(str(value), 100)}" for name, value in said.items())
+
+
+def read_team(path: Path) -> Team:
+    """The defaults in a YAML file whose keys are the options of the search, such as `gpus_per_trial: 0.5`.
+
+    Raises:
+        StudyError: It cannot be read, or has a key or a type that no option has.
+    """
+    said = parse_mapping(read_text(path, str(path), error=StudyError), str(path), error=StudyError)
+    kinds = {field.name: str(field.type).partition(" ")[0] for field in fields(Request)} | _PROGRAM
+    kinds = {name: kind for name, kind in kinds.items() if name not in _NOT_OF_A_TEAM}
+    request: dict[str, Any] = {}
+    program: dict[str, Any] = {}
+    for name, value in said.items():
+        if name not in kinds:
+            raise StudyError(f"{path}: {unknown_name('option', name, sorted(kinds))}")
+        (program if name in _PROGRAM else request)[name] = _typed(value, kinds[name], f"{path}: {name}")
+    return Team(request, program)
+
+
+def _typed(value: object, kind: str, what: str) -> object:
+    """A value of a team's file as the command line would have it: numbers may stand for texts, and nothing else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == "int" and is_number and isinstance(value, int):
+        return value
+    if kind == "float" and is_number:
+        return float(value)  # type: ignore[arg-type]
+    if kind == "str" and (isinstance(value, str) or is_number):
+        return str(value)
+    noun = {"int": "a whole number", "float": "a number", "str": "a text"}[kind]
+    raise StudyError(f"{what}: must be {noun}, got {shown(value)}")
 
 
 def parse_limits(max_latency: str | None, limits: Sequence[str]) -> dict[str, str]:
