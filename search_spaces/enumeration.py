@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from metaformer.architecture import Architecture
-from metaformer.cost import count_cost
 from search_spaces.space import CostName, Genes, Limits, SearchSpace
 
 
@@ -31,7 +30,7 @@ class _Walk:
         """Those whose first genes are these."""
         if len(prefix) == len(self._space.choices):
             arch = self._space.decode(prefix)
-            if self._limits.allow(count_cost(arch)):
+            if self._limits.allow(self._space.cost(arch)):
                 yield arch
             return
         choice = self._space.choices[len(prefix)]

@@ -1,5 +1,6 @@
 """What a search space is: a fixed list of choices, and the way between genes and architectures."""
 
+import copy
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -125,6 +126,16 @@ class SearchSpace(ABC):
     def references(self) -> dict[str, Architecture]:
         """The papers' hand-designed models that the genes can express, by zoo name, fitted to the settings."""
 
+    def cost(self, arch: Architecture) -> Cost:
+        """What an architecture costs; a space whose costs come from a table says them here."""
+        return count_cost(arch)
+
+    def within(self, limits: Limits) -> Self:
+        """The same space under other limits."""
+        bounded = copy.copy(self)
+        bounded.settings = self.settings.model_copy(update={"limits": limits})
+        return bounded
+
     def distinct_references(self, names: Iterable[str]) -> dict[tuple[str, ...], Architecture]:
         """The references of these names, each with all its names: several can be the same network here."""
         known = self.references()
@@ -150,7 +161,7 @@ class SearchSpace(ABC):
             self.encode(arch)
         except SpaceError:
             return False
-        return self.settings.limits.allow(count_cost(arch))
+        return self.settings.limits.allow(self.cost(arch))
 
     def sample(self, rng: random.Random) -> Architecture:
         """An architecture within the limits: uniform over genes, or where that meets none soon, one shrunk to fit.
@@ -160,7 +171,7 @@ class SearchSpace(ABC):
         """
         for _ in range(_TRIES):
             arch = self.decode({choice.name: rng.choice(choice.values) for choice in self.choices})
-            if self.settings.limits.allow(count_cost(arch)):
+            if self.settings.limits.allow(self.cost(arch)):
                 return arch
         self.check_limits()
         return self._shrink(self.encode(arch), rng)
@@ -210,15 +221,15 @@ class SearchSpace(ABC):
         for cost_name, limit in checks:
             if limit is None:
                 continue
-            least = count_cost(self.smallest(cost_name))
+            least = self.cost(self.smallest(cost_name))
             cost = least.params if cost_name == "params" else least.macs
             if cost > limit:
                 raise SpaceError(
                     f"max_{cost_name}: must be at least {cost:,} ({cost_name} of the smallest architecture of "
                     f"{self.name} here), got {limit:,}"
                 )
-        if not any(limits.allow(count_cost(self.smallest(cost_name))) for cost_name, _ in checks):
-            params, macs = (count_cost(self.smallest(name)) for name, _ in checks)
+        if not any(limits.allow(self.cost(self.smallest(cost_name))) for cost_name, _ in checks):
+            params, macs = (self.cost(self.smallest(name)) for name, _ in checks)
             raise SpaceError(
                 f"max_params, max_macs: must leave an architecture of {self.name}; the one of fewest parameters has "
                 f"{params.params:,} and {params.macs:,} MACs, the one of fewest MACs {macs.params:,} and {macs.macs:,}"
@@ -238,7 +249,7 @@ class SearchSpace(ABC):
 
     def cost_of(self, genes: Mapping[str, Gene], cost_name: CostName) -> int:
         """One cost of the architecture of these genes."""
-        cost = count_cost(self.decode(genes))
+        cost = self.cost(self.decode(genes))
         return cost.params if cost_name == "params" else cost.macs
 
     def _shrink(self, genes: Genes, rng: random.Random) -> Architecture:
@@ -247,13 +258,13 @@ class SearchSpace(ABC):
         for _ in range(_TRIES * len(self.choices)):
             choice = rng.choice(self.choices)
             candidate = {**genes, choice.name: rng.choice(choice.values)}
-            now, then = count_cost(self.decode(genes)), count_cost(self.decode(candidate))
+            now, then = self.cost(self.decode(genes)), self.cost(self.decode(candidate))
             if then.params <= now.params and then.macs <= now.macs:
                 genes = candidate
                 if limits.allow(then):
                     return self.decode(genes)
         smallest = [self.smallest("params"), self.smallest("macs")]
-        return next(arch for arch in smallest if limits.allow(count_cost(arch)))
+        return next(arch for arch in smallest if limits.allow(self.cost(arch)))
 
 
 _SPACES: dict[str, type[SearchSpace]] = {}

@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 from metaformer.architecture import Architecture
-from metaformer.cost import count_cost
 from nas.record.trials import TrialRecord
 from search_spaces.enumeration import architectures_within
 from search_spaces.space import Genes, Limits, SearchSpace, SpaceError
@@ -50,7 +49,7 @@ class FreshGenes:
     def accept(self, genes: Genes, limits: Limits) -> Genes | None:
         """The canonical form of genes, or None where their architecture is known or beyond the limits."""
         arch = self.space.decode(genes)
-        if arch.digest in self._digests or not limits.allow(count_cost(arch)):
+        if arch.digest in self._digests or not limits.allow(self.space.cost(arch)):
             return None
         return self.space.encode(arch)
 
@@ -62,7 +61,7 @@ class FreshGenes:
 
     def draw(self, limits: Limits, rng: random.Random) -> Genes | None:
         """A uniform draw that is new, or the first new one in the space's order; None where none is left."""
-        bounded = type(self.space)(self.space.settings.model_copy(update={"limits": limits}))
+        bounded = self.space.within(limits)
         for _ in range(_UNIFORM_DRAWS):
             try:
                 arch = bounded.sample(rng)

@@ -75,9 +75,7 @@ class ExactObjective(Objective):
 
     def bounds(self, space: SearchSpace) -> tuple[float, float]:
         """The least and the most in a space, or its limit where it has one."""
-        from metaformer.cost import count_cost
-
-        return self.of(count_cost(space.smallest(self.cost_name))), space.largest_cost(self.cost_name)
+        return self.of(space.cost(space.smallest(self.cost_name))), space.largest_cost(self.cost_name)
 
 
 class MeasuredObjective(Objective):
