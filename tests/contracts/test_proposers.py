@@ -101,7 +101,7 @@ def all_genes(few: SearchSpace) -> list[Genes]:
     return found
 
 
-@pytest.mark.parametrize("name", ["tpe", "nsga2", "regularized_evolution"])
+@pytest.mark.parametrize("name", ["tpe", "nsga2", "exact_cost", "regularized_evolution"])
 def test_a_proposer_learns_from_the_history(space: SearchSpace, name: str) -> None:
     """After its start-up it is no longer the uniform draw that random is."""
     assert search(space, name, num_trials=90) != search(space, "random", num_trials=90)

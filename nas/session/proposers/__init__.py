@@ -1,4 +1,4 @@
-"""What to try next: proposers by the name that a study gives. Optuna is loaded by its own proposers only."""
+"""What to try next: proposers by the name that a study gives. Optuna and SciPy are loaded where they are used."""
 
 from collections.abc import Callable
 
@@ -22,8 +22,15 @@ def _optuna(sampler: str) -> Maker:
     return make
 
 
+def _exact_cost(space: SearchSpace, objectives: Objectives) -> Proposer:
+    from nas.session.proposers.exact_cost import ExactCost
+
+    return ExactCost(space, objectives)
+
+
 _MAKERS: dict[str, Maker] = {
     **{sampler: _optuna(sampler) for sampler in ("tpe", "nsga2", "random")},
+    "exact_cost": _exact_cost,
     "regularized_evolution": RegularizedEvolution,
 }
 

@@ -1,0 +1,174 @@
+"""The sampler that knows the costs: its closed form against hypervolumes, its model, and what it does in a search."""
+
+import moocore
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+
+from metaformer.errors import UserError
+from nas.record.trials import TrialRecord, TrialState
+from nas.session.proposers import make_proposer
+from nas.session.proposers.gaussian_process import GaussianProcess, Hyperparameters, _negative_log_likelihood, fit
+from nas.session.proposers.improvement import expected_shortfall, undominated
+from nas.study.lease import Report
+from nas.study.objectives import DEFAULT, choose
+from search_spaces.space import Limits, SearchSpace, SpaceSettings, get
+from tests.search_spaces.tiny import FewModels
+
+CORNER = [1.0, 1.0, 1.0]
+
+
+def random_front(rng: np.random.Generator, num_costs: int, *, nondominated: bool) -> np.ndarray:
+    """Points on a coarse grid, so that ties occur: two costs, of which the second may be 0, and an error."""
+    points = np.round(rng.random((int(rng.integers(0, 15)), 3)), 1)
+    points[:, num_costs:2] = 0.0
+    return points[moocore.is_nondominated(points)] if nondominated and len(points) else points
+
+
+def hypervolume(points: np.ndarray) -> float:
+    return float(moocore.hypervolume(points, ref=CORNER)) if len(points) else 0.0
+
+
+@pytest.mark.parametrize("num_costs", [1, 2])
+@pytest.mark.parametrize("nondominated", [True, False])
+def test_boxes_hold_what_no_member_of_the_front_dominates(num_costs: int, nondominated: bool) -> None:
+    rng = np.random.default_rng(num_costs)
+    for _ in range(200):
+        points = random_front(rng, num_costs, nondominated=nondominated)
+        boxes = undominated(points[:, :2], points[:, 2])
+        volume = ((boxes.right - boxes.left) * boxes.top * (boxes.high - boxes.low)).sum()
+        assert volume == pytest.approx(1 - hypervolume(points), abs=1e-12)
+
+
+@pytest.mark.parametrize("num_costs", [1, 2])
+@pytest.mark.parametrize("nondominated", [True, False])
+def test_the_expected_gain_is_the_mean_gain_of_draws(num_costs: int, nondominated: bool) -> None:
+    """Draws are quantiles of the normal distribution, so that a thousand of them are enough."""
+    rng = np.random.default_rng(7)
+    quantiles = expected_normal_quantiles(1000)
+    for _ in range(6):
+        points = random_front(rng, num_costs, nondominated=nondominated)
+        costs = np.round(rng.random((1, 2)), 1) * 0.9
+        costs[:, num_costs:] = 0.0
+        mean, std = -2 * rng.random(1), 0.05 + rng.random(1)
+        gain = undominated(points[:, :2], points[:, 2]).expected_gain(costs, mean, std)
+        before = hypervolume(points)
+        errors = np.exp(mean + std * quantiles)
+        gains = [hypervolume(np.vstack([points, [*costs[0], error]])) - before for error in errors]
+        assert gain[0] == pytest.approx(np.mean(gains), abs=2e-4)
+
+
+def expected_normal_quantiles(number: int) -> np.ndarray:
+    from scipy.special import ndtri
+
+    found: np.ndarray = ndtri((np.arange(number) + 0.5) / number)
+    return found
+
+
+def test_a_candidate_that_surely_is_dominated_gains_nothing() -> None:
+    boxes = undominated(np.array([[0.2, 0.0]]), np.array([0.1]))
+    gain = boxes.expected_gain(np.array([[0.5, 0.0], [0.1, 0.0]]), np.log([0.3, 0.3]), np.full(2, 1e-6))
+    assert gain == pytest.approx([0, 0.1 * 0.7], abs=1e-6)
+
+
+def test_the_expected_shortfall_of_a_sure_error_is_the_difference() -> None:
+    levels = np.array([0.0, 0.2, 0.7])
+    assert expected_shortfall(levels, np.log([0.3]), np.array([1e-9])) == pytest.approx([0, 0, 0.4])
+
+
+def test_the_gradient_of_the_likelihood_is_that_of_finite_differences() -> None:
+    rng = np.random.default_rng(0)
+    x, theta = rng.random((20, 3)), 0.3 * rng.normal(size=5)
+    squares = (x.T[:, :, None] - x.T[:, None, :]) ** 2
+    y = rng.normal(size=20)
+    _, gradient = _negative_log_likelihood(theta, squares, y)
+    numeric = approx_fprime(theta, lambda at: _negative_log_likelihood(at, squares, y)[0], 1e-6)
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-3, atol=1e-3)
+
+
+def test_the_posterior_is_that_of_scikit_learn() -> None:
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import ConstantKernel, Matern
+
+    rng = np.random.default_rng(1)
+    x, y, other = rng.random((30, 3)), rng.normal(size=30), rng.random((10, 3))
+    lengths = np.array([0.5, 2.0])
+    ours = GaussianProcess(Hyperparameters(lengths, 1.5, 0.1), np.array([0, 0, 1]), x, y)
+    kernel = ConstantKernel(1.5) * Matern(length_scale=[0.5, 0.5, 2.0], nu=2.5)
+    peer = GaussianProcessRegressor(kernel, alpha=0.1 + 1e-8, optimizer=None).fit(x, y - ours._constant)
+    mean, std = ours.predict(other)
+    expected_mean, expected_std = peer.predict(other, return_std=True)
+    np.testing.assert_allclose(mean, expected_mean + ours._constant, rtol=1e-6)
+    np.testing.assert_allclose(std, expected_std, rtol=1e-5)
+
+
+def test_a_running_trial_leaves_the_mean_as_it_is_and_makes_it_surer() -> None:
+    rng = np.random.default_rng(2)
+    x, y, other = rng.random((20, 2)), rng.normal(size=20), rng.random((5, 2))
+    before = GaussianProcess(Hyperparameters(np.ones(2), 1.0, 0.1), np.array([0, 1]), x, y)
+    after = before.with_running(other)
+    np.testing.assert_allclose(after.predict(other)[0], before.predict(other)[0], atol=1e-6)
+    assert (after.predict(other)[1] < before.predict(other)[1]).all()
+
+
+def test_the_fit_finds_the_feature_that_matters() -> None:
+    x = np.random.default_rng(3).random((60, 3))
+    y = np.sin(6 * x[:, 1])
+    found = fit(x, (y - y.mean()) / y.std(), np.arange(3))
+    assert found.lengths.argmin() == 1
+    assert found.noise < 0.01
+
+
+@pytest.fixture(scope="module")
+def few() -> SearchSpace:
+    return get(FewModels.name, SpaceSettings())
+
+
+def test_the_first_trials_are_spread_over_the_logarithm_of_the_cost(few: SearchSpace) -> None:
+    goals = choose(("accuracy", "macs"))
+    proposer = make_proposer("exact_cost", few, goals)
+    history: list[TrialRecord] = []
+    for number in range(8):
+        genes = proposer.propose(history, limits=Limits(), seed=number)
+        assert genes is not None
+        arch = few.decode(genes)
+        cost = few.cost(arch)
+        history.append(TrialRecord(number, arch, cost.params, cost.macs, number))
+    least, most = few.cost(few.smallest("macs")).macs, few.largest_cost("macs")
+    marks = sorted(np.log([least, *(trial.macs for trial in history), most]))
+    assert max(np.diff(marks)) < 0.4 * (marks[-1] - marks[0])
+
+
+def test_running_trials_change_what_is_proposed_next(few: SearchSpace) -> None:
+    """With others running, what is proposed is not what would be proposed without them."""
+    history = []
+    for number, arch in enumerate(all_architectures(few)[::2]):
+        cost = few.cost(arch)
+        trial = TrialRecord(number, arch, cost.params, cost.macs, number)
+        trial.add_epoch(Report(epoch=1, val_accuracy=0.5 + 0.01 * (number % 7), train_loss=1.0, checkpoint="x"))
+        trial.state = TrialState.COMPLETE
+        history.append(trial)
+    seen = set()
+    for number in range(10):
+        genes = make_proposer("exact_cost", few, choose(DEFAULT)).propose(history, limits=Limits(), seed=0)
+        assert genes is not None
+        arch = few.decode(genes)
+        seen.add(arch.digest)
+        cost = few.cost(arch)
+        history.append(TrialRecord(len(history), arch, cost.params, cost.macs, number))
+    assert len(seen) == 10
+
+
+def all_architectures(space: SearchSpace) -> list:  # type: ignore[type-arg]
+    from search_spaces.enumeration import architectures_within
+
+    return list(architectures_within(space, Limits()))
+
+
+@pytest.mark.parametrize("names", [("accuracy", "latency"), ("accuracy", "macs", "latency")])
+def test_objectives_that_are_measured_are_refused(few: SearchSpace, names: tuple[str, ...]) -> None:
+    message = (
+        f"sampler: must be another than exact_cost unless objectives .* one or two exact costs, got {','.join(names)}"
+    )
+    with pytest.raises(UserError, match=message):
+        make_proposer("exact_cost", few, choose(names))
