@@ -1,0 +1,156 @@
+"""What samplers find in a table of trained architectures: accuracy against MACs, and parameters where asked.
+
+Command:   python -m benchmarks.search --table nas_bench_201_cifar10.csv --seeds 20
+Hardware:  one CPU core; nothing is trained
+Expected:  exact_cost has more of the true front's hypervolume than multivariate TPE and NSGA-II at each checkpoint
+
+A sampler sees the mean accuracy over the table's seeds. The hypervolume is that of error and costs, each divided by the
+most in the table, as a share of that of all rows. A trial of an architecture that was tried before is a duplicate, and
+counts as a trial. `optuna_*` are Optuna's own samplers, asked as its documentation says; the others are this
+project's proposers. Tests: Wilcoxon's signed ranks over the seeds, two-sided, Holm's correction over all of the table.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import moocore
+import numpy as np
+import optuna
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from scipy.stats import wilcoxon
+
+from benchmarks.tabular import TableSpace
+from nas.record.trials import TrialRecord, TrialState
+from nas.session.proposers import make_proposer
+from nas.study.lease import Report
+from nas.study.objectives import choose
+from search_spaces.space import Limits
+
+CHECKPOINTS = (50, 100, 200, 400)
+PEERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    "optuna_tpe_multivariate": lambda seed: optuna.samplers.TPESampler(multivariate=True, seed=seed),
+    "optuna_tpe_independent": lambda seed: optuna.samplers.TPESampler(multivariate=False, seed=seed),
+    "optuna_nsga2": lambda seed: optuna.samplers.NSGAIISampler(population_size=20, seed=seed),
+    "optuna_random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+}
+SAMPLERS = "exact_cost,optuna_tpe_multivariate,optuna_tpe_independent,optuna_nsga2,optuna_random"
+Floats = NDArray[np.float64]
+
+
+def ask_proposer(name: str, space: TableSpace, objectives: Sequence[str], *, trials: int, seed: int) -> list[int]:
+    """The rows that a proposer of this project tries."""
+    proposer = make_proposer(name, space, choose(objectives))
+    history: list[TrialRecord] = []
+    while len(history) < trials:
+        genes = proposer.propose(history, limits=Limits(), seed=(seed * 1_000_003 + len(history)) % 2**32)
+        if genes is None:
+            break
+        arch = space.decode(genes)
+        cost = space.cost(arch)
+        trial = TrialRecord(len(history), arch, cost.params, cost.macs, checkpoint_trial=len(history))
+        accuracy = float(space.accuracy[space.row(arch)])
+        trial.add_epoch(Report(epoch=1, val_accuracy=accuracy, train_loss=1.0, checkpoint="x"))
+        trial.state = TrialState.COMPLETE
+        history.append(trial)
+    return [space.row(trial.architecture) for trial in history]
+
+
+def ask_optuna(name: str, space: TableSpace, objectives: Sequence[str], *, trials: int, seed: int) -> list[int]:
+    """The rows that one of Optuna's samplers tries."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = PEERS[name](seed)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(directions=["maximize", *["minimize"] * (len(objectives) - 1)], sampler=sampler)
+    found = []
+    for _ in range(trials):
+        trial = study.ask()
+        row = space.row(space.suggest(trial))
+        costs = {"params": space.params[row], "macs": space.macs[row]}
+        study.tell(trial, [float(space.accuracy[row]), *(float(costs[objective]) for objective in objectives[1:])])
+        found.append(row)
+    return found
+
+
+def losses(space: TableSpace, objectives: Sequence[str]) -> Floats:
+    """Error and costs of all rows, each divided by its most; shape (rows, objectives)."""
+    columns = {"accuracy": 1 - space.accuracy, "params": space.params, "macs": space.macs}
+    found = np.column_stack([columns[objective] for objective in objectives]).astype(float)
+    return found / found.max(0)
+
+
+def compare(
+    table: Annotated[Path, typer.Option(help="CSV file of all architectures of a space.")],
+    samplers: Annotated[str, typer.Option(help="Names, separated by commas; the first is tested against.")] = SAMPLERS,
+    trials: Annotated[int, typer.Option(min=20, help="Trials of each search.")] = 400,
+    seeds: Annotated[int, typer.Option(min=1, help="Searches of each sampler.")] = 20,
+    first_seed: Annotated[int, typer.Option(min=0, help="The seed of the first search.")] = 0,
+    objectives: Annotated[int, typer.Option(min=2, max=3, help="3: parameters too.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="Where the table is written.")] = None,
+) -> None:
+    """Search with each sampler and print what it found."""
+    space = TableSpace(table)
+    goals = ("accuracy", "macs", "params")[:objectives]
+    if objectives == 3 and not space.has_params:
+        raise typer.BadParameter("must be 2, since the table has no parameters", param_hint="--objectives")
+    scaled = losses(space, goals)
+    whole = moocore.hypervolume(scaled, ref=[1.0] * len(goals))
+    checkpoints = [number for number in CHECKPOINTS if number <= trials]
+    shares: dict[str, list[list[float]]] = {name: [] for name in samplers.split(",")}
+    repeated: dict[str, list[float]] = {name: [] for name in shares}
+    for seed in track(range(first_seed, first_seed + seeds), description="seeds", console=Console(stderr=True)):
+        for name, found in shares.items():
+            ask = ask_optuna if name in PEERS else ask_proposer
+            rows = ask(name, space, goals, trials=trials, seed=seed)
+            tried = [scaled[rows[:number]] for number in checkpoints]
+            found.append([moocore.hypervolume(part, ref=[1.0] * len(goals)) / whole for part in tried])
+            repeated[name].append(1 - len(set(rows)) / len(rows))
+    text = markdown({name: np.array(found) for name, found in shares.items()}, repeated, checkpoints)
+    print(text)
+    if out:
+        out.write_text(text + "\n")
+
+
+def markdown(shares: dict[str, Floats], repeated: dict[str, list[float]], checkpoints: Sequence[int]) -> str:
+    """One row for each sampler: mean share at each checkpoint, the lowest of all seeds at the last, and p-values."""
+    first, *others = shares
+    p = dict(zip(others, holm(np.array([_p_values(shares[first], shares[name]) for name in others])), strict=True))
+    lines = [
+        "| sampler | " + " | ".join(f"{number} trials" for number in checkpoints) + " | lowest | duplicates |",
+        "| --- |" + " ---: |" * (len(checkpoints) + 2),
+    ]
+    for name, found in shares.items():
+        cells = [f"{share:.4f}" for share in found.mean(0)]
+        if name in p:
+            better = shares[first].mean(0) > found.mean(0)
+            cells = [
+                f"{c} (p {q:.1g}{'' if b else ', not better'})" for c, q, b in zip(cells, p[name], better, strict=True)
+            ]
+        cells += [f"{found[:, -1].min():.4f}", f"{100 * np.mean(repeated[name]):.0f} %"]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _p_values(first: Floats, other: Floats) -> list[float]:
+    return [
+        1.0 if np.allclose(a, b, atol=0) else float(wilcoxon(a, b).pvalue)
+        for a, b in zip(first.T, other.T, strict=True)
+    ]
+
+
+def holm(p: Floats) -> Floats:
+    """The p-values after Holm's correction for their number (Scandinavian Journal of Statistics 6, 1979)."""
+    flat = p.ravel()
+    order = np.argsort(flat)
+    corrected = np.empty_like(flat)
+    corrected[order] = np.minimum(np.maximum.accumulate(flat[order] * np.arange(len(flat), 0, -1)), 1.0)
+    return corrected.reshape(p.shape)
+
+
+if __name__ == "__main__":
+    typer.run(compare)
