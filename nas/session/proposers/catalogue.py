@@ -1,6 +1,8 @@
 """Architectures of a space as rows of arrays, so that thousands of candidates cost no more than looking them up."""
 
+import itertools
 import random
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -143,9 +145,18 @@ class Catalogue:
         return row
 
     def _group_features(self) -> Rows:
-        """The group of each feature: one for each gene and each cost."""
-        sizes = [1 if choice.numbers else len(choice.values) for choice in self._choices] + [1] * len(self._exact)
-        return np.repeat(np.arange(len(sizes)), sizes)
+        """The group of each feature: one for each cost, and one for the genes that differ in their number alone.
+
+        So `mixer_1` to `mixer_4` are one group, and a model has few length scales to learn.
+        """
+        stems = [re.sub(r"_\d+$", "", choice.name) for choice in self._choices]
+        order = {stem: group for group, stem in enumerate(dict.fromkeys(stems))}
+        genes = [
+            [order[stem]] * (1 if choice.numbers else len(choice.values))
+            for stem, choice in zip(stems, self._choices, strict=True)
+        ]
+        costs = [len(order) + column for column in range(len(self._exact))]
+        return np.array([*itertools.chain.from_iterable(genes), *costs], dtype=np.int64)
 
 
 def _positive(bounds: tuple[float, float]) -> tuple[float, float]:

@@ -26,9 +26,11 @@ _DRAWS_FOR_FIRST = 4  # from which the one nearest to the wanted cost is taken
 _STEPS_FOR_FIRST = 30  # gene by gene, towards the wanted cost
 _INHERITED = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.75, 0.75)  # of fresh samples, from the trial that they follow
 _TRIALS_WITH_SAMPLES = 100  # the youngest; each has as many fresh samples as the line above
+_GOLDEN = (5**0.5 - 1) / 2
 _LEAST_ERROR = 1e-4  # whose logarithm is taken
 _POINTS_TO_FIT = 200
-_POINTS_TO_PREDICT = 400
+_POINTS_TO_PREDICT = 300
+_MOST_CANDIDATES = 1500
 _GROWTH = 1.15  # of the number of trials from one fit of the hyperparameters to the next
 _MOST_RUNNING = 0.1  # of the trials of a fit
 
@@ -82,9 +84,9 @@ class ExactCost(Proposer):
     # ------------------------------------------------------------------ the first trials
 
     def _spread(self, limits: Limits, rng: random.Random) -> int | None:
-        """A row in the widest gap between the costs of the trials so far; None where none new was met.
+        """A row near the next of positions that fill the range of costs evenly; None where none new was met.
 
-        A position is the mean of those of the costs.
+        A position is the mean of those of the costs. The wanted ones are multiples of the golden ratio, modulo 1.
         """
         bounded = self._fresh.space.within(limits)
         try:
@@ -94,10 +96,7 @@ class ExactCost(Proposer):
         rows = self._known.new_within(drawn, limits)
         if not len(rows):
             return None
-        taken = self._position(np.array(self._rows, dtype=np.int64))
-        marks = np.sort(np.clip([0.0, *taken, self._most_position(limits)], 0, 1))
-        widest = int(np.argmax(np.diff(marks)))
-        wanted = marks[widest] + (0.25 + 0.5 * rng.random()) * (marks[widest + 1] - marks[widest])
+        wanted = self._most_position(limits) * ((len(self._rows) * _GOLDEN + rng.random() / _FIRST) % 1)
         best = int(rows[np.argmin(np.abs(self._position(rows) - wanted))])
         for _ in range(_STEPS_FOR_FIRST):
             other = self._known.row(self._fresh.mutate(self._known.genes(best), rng))
@@ -152,7 +151,10 @@ class ExactCost(Proposer):
                 self._samples[place] = self._sample(random.Random(str(self._known.genes(self._rows[place]))), place)
             rows.extend(self._samples[place])
         rows.extend(self._sample(rng, num - 1))
-        return self._known.new_within(rows, limits)
+        found = self._known.new_within(rows, limits)
+        if len(found) > _MOST_CANDIDATES:
+            found = found[sorted(rng.sample(range(len(found)), _MOST_CANDIDATES))]
+        return found
 
     def _sample(self, rng: random.Random, place: int) -> tuple[int, ...]:
         parent = self._rows[place]
@@ -182,15 +184,15 @@ class ExactCost(Proposer):
     def _settled(self, history: Sequence[TrialRecord]) -> list[int]:
         """The complete trials among the first N, for the largest N of a fixed sequence below which few still run."""
         running = np.cumsum([trial.state is TrialState.RUNNING for trial in history])
-        found: list[int] = []
-        number = float(_LEAST_COMPLETE)
-        while number <= len(history):
-            num = int(number)
-            if running[num - 1] <= _MOST_RUNNING * num:
-                complete = [place for place in range(num) if place in self._log_errors]
-                found = complete if len(complete) >= _LEAST_COMPLETE else found
-            number = max(number * _GROWTH, number + 5)
-        return found or sorted(self._log_errors)
+        numbers = [_LEAST_COMPLETE]
+        while numbers[-1] < len(history):
+            numbers.append(max(int(numbers[-1] * _GROWTH), numbers[-1] + 5))
+        for number in reversed(numbers[:-1]):
+            if running[number - 1] <= _MOST_RUNNING * number:
+                complete = [place for place in range(number) if place in self._log_errors]
+                if len(complete) >= _LEAST_COMPLETE:
+                    return complete
+        return sorted(self._log_errors)
 
     def _choose(self, places: Sequence[int], most: int) -> list[int]:
         """At most so many: the front, the youngest, and from the others one in so many."""

@@ -1,0 +1,91 @@
+"""The comparison of samplers on tables: the table as a space, the correction of p-values, and one small run."""
+
+import itertools
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.search import ask_optuna, ask_proposer, compare, holm
+from benchmarks.tabular import TableSpace
+from metaformer.errors import UserError
+from search_spaces.enumeration import architectures_within
+from search_spaces.space import Limits
+
+HEADER = "edges,accuracy_seed0,accuracy_seed1,cell_macs_M,params_M\n"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """24 rows; every third lacks its second seed, and with it the cell."""
+    rng = random.Random(0)
+    lines = [HEADER]
+    for number, edges in enumerate(itertools.product("012", "0123", "01")):
+        macs, params = sum(map(int, edges)), 1 + int(edges[1])
+        seeds = [f"{60 + 5 * macs + rng.random():.3f}" for _ in range(1 + bool(number % 3))]
+        lines.append(",".join(["".join(edges), *seeds, f"{macs}.5", str(params)]) + "\n")
+    path = tmp_path / "table.csv"
+    path.write_text("".join(lines))
+    return path
+
+
+def test_every_row_of_a_table_is_an_architecture_with_its_costs(table: Path) -> None:
+    space = TableSpace(table)
+    archs = list(architectures_within(space, Limits()))
+    assert sorted(space.row(arch) for arch in archs) == list(range(24))
+    assert all(space.decode(space.encode(arch)) == arch for arch in archs)
+    [last] = [arch for arch in archs if set(space.encode(arch).values()) == {"2", "3", "1"}]
+    assert (space.cost(last).macs, space.cost(last).params) == (6_500_000, 4_000_000)
+    assert space.accuracy[space.row(last)] == pytest.approx(0.90, abs=0.01)
+    within = list(architectures_within(space, Limits(max_macs=1_500_000)))
+    assert {space.cost(arch).macs for arch in within} == {500_000, 1_500_000}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEADER, "table: must have a row, got none in .*"),
+        ("edges,macs\n00,1\n", "table: must have columns of genes, accuracy and macs, got edges, macs"),
+        (HEADER + "00,1,1,1,1\n11,1,1,1,1\n", "table: must have one row for each combination of genes, got 2 in .*"),
+        (HEADER + "00,1,1,1,1,1\n", "table: must have 5 cells in a row, got 00,1,1,1,1,1"),
+    ],
+)
+def test_a_table_of_another_form_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        TableSpace(path)
+
+
+@pytest.mark.parametrize("objectives", [("accuracy", "macs"), ("accuracy", "macs", "params")])
+def test_exact_cost_tries_every_row_once_and_repeats_itself_for_a_seed(
+    table: Path, objectives: tuple[str, ...]
+) -> None:
+    space = TableSpace(table)
+    rows = ask_proposer("exact_cost", space, objectives, trials=100, seed=3)
+    assert sorted(rows) == list(range(24))
+    assert ask_proposer("exact_cost", space, objectives, trials=100, seed=3) == rows
+    assert ask_proposer("exact_cost", space, objectives, trials=100, seed=4) != rows
+
+
+def test_optunas_samplers_may_repeat_themselves(table: Path) -> None:
+    rows = ask_optuna("optuna_random", TableSpace(table), ("accuracy", "macs"), trials=30, seed=0)
+    assert len(rows) == 30
+    assert set(rows) <= set(range(24))
+
+
+def test_holm_multiplies_by_how_many_are_left_and_never_falls() -> None:
+    """By hand: 4 x 0.01, 3 x 0.02, 2 x 0.03, and 0.05, which may not be less than the one before it."""
+    p = np.array([[0.03, 0.01], [0.05, 0.02]])
+    np.testing.assert_allclose(holm(p), [[0.06, 0.04], [0.06, 0.06]])
+
+
+def test_the_comparison_prints_one_table_and_writes_it(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.md"
+    compare(table, samplers="exact_cost,optuna_random", trials=50, seeds=2, first_seed=0, objectives=3, out=out)
+    text = out.read_text()
+    assert text in capsys.readouterr().out
+    assert text.splitlines()[2] == "| exact_cost | 1.0000 | 1.0000 | 0 % |"
