@@ -91,7 +91,7 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="Searches of each sampler.")] = 20,
     first_seed: Annotated[int, typer.Option(min=0, help="The seed of the first search.")] = 0,
     objectives: Annotated[int, typer.Option(min=2, max=3, help="3: parameters too.")] = 2,
-    out: Annotated[Path | None, typer.Option(help="Where the table is written.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the table is written, anew after each seed.")] = None,
 ) -> None:
     """Search with each sampler and print what it found."""
     space = TableSpace(table)
@@ -110,10 +110,10 @@ def compare(
             tried = [scaled[rows[:number]] for number in checkpoints]
             found.append([moocore.hypervolume(part, ref=[1.0] * len(goals)) / whole for part in tried])
             repeated[name].append(1 - len(set(rows)) / len(rows))
-    text = markdown({name: np.array(found) for name, found in shares.items()}, repeated, checkpoints)
+        text = markdown({name: np.array(found) for name, found in shares.items()}, repeated, checkpoints)
+        if out:
+            out.write_text(text + "\n")
     print(text)
-    if out:
-        out.write_text(text + "\n")
 
 
 def markdown(shares: dict[str, Floats], repeated: dict[str, list[float]], checkpoints: Sequence[int]) -> str:
