@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track
 from scipy.stats import wilcoxon
 
-from benchmarks.tabular import TableSpace
+from benchmarks.tables import TableSpace
 from nas.record.trials import TrialRecord, TrialState
 from nas.session.proposers import make_proposer
 from nas.study.lease import Report

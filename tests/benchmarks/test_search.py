@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.search import ask_optuna, ask_proposer, compare, holm
-from benchmarks.tabular import TableSpace
+from benchmarks.tables import TableSpace
 from metaformer.errors import UserError
 from search_spaces.enumeration import architectures_within
 from search_spaces.space import Limits

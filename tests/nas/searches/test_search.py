@@ -68,7 +68,7 @@ def check_refused(outcome: Outcome, message: str) -> None:
         (["--data", "digitz"], "dataset: unknown name 'digitz'; known, nearest first: digits, folder:PATH.*"),
         (["--data", "folder:/no/such"], "dataset: PATH of folder:PATH must be a folder, got '/no/such'"),
         (["--data", "folder"], "dataset: must be given as folder:PATH, got 'folder'"),
-        (["--sampler", "tpee"], "sampler: unknown name 'tpee'; known, nearest first: tpe, nsga2, random, reg.*"),
+        (["--sampler", "tpee"], "sampler: unknown name 'tpee'; known, nearest first: tpe, .*reg.*"),
         (["--objectives", "accuracy,latancy"], "objectives: unknown name 'latancy'; known, nearest first: latency, .*"),
         (["--objectives", "params,macs"], "objectives: must be accuracy and at least one more, got params,macs"),
         (
