@@ -119,6 +119,7 @@ SEARCH = [
     *options("sampler", "nothing", "", LONG, "[bold]"),
     *options("stopper", "nothing", "", LONG),
     *options("space", "nothing", "", "hybrid_stages\x07"),
+    *bad("search", "sampler", f"{' '.join(BUDGET)} --sampler exact_cost --objectives accuracy,latency"),
     *options("bad_images", "nothing", "", LONG),
     *options(
         "recipe", "poolfrmer", "", "nowhere.yaml", "binary.yaml", "pipe.yaml", "/dev/zero", "one", LONG, "\x1b[31m"
