@@ -163,6 +163,5 @@ def _check(study: Study, info: DataInfo) -> None:
             f"settings.num_classes: must be {info.num_classes}, as in {info.name!r}, got {study.settings.num_classes}"
         )
     check_recipe(study.data, study.recipe)
-    space = study.make_space()
-    space.check_limits()
-    proposers.make_proposer(study.sampler, space, study.goals)  # it may refuse the objectives
+    study.make_space().check_limits()
+    proposers.check_objectives(study.sampler, study.goals)

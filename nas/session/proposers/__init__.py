@@ -8,7 +8,7 @@ from nas.session.proposers.regularized_evolution import RegularizedEvolution
 from nas.study.objectives import Objectives
 from search_spaces.space import SearchSpace
 
-__all__ = ["Proposer", "make_proposer", "names", "register_proposer"]
+__all__ = ["Proposer", "check_objectives", "make_proposer", "names", "register_proposer"]
 
 Maker = Callable[[SearchSpace, Objectives], Proposer]
 
@@ -50,6 +50,18 @@ def register_proposer(name: str, make: Maker) -> None:
 def names() -> list[str]:
     """Names of all proposers."""
     return list(_MAKERS)
+
+
+def check_objectives(name: str, objectives: Objectives) -> None:
+    """Check what a proposer of that name can take, before there is anything to propose.
+
+    Raises:
+        UserError: It cannot take these objectives.
+    """
+    if name == "exact_cost":
+        from nas.session.proposers.exact_cost import exact_costs
+
+        exact_costs(objectives)
 
 
 def make_proposer(name: str, space: SearchSpace, objectives: Objectives) -> Proposer:

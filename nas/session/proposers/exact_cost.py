@@ -35,6 +35,22 @@ _GROWTH = 1.15  # of the number of trials from one fit of the hyperparameters to
 _MOST_RUNNING = 0.1  # of the trials of a fit
 
 
+def exact_costs(objectives: Objectives) -> list[ExactObjective]:
+    """The objectives that are known before training.
+
+    Raises:
+        UserError: Others but accuracy are measured, or more than two are exact.
+    """
+    exact = [objective for objective in objectives if isinstance(objective, ExactObjective)]
+    others = [o.name for o in objectives if not isinstance(o, ExactObjective) and o.name != ACCURACY]
+    if others or not 1 <= len(exact) <= 2:
+        raise UserError(
+            "sampler: must be another than exact_cost unless objectives are accuracy and one or two exact costs, "
+            f"got {','.join(objectives.names)}"
+        )
+    return exact
+
+
 class ExactCost(Proposer):
     """The candidate of most expected hypervolume improvement, by a Gaussian process on the logarithm of the error.
 
@@ -46,13 +62,7 @@ class ExactCost(Proposer):
 
     def __init__(self, space: SearchSpace, objectives: Objectives) -> None:
         """Raises UserError where objectives are measured or where more than two are exact."""
-        exact = [objective for objective in objectives if isinstance(objective, ExactObjective)]
-        others = [o.name for o in objectives if not isinstance(o, ExactObjective) and o.name != ACCURACY]
-        if others or not 1 <= len(exact) <= 2:
-            raise UserError(
-                "sampler: must be another than exact_cost unless objectives are accuracy and one or two exact costs, "
-                f"got {','.join(objectives.names)}"
-            )
+        exact = exact_costs(objectives)
         self._fresh = FreshGenes(space)
         self._known = Catalogue(space, exact)
         self._rows: list[int] = []  # of the history, by place
