@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from metaformer import zoo
 from metaformer.architecture import Architecture
 from metaformer.cli import run
-from metaformer.cli.console import make_console
+from metaformer.cli.console import make_console, progress_bar
 from metaformer.cost import Cost, count_cost
 from metaformer.errors import as_line
 
@@ -164,7 +162,7 @@ def validate(
     on = validation.find_device(device)
     images = validation.open_folder(data, split, preprocessing, num_classes=arch.head.num_classes)
     weights = load(model, checkpoint)
-    with _progress() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("images", total=len(images))
         accuracy = validation.measure_accuracy(
             weights,
@@ -193,13 +191,6 @@ def validate(
         "precision": precision,
     }
     typer.echo(json.dumps(result, indent=2))
-
-
-def _progress() -> Progress:
-    """A bar on stderr, where a person sees it."""
-    console = Console(stderr=True)
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _accuracy_text(model: str, accuracy: "Accuracy", *, device: str) -> str:

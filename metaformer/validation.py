@@ -134,10 +134,10 @@ def _images_below(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[st
     here = (itself.st_dev, itself.st_ino)
     if here in above:
         return
-    for name in os.listdir(folder):  # noqa: PTH208
+    for name in os.listdir(folder):  # noqa: PTH208  names alone, of which there may be a million
         if name.startswith("."):
             continue
-        path = os.path.join(folder, name)  # noqa: PTH118
+        path = os.path.join(folder, name)  # noqa: PTH118  likewise
         if is_folder(path):
             yield from _images_below(path, above | {here})
         elif name.lower().endswith(EXTENSIONS) and os.path.isfile(path):  # noqa: PTH113  a loop of links is none

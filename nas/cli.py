@@ -6,7 +6,7 @@ It is loaded before the arguments are read, so it imports neither torch, ray nor
 from pathlib import Path
 
 from metaformer.cli import deaf_threads, one_line_errors, run
-from metaformer.documents import check_path, parse_mapping, read_text
+from metaformer.documents import check_path
 from metaformer.errors import UserError
 
 __all__ = ["RUNS", "TEAM_FILE", "deaf_threads", "one_line_errors", "run", "run_path"]
@@ -25,12 +25,6 @@ def run_path(run_name: str) -> Path:
     given = Path(run_name)
     if (given / "study.yaml").exists() or len(given.parts) != 1 or given.is_absolute():
         return given
-    return _runs() / given
+    from nas.study.request import read_team
 
-
-def _runs() -> Path:
-    """The folder of all runs, by the team's defaults."""
-    if not TEAM_FILE.exists():
-        return RUNS
-    said = parse_mapping(read_text(TEAM_FILE, str(TEAM_FILE), error=UserError), str(TEAM_FILE), error=UserError)
-    return Path(str(said.get("runs", RUNS)))
+    return Path(read_team(TEAM_FILE).program.get("runs", RUNS)) / given

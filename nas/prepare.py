@@ -11,9 +11,6 @@ import typer
 from nas import cli
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from nas.data.packing import Findings
     from nas.data.prepared import Description
 
@@ -49,7 +46,7 @@ def prepare(
       python -m nas.prepare folder:/data/imagenet --resolution 160 --out /fast/imagenet-160
       python -m nas.search --space hybrid_stages --data prepared:/fast/imagenet-160
     """
-    from metaformer.cli.console import make_console
+    from metaformer.cli.console import make_console, progress_bar
     from metaformer.specs import LARGEST_SIDE
     from nas.data import SMALLEST_SIDE, wrong
     from nas.data.packing import SPLITS, choose_side, pack
@@ -68,9 +65,8 @@ def prepare(
         if not least <= number <= most:
             raise wrong(name, f"must be from {least} to {most}", number)
     num_images = sum(len(source.labels[split]) for split in SPLITS)
-    console = make_console(stderr=True)
     start = time.monotonic()
-    with _progress(console) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("decoding", total=num_images)
         description, findings = pack(
             source,
@@ -89,13 +85,6 @@ def prepare(
     console = make_console()
     for line in _summary(description, findings, rate=rate, out=out):
         console.print(line)
-
-
-def _progress(console: "Console") -> "Progress":
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _summary(description: "Description", findings: "Findings", *, rate: float, out: Path) -> list[str]:

@@ -138,12 +138,12 @@ def search(
     options = dict(locals())
     with cli.deaf_threads():
         from nas.launch import launch
-    from nas.study.request import Request, Team, parse_changes, parse_limits, read_team
+    from nas.study.request import Request, parse_changes, parse_limits, read_team
 
     asked = {field.name: options[field.name] for field in fields(Request) if field.name in options}
     limits, changes = parse_limits(max_latency, limit or []), parse_changes(set_ or [])
     request = Request(**asked, measured_limits=limits, changes=changes)
-    team = read_team(cli.TEAM_FILE) if cli.TEAM_FILE.exists() else Team()
+    team = read_team(cli.TEAM_FILE)
     program = {"runs": str(cli.RUNS), "loaders": None, "ray_address": None, **team.program}
     launch(
         request,

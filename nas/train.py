@@ -10,9 +10,11 @@ import typer
 from nas import cli
 
 if TYPE_CHECKING:
+    import torch
+
     from metaformer import Architecture
-    from nas.data import DataInfo
-    from nas.study.lease import Report
+    from nas.data import DataInfo, Dataset
+    from nas.study.lease import Lease, Report
     from nas.study.recipe import Recipe
 
 
@@ -46,19 +48,15 @@ def train(
       python -m nas.train runs/smoke/front/trial_92.yaml --data digits --out runs/trial-92
       python -m nas.train convmixer_256_8_p2_k5 --data prepared:/fast/cifar10 --recipe convmixer_cifar10 --out runs/cm
     """
-    import torch
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from metaformer import zoo
     from metaformer.cli.console import make_console
     from metaformer.documents import check_path
     from metaformer.errors import UserError
+    from metaformer.validation import find_device
     from nas.data import check_recipe, open_dataset
-    from nas.record.atomic import replace_text
+    from nas.record.lock import lock_folder
     from nas.study.lease import WEIGHTS, Lease
-    from nas.training.checkpoints import CheckpointFolder, StorageError, epoch_name
-    from nas.training.loop import evaluate
-    from nas.training.loop import train as train_epochs
+    from nas.training.checkpoints import StorageError
     from nas.training.steps import TrainingError
 
     check_path(out / "train.json", "out", error=UserError)
@@ -67,8 +65,7 @@ def train(
     arch = _with_classes(arch, dataset.info)
     asked = _recipe(data, recipe, epochs=epochs, batch_size=batch_size, settings=set_ or [])
     check_recipe(data, asked)
-    place = _device(device)
-    files = CheckpointFolder(str(out.absolute()))
+    place = find_device(None if device == "auto" else device)
     settings = {
         "model": model,
         "architecture": arch.model_dump(mode="json"),
@@ -77,45 +74,75 @@ def train(
         "recipe": asked.model_dump(mode="json"),
         "seed": seed,
     }
-    record = _open_record(out / "train.json", settings)
-    curve: list[dict[str, Any]] = record["curve"]
-    done = [WEIGHTS] if files.has(WEIGHTS) else [epoch_name(epoch) for epoch in files.epochs()]
-    lease = Lease(
-        trial=0,
-        attempt=1,
-        architecture=arch,
-        recipe=asked,
-        epochs=asked.epochs,
-        seed=seed,
-        folder=str(out.absolute()),
-        checkpoint=done[-1] if done else None,
-    )
-    console = make_console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("epochs", total=asked.epochs, completed=len(curve))
-            start = time.monotonic()
-            for report in train_epochs(lease, dataset, device=place) if lease.checkpoint != WEIGHTS else ():
-                taken, start = time.monotonic() - start, time.monotonic()
-                del curve[report.epoch - 1 :]
-                curve.append(_point(report, taken))
-                replace_text(out / "train.json", json.dumps(record, indent=1) + "\n")
-                bar.update(task, completed=report.epoch, description=f"val {100 * report.val_accuracy:.2f} %")
-        test = lease.model_copy(update={"task": "test", "checkpoint": WEIGHTS})
-        record["test_accuracy"] = evaluate(test, dataset, device=place)
-    except (TrainingError, StorageError) as error:
-        raise UserError(str(error)) from None
-    record["device"] = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
-    replace_text(out / "train.json", json.dumps(record, indent=1) + "\n")
+    _make_folder(out)
+    with lock_folder(out):
+        record = _open_record(out / "train.json", settings)
+        lease = Lease(
+            trial=0,
+            attempt=1,
+            architecture=arch,
+            recipe=asked,
+            epochs=asked.epochs,
+            seed=seed,
+            folder=str(out.absolute()),
+        )
+        try:
+            _carry_out(lease, dataset, place, record, out / "train.json")
+        except (TrainingError, StorageError) as error:
+            raise UserError(str(error)) from None
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
+    curve = record["curve"]
     seconds = sum(point["seconds"] for point in curve)
     make_console().print(
         f"val {100 * curve[-1]['val_accuracy']:.2f} %, test {100 * record['test_accuracy']:.2f} % after epoch "
         f"{asked.epochs}; {seconds:,.0f} s on {record['device']}; {out / WEIGHTS}, {out / 'train.json'}"
     )
+
+
+def _carry_out(lease: "Lease", dataset: "Dataset", device: "torch.device", record: dict[str, Any], path: Path) -> None:
+    """Train what is left, test, and note both in the record and its file.
+
+    Raises:
+        TrainingError, StorageError, DataError: As training does.
+    """
+    import torch
+
+    from metaformer.cli.console import progress_bar
+    from nas.record.atomic import replace_text
+    from nas.study.lease import WEIGHTS
+    from nas.training.checkpoints import CheckpointFolder, epoch_name
+    from nas.training.loop import evaluate, train
+
+    curve: list[dict[str, Any]] = record["curve"]
+    files = CheckpointFolder(lease.folder)
+    is_trained = len(curve) == lease.epochs and files.has(WEIGHTS)
+    # A checkpoint is written before its epoch is noted; one that was not noted is trained again, so none is missing.
+    noted = [epoch_name(epoch) for epoch in files.epochs() if epoch <= len(curve)]
+    lease = lease.model_copy(update={"checkpoint": noted[-1] if noted else None})
+    with progress_bar() as bar:
+        task = bar.add_task("epochs", total=lease.epochs, completed=len(curve))
+        start = time.monotonic()
+        for report in () if is_trained else train(lease, dataset, device=device):
+            taken, start = time.monotonic() - start, time.monotonic()
+            del curve[report.epoch - 1 :]
+            curve.append(_point(report, taken))
+            replace_text(path, json.dumps(record, indent=1) + "\n")
+            bar.update(task, completed=report.epoch, description=f"val {100 * report.val_accuracy:.2f} %")
+    test = lease.model_copy(update={"task": "test", "checkpoint": WEIGHTS})
+    record["test_accuracy"] = evaluate(test, dataset, device=device)
+    record["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    replace_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def _make_folder(out: Path) -> None:
+    from metaformer.errors import UserError, shown
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out: must be a folder that can be made, got {shown(str(out))} ({error.strerror})") from None
 
 
 def _point(report: "Report", seconds: float) -> dict[str, Any]:
@@ -163,18 +190,6 @@ def _recipe(
         raise StudyError(f"recipe.{line}" if line.partition(":")[0] in request.changes else line) from None
 
 
-def _device(name: str) -> "Any":
-    import torch
-
-    from metaformer.errors import UserError, shown
-
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device: must be cpu, cuda or auto, got {shown(name)}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: cuda must be visible on this machine, got none")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def _open_record(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """What earlier runs of the same command noted.
 
@@ -185,11 +200,6 @@ def _open_record(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     from metaformer.errors import UserError, shown
 
     if not exists(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            rule = "must be a folder that can be made"
-            raise UserError(f"out: {rule}, got {shown(str(path.parent))} ({error.strerror})") from None
         return {**settings, "curve": []}
     try:
         record = json.loads(read_text(path, "out", error=UserError))

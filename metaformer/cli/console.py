@@ -1,6 +1,7 @@
 """The consoles of all programs: what comes from files and people is printed as it is, and acts on no terminal."""
 
 from rich.console import Console, HighlighterType, JustifyMethod, OverflowMethod
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.style import Style
 from rich.text import Text
 
@@ -49,3 +50,10 @@ def make_console(*, stderr: bool = False, width: int = _PLAIN_WIDTH) -> PlainCon
     """
     console = PlainConsole(stderr=stderr, soft_wrap=True)
     return console if console.is_terminal else PlainConsole(stderr=stderr, soft_wrap=True, width=width)
+
+
+def progress_bar() -> Progress:
+    """A bar on stderr with what is done, of how much, and the time that is left; none where there is no terminal."""
+    console = make_console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

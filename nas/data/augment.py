@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from PIL import Image
+from timm.data import Mixup
 from timm.data.auto_augment import (
     AugmentOp,
     AugMixAugment,
@@ -18,7 +19,8 @@ from timm.data.auto_augment import (
 )
 from torchvision.transforms import Compose
 
-from nas.data.registry import DataError, wrong
+from nas.data.registry import DataError, mixes, wrong
+from nas.study.recipe import Recipe
 
 
 class _Number(NamedTuple):
@@ -46,6 +48,34 @@ _FORMS: dict[str, dict[str, _Number]] = {
 }
 _SETS = {"tweights": "weights", "t3a": "3a", "t3aw": "3aw"}  # sections of rand, and timm's names of the operations
 _WEIGHTED = ("weights", "3aw")  # of these an image gets none twice
+
+
+def check_photographs(recipe: Recipe) -> None:
+    """Check what every dataset of photographs asks of a recipe.
+
+    Raises:
+        DataError: A field of the augmentation, or the batch for mixing, breaks a rule.
+    """
+    augmentation = recipe.augmentation
+    low, high = augmentation.crop_scale
+    if not 0 < low <= high:
+        raise wrong("augmentation.crop_scale", "must rise and be above 0", augmentation.crop_scale)
+    if augmentation.rand_augment is not None:
+        check_augmentation(augmentation.rand_augment)
+    if mixes(recipe) and recipe.batch_size % 2:
+        raise wrong("batch_size", "must be even for mixup and cutmix", recipe.batch_size)
+
+
+def make_mix(recipe: Recipe, num_classes: int) -> Mixup | None:
+    """Mixup and CutMix for batches; None where the recipe mixes nothing."""
+    if not mixes(recipe):
+        return None
+    return Mixup(  # type: ignore[no-untyped-call]  # timm's, without types
+        mixup_alpha=recipe.augmentation.mixup,
+        cutmix_alpha=recipe.augmentation.cutmix,
+        label_smoothing=recipe.label_smoothing,
+        num_classes=num_classes,
+    )
 
 
 def check_augmentation(notation: str) -> None:

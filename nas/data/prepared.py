@@ -19,13 +19,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from timm.data import Mixup
 from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
 from torch import Tensor
 from torchvision.transforms import Compose
 
 from metaformer.documents import read_text
-from nas.data.augment import check_augmentation, mend
+from nas.data.augment import check_photographs, make_mix, mend
 from nas.data.generators import PrivateGenerators
 from nas.data.in_batch.crops import (
     centre,
@@ -46,7 +45,6 @@ from nas.data.registry import (
     Look,
     Split,
     mix_seed,
-    mixes,
     register_dataset,
     train_batch_size,
     wrong,
@@ -163,17 +161,11 @@ class Prepared(Dataset):
 
     @staticmethod
     def check(recipe: Recipe) -> None:
+        check_photographs(recipe)
         augmentation = recipe.augmentation
-        low, high = augmentation.crop_scale
-        if not 0 < low <= high:
-            raise wrong("augmentation.crop_scale", "must rise and be above 0", augmentation.crop_scale)
-        if augmentation.shift and low < 1:
+        if augmentation.shift and augmentation.crop_scale[0] < 1:
             rule = "must be 0 where images are cropped (crop_scale below 1)"
             raise wrong("augmentation.shift", rule, augmentation.shift)
-        if augmentation.rand_augment is not None:
-            check_augmentation(augmentation.rand_augment)
-        if mixes(recipe) and recipe.batch_size % 2:
-            raise wrong("batch_size", "must be even for mixup and cutmix", recipe.batch_size)
 
     def train_batches(self, recipe: Recipe, *, epoch: int, seed: int, device: torch.device) -> Iterator[Batch]:
         self.check(recipe)
@@ -199,14 +191,7 @@ class Prepared(Dataset):
         size = train_batch_size(recipe, num_images)
         plan = _EpochPlan(recipe, self._description, num_images, np.random.default_rng(mix_seed(seed, epoch)))
         generators = PrivateGenerators(seed, epoch, 0)
-        mix = None
-        if mixes(recipe):
-            mix = Mixup(  # type: ignore[no-untyped-call]
-                mixup_alpha=recipe.augmentation.mixup,
-                cutmix_alpha=recipe.augmentation.cutmix,
-                label_smoothing=recipe.label_smoothing,
-                num_classes=self.info.num_classes,
-            )
+        mix = make_mix(recipe, self.info.num_classes)
         num_steps = self.num_steps(recipe)
         made = (
             self._plainly(plan, size, num_steps)

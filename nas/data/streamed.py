@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms import Compose
 
 from metaformer.images import ImageError
-from nas.data.augment import check_augmentation, mend
+from nas.data.augment import check_photographs, make_mix, mend
 from nas.data.generators import PrivateGenerators
 from nas.data.registry import (
     Batch,
@@ -25,7 +25,6 @@ from nas.data.registry import (
     Dataset,
     Look,
     Split,
-    mixes,
     train_batch_size,
     wrong,
 )
@@ -73,20 +72,14 @@ class Streamed(Dataset):
 
     @staticmethod
     def check(recipe: Recipe) -> None:
+        check_photographs(recipe)
         augmentation = recipe.augmentation
-        low, high = augmentation.crop_scale
-        if not 0 < low <= high:
-            raise wrong("augmentation.crop_scale", "must rise and be above 0", augmentation.crop_scale)
-        if augmentation.rand_augment is not None:
-            check_augmentation(augmentation.rand_augment)
         if augmentation.shift:
             rule = "must be 0 where images are decoded one by one and cropped"
             raise wrong("augmentation.shift", rule, augmentation.shift)
         if augmentation.repeats > 1:
-            rule = "must be 1 for a folder, whose images are not repeated within an epoch yet"
+            rule = "must be 1 for a folder, and wherever images are decoded one by one; prepared sets repeat them"
             raise wrong("augmentation.repeats", rule, augmentation.repeats)
-        if mixes(recipe) and recipe.batch_size % 2:
-            raise wrong("batch_size", "must be even for mixup and cutmix", recipe.batch_size)
 
     def train_batches(self, recipe: Recipe, *, epoch: int, seed: int, device: torch.device) -> Iterator[Batch]:
         self.check(recipe)
@@ -114,14 +107,7 @@ class Streamed(Dataset):
             re_prob=augmentation.random_erasing,
             re_mode="pixel",  # PoolFormer's
         )
-        mix = None
-        if mixes(recipe):
-            mix = Mixup(  # type: ignore[no-untyped-call]
-                mixup_alpha=augmentation.mixup,
-                cutmix_alpha=augmentation.cutmix,
-                label_smoothing=recipe.label_smoothing,
-                num_classes=self.info.num_classes,
-            )
+        mix = make_mix(recipe, self.info.num_classes)
         return _iterate(loader, PrivateGenerators(seed, epoch, 0), device, mix=mix)
 
     def eval_batches(self, split: Split, recipe: Recipe, *, device: torch.device) -> Iterator[Batch]:

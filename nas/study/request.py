@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from metaformer.documents import parse_mapping, read_text
+from metaformer.documents import exists, parse_mapping, read_text
 from metaformer.errors import UserError, check_type, one_line, shown, unknown_name
 from nas.study.objectives import MeasuredObjective, find, measured_names
 from nas.study.study import Study, StudyError
@@ -109,9 +109,13 @@ class Team:
 def read_team(path: Path) -> Team:
     """The defaults in a YAML file whose keys are the options of the search, such as `gpus_per_trial: 0.5`.
 
+    Without such a file there are none.
+
     Raises:
         StudyError: It cannot be read, or has a key or a type that no option has.
     """
+    if not exists(path):
+        return Team()
     said = parse_mapping(read_text(path, str(path), error=StudyError), str(path), error=StudyError)
     kinds = {field.name: str(field.type).partition(" ")[0] for field in fields(Request)} | _PROGRAM
     kinds = {name: kind for name, kind in kinds.items() if name not in _NOT_OF_A_TEAM}
@@ -130,7 +134,7 @@ def _typed(value: object, kind: str, what: str) -> object:
     if kind == "int" and is_number and isinstance(value, int):
         return value
     if kind == "float" and is_number:
-        return float(value)  # type: ignore[arg-type]
+        return float(value)  # type: ignore[arg-type]  # is_number says that it is one
     if kind == "str" and (isinstance(value, str) or is_number):
         return str(value)
     noun = {"int": "a whole number", "float": "a number", "str": "a text"}[kind]

@@ -19,7 +19,7 @@ _choice: bool | None = None
 @contextmanager
 def fused_kernels(use: bool) -> Iterator[None]:
     """Within, no layer of this process uses a kernel; or, with True, also those on CPU (for Triton's interpreter)."""
-    global _choice  # noqa: PLW0603
+    global _choice  # noqa: PLW0603  one choice for the process, see above
     before, _choice = _choice, use
     try:
         yield

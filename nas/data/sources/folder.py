@@ -140,7 +140,7 @@ def _regular_files(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[o
     for entry in entries:
         if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():  # noqa: PTH112  a loop of links is none
             yield from _regular_files(entry.path, above | {here})
-        elif os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file():  # noqa: PTH113
+        elif os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file():  # noqa: PTH113  likewise
             yield entry
 
 

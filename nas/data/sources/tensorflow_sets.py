@@ -19,6 +19,7 @@ from nas.data.sources.rows import TEST, RowSource
 from nas.data.sources.torch_sets import folder_of_datasets
 
 _Rows = Sequence[Mapping[str, Any]]  # features of an example by name
+# what was seen of files that are damaged or of another version
 _DAMAGES = (OSError, ValueError, TypeError, NotImplementedError, ImportError, RuntimeError)
 _FORMAT = "array_record"  # the one that is read without TensorFlow, in any order
 

@@ -76,7 +76,7 @@ def undominated(costs: Floats, errors: Floats) -> Boxes:
     for left, top, error in zip(
         costs[order, 0].tolist(), costs[order, 1].tolist(), errors[order].tolist(), strict=True
     ):
-        left, top, error = max(left, 0.0), max(top, 0.0), max(error, 0.0)  # noqa: PLW2901
+        left, top, error = max(left, 0.0), max(top, 0.0), max(error, 0.0)  # noqa: PLW2901  the same, cut off at 0
         if left >= 1 or top >= 1 or error >= 1:
             continue
         first = bisect_left(lefts, left)
