@@ -12,8 +12,9 @@ begins with another, so that what else runs on the machine slows all three alike
 the table gives the median of the rounds and, in brackets, their quartiles. A step is forward, cross entropy, backward
 and fused AdamW, in training mode; a forward pass runs in evaluation mode without gradients. Memory is the peak of a
 model alone, with its weights, gradients and optimiser, on a GPU. There float32 uses TF32 and cuDNN picks its kernels by
-trying, for all three. "GPU ms" is the time of all kernels of a step: what a step takes once it is a CUDA graph, as in
-the training loop of a search. In eager mode starting the kernels may take longer than they run.
+trying, for all three. In eager mode starting a step's kernels may take longer than they run, so that the phase "graph"
+measures the same step as a CUDA graph, as the training loop of a search has it, for all three. "GPU ms" is the time of
+all kernels of a step.
 
 B batch, C channels, H height, W width.
 """
@@ -43,12 +44,13 @@ MODELS = ("poolformer_s12", "poolformer_s24", "caformer_s18", "convmixer_768_32"
 CIFAR = {"convmixer_256_8_p2_k5": {"dim": 256, "depth": 8, "kernel_size": 5, "patch_size": 2, "num_classes": 10}}
 PRECISIONS = ("float32", "bfloat16")
 PHASES = ("forward", "step")
+GRAPH = "graph"  # a step as a CUDA graph
 OURS, DEFAULT, LAST = "ours", "timm", "timm channels-last"
 TARGET = 1.3  # times the images per second of timm's default layout
 EPILOG = """examples:
   python -m benchmarks.train_step
   python -m benchmarks.train_step --models poolformer_s12,caformer_s18 --precisions float32 --rounds 5 --threads 1
-  python -m benchmarks.train_step --device cuda --batch-size 256 --json train_step.json
+  python -m benchmarks.train_step --device cuda --phases forward,step,graph --json train_step.json
   python -m benchmarks.train_step --device cuda --compile --phases step --precisions bfloat16"""
 
 
@@ -79,7 +81,8 @@ class Contender:
         self.labels_B = torch.arange(len(images_BCHW), device=device) % num_classes
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
         # A rate of 0 does all the work and leaves the numbers as they are: no round computes on vanishing gradients.
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.0, fused=True)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.0, fused=True, capturable=GRAPH in phases)
+        self.captured: torch.cuda.CUDAGraph | None = None
         self.seconds: dict[str, list[float]] = {phase: [] for phase in phases}
         self.num_calls = dict.fromkeys(phases, 1)
         self.memory_mib: float | None = None
@@ -96,9 +99,21 @@ class Contender:
         loss.backward()
         self.optimizer.step()
 
+    def graph(self) -> None:
+        """The step, captured at its first call after three that choose the kernels."""
+        if self.captured is None:
+            for _ in range(3):
+                self.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            self.captured = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.captured):
+                self.step()
+        self.captured.replay()
+
     def measure(self, phase: str) -> float:
         """Seconds of one call, the mean of `num_calls`."""
-        self.model.train(phase == "step")
+        self.model.train(phase != "forward")
         call: Callable[[], None] = getattr(self, phase)
         wait(self.images_BCHW.device)
         start = time.perf_counter()
@@ -214,7 +229,7 @@ def measure(name: str, precision: str, plan: Plan) -> list[Row]:
                 contender.seconds[phase].append(contender.measure(phase))
         order = order[1:] + order[:1]
     kernel_ms = {}
-    if plan.device.type == "cuda" and "step" in plan.phases:
+    if plan.device.type == "cuda" and plan.phases != ("forward",):
         kernel_ms = {layout: contender.kernel_ms() for layout, contender in contenders.items()}
     rows = []
     for phase in plan.phases:
@@ -230,7 +245,7 @@ def measure(name: str, precision: str, plan: Plan) -> list[Row]:
                     layout: [theirs / ours for theirs, ours in zip(seconds[layout], seconds[OURS], strict=True)]
                     for layout in (DEFAULT, LAST)
                 },
-                kernel_ms=kernel_ms if phase == "step" else {},
+                kernel_ms=kernel_ms if phase != "forward" else {},
             )
         )
     return rows
@@ -298,7 +313,7 @@ def make_parser() -> argparse.ArgumentParser:
     default_device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--models", default=",".join(MODELS), help="names that timm has too (default: %(default)s)")
     parser.add_argument("--precisions", default=",".join(PRECISIONS), help="default: %(default)s; bfloat16 by autocast")
-    parser.add_argument("--phases", default=",".join(PHASES), help="default: %(default)s")
+    parser.add_argument("--phases", default=",".join(PHASES), help="default: %(default)s; on a GPU graph too")
     parser.add_argument("--compile", action="store_true", help="all three by torch.compile, which takes minutes")
     parser.add_argument("--device", default=default_device, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, help="default: 8 on CPU, 128 on a GPU")
@@ -331,7 +346,7 @@ def read_plan(options: argparse.Namespace) -> Plan:
     for field_name, asked, known in (
         ("models", plan.models, in_both),
         ("precisions", plan.precisions, PRECISIONS),
-        ("phases", plan.phases, PHASES),
+        ("phases", plan.phases, (*PHASES, GRAPH) if plan.device.type == "cuda" else PHASES),
     ):
         for name in asked:
             if name not in known:

@@ -435,7 +435,8 @@ def test_an_augmentation_out_of_range_is_refused() -> None:
 # CUDA graphs
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")
 @pytest.mark.parametrize("mixup", [0.0, 0.8])
 def test_a_step_in_a_cuda_graph_does_what_it_does_without(mixup: float) -> None:
     """Also with a learning rate that changes, clipping, and drop path, whose draws are the same."""
