@@ -52,7 +52,8 @@ def _pairs(
     a_C, b_C, c_C = vectors_C
 
     def pool(x_BCHW: Tensor) -> Tensor:
-        return F.avg_pool2d(x_BCHW, 3, 1, 1, count_include_pad=False) - x_BCHW
+        # Contiguous, since PyTorch's gradient of a channels-last map may be wrong (see PoolMixer).
+        return F.avg_pool2d(x_BCHW.contiguous(), 3, 1, 1, count_include_pad=False) - x_BCHW
 
     def in_rows(norm: Function) -> Function:
         return lambda x, *others: norm(x.permute(0, 2, 3, 1), *others).permute(0, 3, 1, 2)

@@ -20,6 +20,7 @@ skip_unless_kernels_run()
 from metaformer import Architecture, MetaFormer, build, zoo  # noqa: E402
 from metaformer.network import fused  # noqa: E402
 from metaformer.network.layers import make_activation, make_norm  # noqa: E402
+from metaformer.network.mixers import PoolMixer  # noqa: E402
 from metaformer.specs import AttentionSpec, Norm, PoolSpec, SepConvSpec, Stage  # noqa: E402
 
 GPU = pytest.mark.skipif(DEVICE.type != "cuda", reason="needs a CUDA device")
@@ -134,6 +135,24 @@ def test_a_published_model_is_itself(name: str, precision: str) -> None:
     arch = zoo.get(name)
     arch = Architecture.model_validate(arch.model_dump() | {"resolution": 96, "drop_path": 0.0})
     check_model(model_of(arch), precision, batch=4)
+
+
+@GPU
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [3, 5])
+def test_pooling_without_kernels_has_the_gradient_of_a_cpu(size: int) -> None:
+    """PyTorch's own, of a channels-last map on CUDA, is wrong in some versions (pytorch/pytorch issue 188344)."""
+    pool = PoolMixer(24, PoolSpec(size=size), side=9)
+    found = []
+    for device in (DEVICE, torch.device("cpu")):
+        draw = torch.Generator().manual_seed(0)
+        x_BCHW, grad_BCHW = (
+            torch.randn(2, 24, 9, 7, generator=draw).to(device, memory_format=torch.channels_last) for _ in range(2)
+        )
+        x_BCHW.requires_grad_()
+        with fused.fused_kernels(False):
+            found.append(torch.autograd.grad(pool(x_BCHW), x_BCHW, grad_BCHW)[0].cpu())
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("checkpointing", [True] if INTERPRETED else [False, True])
