@@ -38,9 +38,9 @@ PARTS = {  # functions of the training loop, by file and name
     "backward": ("_tensor.py", "backward"),
     "gradients": ("steps.py", "_accumulate_gradients"),
     "optimiser": ("steps.py", "_update"),
-    "epoch": ("loop.py", "_train_epoch"),
+    "epoch": ("loop.py", "train_epoch"),
     "evaluation": ("loop.py", "_accuracy"),
-    "checkpoint": ("loop.py", "_save"),
+    "checkpoint": ("state.py", "save"),
 }
 
 

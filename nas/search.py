@@ -109,6 +109,12 @@ def search(
         str | None,
         typer.Option(help="Where weights go: a folder or an fsspec URI.", show_default="the run's folder"),
     ] = None,
+    checkpoint_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME|never", help="Between checkpoints within a long epoch: 30s, 10m.", show_default="5m"
+        ),
+    ] = None,
     bad_images: Annotated[
         str | None, typer.Option(help="At an image that cannot be read: stop, or skip it.", show_default="stop")
     ] = None,

@@ -35,6 +35,9 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="by the recipe")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")] = "auto",
+    checkpoint_every: Annotated[
+        str, typer.Option(metavar="TIME|never", help="Between checkpoints within a long epoch: 30s, 10m.")
+    ] = "5m",
     loaders: Annotated[int, typer.Option(min=0, max=256, help="Processes that read images.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -55,11 +58,13 @@ def train(
     from metaformer.validation import find_device
     from nas.data import check_recipe, open_dataset
     from nas.record.lock import lock_folder
+    from nas.study.budget import parse_interval
     from nas.study.lease import WEIGHTS, Lease
     from nas.training.checkpoints import StorageError
     from nas.training.steps import TrainingError
 
     check_path(out / "train.json", "out", error=UserError)
+    seconds_between = parse_interval("checkpoint_every", checkpoint_every)
     arch = zoo.resolve(model)
     dataset = open_dataset(data, resolution=arch.resolution, num_workers=loaders)
     arch = _with_classes(arch, dataset.info)
@@ -85,6 +90,7 @@ def train(
             epochs=asked.epochs,
             seed=seed,
             folder=str(out.absolute()),
+            checkpoint_every=seconds_between,
         )
         try:
             _carry_out(lease, dataset, place, record, out / "train.json")
@@ -111,20 +117,24 @@ def _carry_out(lease: "Lease", dataset: "Dataset", device: "torch.device", recor
 
     from metaformer.cli.console import progress_bar
     from nas.record.atomic import replace_text
-    from nas.study.lease import WEIGHTS
-    from nas.training.checkpoints import CheckpointFolder, epoch_name
+    from nas.study.lease import WEIGHTS, Sign
+    from nas.training.checkpoints import CheckpointFolder, place_of
     from nas.training.loop import evaluate, train
 
     curve: list[dict[str, Any]] = record["curve"]
     files = CheckpointFolder(lease.folder)
     is_trained = len(curve) == lease.epochs and files.has(WEIGHTS)
     # A checkpoint is written before its epoch is noted; one that was not noted is trained again, so none is missing.
-    noted = [epoch_name(epoch) for epoch in files.epochs() if epoch <= len(curve)]
+    noted = [name for name in files.checkpoints() if place_of(name)[0] <= len(curve)]
     lease = lease.model_copy(update={"checkpoint": noted[-1] if noted else None})
     with progress_bar() as bar:
         task = bar.add_task("epochs", total=lease.epochs, completed=len(curve))
         start = time.monotonic()
         for report in () if is_trained else train(lease, dataset, device=device):
+            if isinstance(report, Sign):
+                part = report.step / report.num_steps
+                bar.update(task, completed=len(curve) + part)
+                continue
             taken, start = time.monotonic() - start, time.monotonic()
             del curve[report.epoch - 1 :]
             curve.append(_point(report, taken))

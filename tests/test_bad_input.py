@@ -121,6 +121,7 @@ SEARCH = [
     *options("space", "nothing", "", "hybrid_stages\x07"),
     *bad("search", "sampler", f"{' '.join(BUDGET)} --sampler exact_cost --objectives accuracy,latency"),
     *options("bad_images", "nothing", "", LONG),
+    *options("checkpoint_every", "0s", "-1m", "5", "often", "Never", "", "nans", LONG),
     *options(
         "recipe", "poolfrmer", "", "nowhere.yaml", "binary.yaml", "pipe.yaml", "/dev/zero", "one", LONG, "\x1b[31m"
     ),

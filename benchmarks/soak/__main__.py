@@ -113,8 +113,14 @@ class Search:
 
     def pick_worker(self, rng: random.Random) -> int:
         """One that trains, as soon as there is any."""
-        self.wait_until(lambda: bool(self.workers()), "a worker")
-        return rng.choice(self.workers())
+        there: list[int] = []
+
+        def look() -> bool:
+            there[:] = self.workers()  # kept, since they may be gone at the next look
+            return bool(there)
+
+        self.wait_until(look, "a worker")
+        return rng.choice(there)
 
     def survivors(self) -> list[int]:
         """What any of the drivers has left running."""

@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 
 from metaformer.architecture import Architecture
 from nas.session.session import Decision, Session
-from nas.study.lease import EpochDone, Evaluated, Failed, Halted, Lost, Measured, Outcome, Step
+from nas.study.lease import EpochDone, Evaluated, Failed, Halted, Lost, Measured, Outcome, SignOfLife, Step
 from nas.study.recipe import Recipe
 
 
@@ -71,6 +71,8 @@ def tell(session: Session, name: str, outcome: Outcome, *, device_seconds: float
     match outcome:
         case EpochDone(report=report):
             decision = session.report(name, report, device_seconds=device_seconds)
+        case SignOfLife(sign=sign):
+            decision = session.sign(name, sign, device_seconds=device_seconds)
         case Measured(measurement=measurement):
             decision = session.measured(name, measurement, device_seconds=device_seconds)
         case Evaluated(accuracy=accuracy):

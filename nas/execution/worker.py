@@ -11,7 +11,20 @@ from metaformer.architecture import Architecture
 from metaformer.specs import Spec
 from nas.data import DataError, DataInfo, Dataset, open_dataset
 from nas.execution.devices import Devices
-from nas.study.lease import EpochDone, Evaluated, Failed, Halted, Lease, LossCause, Lost, Measured, Outcome, Step
+from nas.study.lease import (
+    EpochDone,
+    Evaluated,
+    Failed,
+    Halted,
+    Lease,
+    LossCause,
+    Lost,
+    Measured,
+    Outcome,
+    Report,
+    SignOfLife,
+    Step,
+)
 from nas.study.recipe import BadImages, Recipe
 from nas.training.checkpoints import StorageError
 from nas.training.loop import evaluate, measure_training, train
@@ -103,8 +116,8 @@ class Worker:
                     lease.architecture, lease.measure, device=self._device, device_name=device_name(self._device)
                 )
             )
-        for report in train(lease, self._dataset, device=self._device):
-            yield EpochDone(report=report)
+        for given in train(lease, self._dataset, device=self._device):
+            yield EpochDone(report=given) if isinstance(given, Report) else SignOfLife(sign=given)
 
 
 def measure_steps(

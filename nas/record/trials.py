@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from metaformer.architecture import Architecture
 from metaformer.specs import Spec
-from nas.study.lease import Measurement, Report
+from nas.study.lease import Measurement, Report, Sign
 from nas.study.recipe import Fraction
 
 
@@ -58,6 +58,7 @@ class Progress(Spec):
 
     leases: tuple[LeaseCharge, ...] = ()
     curve: tuple[Report, ...] = ()
+    sign: Sign | None = None  # the last checkpoint after the curve's end, within the next epoch
     measured: dict[str, NonNegativeFloat] = Field(default_factory=dict)  # by objective
     device: str | None = None  # that measured
 
@@ -117,6 +118,13 @@ class TrialRecord:
         return self.progress.curve[-1].epoch if self.progress.curve else 0
 
     @property
+    def checkpoint(self) -> str | None:
+        """The file from which its training goes on; None: from the start."""
+        if self.progress.sign is not None:
+            return self.progress.sign.checkpoint
+        return self.progress.curve[-1].checkpoint if self.progress.curve else None
+
+    @property
     def device_seconds(self) -> float:
         return sum(lease.device_seconds for lease in self.progress.leases)
 
@@ -156,7 +164,11 @@ class TrialRecord:
         """Add an epoch to the curve, whose later part goes where training had to fall back."""
         before = (earlier for earlier in self.progress.curve if earlier.epoch < report.epoch)
         curve = (*before, report.model_copy(update={"note": None}))
-        self.progress = self.progress.model_copy(update={"curve": curve})
+        self.progress = self.progress.model_copy(update={"curve": curve, "sign": None})
+
+    def add_sign(self, sign: Sign) -> None:
+        """Note a checkpoint within the epoch that follows the curve."""
+        self.progress = self.progress.model_copy(update={"sign": sign})
 
     def add_measurement(self, measurement: Measurement) -> None:
         """Note what a device measured."""

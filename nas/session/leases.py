@@ -30,7 +30,8 @@ class OpenLease:
 
     lease: Lease
     trial: TrialRecord
-    is_warm: bool  # its worker has started, as far as can be told
+    is_warm: bool  # the next report tells what an epoch takes: its worker has started, and no part was trained before
+    epoch_start: float = 0.0  # device-seconds that the lease had used when its current epoch began
     end: LeaseEnd | None = None
     stop_reason: StopReason | None = None
     reason: str | None = None
@@ -64,10 +65,9 @@ class OpenLeases:
         self._record.save(trial)
         label = f" ({trial.reference})" if trial.references else ""
         _LOG.info("trial %d begins, attempt %d%s", trial.number, attempt, label)
-        checkpoint = trial.progress.curve[-1].checkpoint if trial.progress.curve else None
         self.num_training += 1
         self.training_macs += trial.macs
-        return self._open_lease(trial, "train", attempt=attempt, checkpoint=checkpoint, expected=expected)
+        return self._open_lease(trial, "train", attempt=attempt, checkpoint=trial.checkpoint, expected=expected)
 
     def open_test(self, trial: TrialRecord, *, expected: float) -> Lease:
         """A lease to evaluate a trial's weights on the test split, likewise."""
@@ -87,10 +87,11 @@ class OpenLeases:
             seed=self._study.seed,
             folder=folder_of(self._place.checkpoints, trial.checkpoint_trial),
             checkpoint=checkpoint,
+            checkpoint_every=self._study.checkpoint_seconds,
             measure=tuple(objective.name for objective in measured if objective.name not in trial.measured),
         )
         self._ledger.open(lease.name, expected=expected)
-        is_warm = self._num_opened >= self._place.num_workers
+        is_warm = self._num_opened >= self._place.num_workers and trial.progress.sign is None
         self._open[lease.name] = OpenLease(lease, trial, is_warm=is_warm)
         self._num_opened += 1
         return lease

@@ -129,6 +129,6 @@ class TrialQueue:
 
 
 def _unfinished(record: Record) -> list[TrialRecord]:
-    """Trials that an earlier, smaller budget stopped after some epochs, and that have not been taken up yet."""
+    """Trials that an earlier, smaller budget stopped with a checkpoint, and that have not been taken up yet."""
     last = {trial.checkpoint_trial: trial for trial in record}  # of those that share checkpoints
-    return [trial for trial in last.values() if trial.stop_reason is StopReason.BUDGET and trial.num_epochs]
+    return [trial for trial in last.values() if trial.stop_reason is StopReason.BUDGET and trial.checkpoint]

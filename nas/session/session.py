@@ -23,7 +23,7 @@ from nas.session.proposers import make_proposer
 from nas.session.queue import TrialQueue
 from nas.session.stoppers import Stopper, make_stopper
 from nas.study.budget import Budget
-from nas.study.lease import Lease, LossCause, Measurement, Report, lease_name
+from nas.study.lease import Lease, LossCause, Measurement, Report, Sign, lease_name
 from nas.study.study import Study
 
 MAX_ATTEMPTS = 3  # workers that one trial may lose before it has failed
@@ -117,7 +117,7 @@ class Session:
     def measured(self, name: str, measurement: Measurement, *, device_seconds: float) -> Decision:
         """Note what a device measured before the first epoch; whether the lease goes on."""
         out = self._charge(name, device_seconds)
-        out.is_warm = True
+        out.is_warm, out.epoch_start = out.trial.progress.sign is None, device_seconds
         device = self.record.notes.device
         if device not in (None, measurement.device):
             measured = ", ".join(objective.name for objective in self.objectives.measured)
@@ -138,12 +138,11 @@ class Session:
 
     def report(self, name: str, report: Report, *, device_seconds: float) -> Decision:
         """Note an epoch of a lease and what the lease has used so far; whether it goes on."""
-        before = self._leases[name].trial.progress.leases[-1].device_seconds
         out = self._charge(name, device_seconds)
         trial = out.trial
         if out.is_warm:  # the first report of a fresh worker holds its start as well
-            self.costs.observe_epoch(trial.macs, device_seconds - before)
-        out.is_warm = True
+            self.costs.observe_epoch(trial.macs, device_seconds - out.epoch_start)
+        out.is_warm, out.epoch_start = True, device_seconds
         if report.note:
             self._note(EventKind.CHECKPOINT, report.note, trial=trial)
         trial.add_epoch(report)
@@ -153,11 +152,28 @@ class Session:
             out.end = LeaseEnd.COMPLETE
         elif reason := self.stopper.reason_to_stop(trial, self.front):
             out.end, out.stop_reason, out.reason = LeaseEnd.STOPPED, StopReason.STOPPER, reason
-        elif self.ledger.left <= self._held_back:
+        else:
+            self._end_early(out)
+        return Decision.STOP if out.end else Decision.CONTINUE
+
+    def sign(self, name: str, sign: Sign, *, device_seconds: float) -> Decision:
+        """Note a sign of life within an epoch and what the lease has used so far; whether it goes on.
+
+        It may end only where it left a checkpoint, so that nothing that was paid for is lost.
+        """
+        out = self._charge(name, device_seconds)
+        if sign.checkpoint is not None:
+            out.trial.add_sign(sign)
+            self._end_early(out)
+        self.record.save(out.trial)
+        return Decision.STOP if out.end else Decision.CONTINUE
+
+    def _end_early(self, out: OpenLease) -> None:
+        """Let a lease end here where the budget is spent, or the session stops."""
+        if self.ledger.left <= self._held_back:
             out.end, out.stop_reason, out.reason = LeaseEnd.STOPPED, StopReason.BUDGET, _BUDGET_SPENT
         elif self.stopping:
             out.end = LeaseEnd.INTERRUPTED
-        return Decision.STOP if out.end else Decision.CONTINUE
 
     def finish(self, name: str, *, device_seconds: float) -> None:
         """End a lease whose last answer was STOP; its device is free again."""

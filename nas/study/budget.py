@@ -82,6 +82,16 @@ def parse_duration(field: str, text: str) -> float:
     return seconds
 
 
+def parse_interval(field: str, text: str) -> float | None:
+    """Seconds of wall time between two events; None for `never`.
+
+    Raises:
+        BudgetError: The text is neither a duration nor never.
+    """
+    check_type(text, str, f"{field}: must be text such as 5m, or never", error=BudgetError)
+    return None if text.strip() == "never" else parse_duration(field, text)
+
+
 def _nearest(text: str) -> str:
     """A budget that can be read and is most like `text`."""
     number = re.search(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", text)

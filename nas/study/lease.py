@@ -25,6 +25,7 @@ class Lease(Spec):
     seed: int
     folder: str  # absolute path or fsspec URI that the trial's checkpoints are written to
     checkpoint: str | None = None  # file in `folder` to go on from; None: from the start
+    checkpoint_every: PositiveFloat | None = None  # seconds between checkpoints within an epoch; None: none there
     measure: tuple[str, ...] = ()  # objectives to measure before the first epoch
 
     @property
@@ -48,6 +49,14 @@ class Report(Spec):
     note: str | None = None  # what went wrong before it without ending anything
 
 
+class Sign(Spec):
+    """A sign of life: how far a lease has come within an epoch, and what it left there."""
+
+    step: PositiveInt  # steps of the epoch trained so far
+    num_steps: PositiveInt  # of the whole epoch
+    checkpoint: str | None = None  # file in the lease's folder, from which training goes on after this step
+
+
 class Measurement(Spec):
     """What a device measured of an architecture before its first epoch."""
 
@@ -68,6 +77,13 @@ class EpochDone(Spec):
 
     kind: Literal["epoch"] = "epoch"
     report: Report
+
+
+class SignOfLife(Spec):
+    """The lease is within an epoch."""
+
+    kind: Literal["sign"] = "sign"
+    sign: Sign
 
 
 class Measured(Spec):
@@ -106,7 +122,7 @@ class Halted(Spec):
     reason: str
 
 
-Outcome = EpochDone | Measured | Evaluated | Failed | Lost | Halted
+Outcome = EpochDone | SignOfLife | Measured | Evaluated | Failed | Lost | Halted
 OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Annotated[Outcome, Field(discriminator="kind")])
 
 

@@ -50,6 +50,7 @@ class Request:
     storage: str | None = None
     checkpoints: str | None = None
     bad_images: str | None = None
+    checkpoint_every: str | None = None  # such as 5m, or never
     study: Path | None = None
 
 

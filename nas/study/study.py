@@ -15,7 +15,7 @@ from pydantic import (
 from metaformer.documents import parse_mapping, read_text
 from metaformer.errors import UserError, check_type, explain, shown
 from metaformer.specs import PositiveFloat, Spec, Version
-from nas.study.budget import Budget
+from nas.study.budget import Budget, parse_interval
 from nas.study.database_url import without_password
 from nas.study.objectives import DEFAULT, Objectives, choose
 from nas.study.recipe import BadImages, Recipe
@@ -28,7 +28,7 @@ NumCpus = Annotated[int, Field(strict=True, gt=0, le=1024)]
 Seed = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 GpuShare = float | Literal["auto"]  # of one GPU; auto: as little as the measured memory allows
 # When a study goes on.
-MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial", "gpus_per_trial", "bad_images"}
+MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial", "gpus_per_trial", "bad_images", "checkpoint_every"}
 MAY_CHANGE |= {"storage_name", "identity"}  # which are those of the run
 
 
@@ -63,6 +63,7 @@ class Study(Spec):
     identity: str | None = None  # of the run, in its database as well; None: not begun, or begun by version 0.1
     checkpoints: str | None = None  # absolute path or fsspec URI; None: in the run's folder
     bad_images: BadImages = "stop"
+    checkpoint_every: str = "5m"  # a checkpoint within an epoch as often as that, or never
 
     @field_validator("budget")
     @classmethod
@@ -75,6 +76,12 @@ class Study(Spec):
     def _check_objectives(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         choose(names)
         return names
+
+    @field_validator("checkpoint_every")
+    @classmethod
+    def _check_interval(cls, text: str) -> str:
+        parse_interval("checkpoint_every", text)
+        return text
 
     @field_validator("gpus_per_trial", mode="before")
     @classmethod
@@ -105,6 +112,11 @@ class Study(Spec):
                     f"add it: --objectives {','.join((*self.objectives, name))}"
                 )
         return self
+
+    @property
+    def checkpoint_seconds(self) -> float | None:
+        """Seconds between checkpoints within an epoch; None: there are none."""
+        return parse_interval("checkpoint_every", self.checkpoint_every)
 
     @property
     def goals(self) -> Objectives:

@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from metaformer.errors import UserError, shown
 
 _PART = re.compile(r".+\.(\d+)\.part")
-_EPOCH = re.compile(r"epoch-(\d{4,})\.pt")
+_NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{7,}))?\.pt")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _WILL_STAY = {*NO_ROOM, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 _TRIAL_FILE, _TRIAL_BYTES = "can-be-written", b"yes"
@@ -62,13 +62,13 @@ class CheckpointFolder:
         """Path or URI of a file, for people."""
         return f"{self._place.rstrip('/')}/{name}"
 
-    def epochs(self) -> list[int]:
-        """The epochs that have a checkpoint, oldest first."""
+    def checkpoints(self) -> list[str]:
+        """Names of the files from which training can go on, oldest first."""
         try:
             names = self._names()
         except OSError as error:
             raise StorageError(self._place, error, may_pass=not _will_stay(error)) from None
-        return sorted(int(match[1]) for match in map(_EPOCH.fullmatch, names) if match)
+        return sorted(filter(_NAME.fullmatch, names), key=place_of)
 
     def _names(self) -> list[str]:
         """Names of the files that are there."""
@@ -132,11 +132,11 @@ class CheckpointFolder:
         content.seek(0)
         return content
 
-    def keep(self, epochs: Collection[int]) -> None:
-        """Remove the checkpoints of all other epochs."""
-        for epoch in self.epochs():
-            if epoch not in epochs:
-                self._remove(f"{self._path}/{epoch_name(epoch)}")
+    def keep(self, names: Collection[str]) -> None:
+        """Remove all other files from which training could go on."""
+        for name in self.checkpoints():
+            if name not in names:
+                self._remove(f"{self._path}/{name}")
 
     def has(self, name: str) -> bool:
         """Whether a file is there."""
@@ -170,9 +170,15 @@ class CheckpointFolder:
             self._filesystem.rm_file(path)
 
 
-def epoch_name(epoch: int) -> str:
-    """File name of the checkpoint after an epoch."""
-    return f"epoch-{epoch:04d}.pt"
+def checkpoint_name(epoch: int, step: int = 0) -> str:
+    """File name of the checkpoint after so many epochs, and so many steps of the next one."""
+    return f"epoch-{epoch:04d}-step-{step:07d}.pt" if step else f"epoch-{epoch:04d}.pt"
+
+
+def place_of(name: str) -> tuple[int, int]:
+    """The epochs and steps after which a checkpoint was written; past all of them for any other file name."""
+    match = _NAME.fullmatch(name)
+    return (int(match[1]), int(match[2] or 0)) if match else (10**9, 0)
 
 
 def folder_of(place: str, trial: int) -> str:

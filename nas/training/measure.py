@@ -9,7 +9,7 @@ from metaformer.errors import UserError
 from metaformer.network.model import build
 from nas.study.lease import Measurement
 from nas.study.objectives import MeasuredObjective, find
-from nas.training.loop import seed_everything
+from nas.training.state import seed_everything
 from nas.training.steps import TrainingError
 
 

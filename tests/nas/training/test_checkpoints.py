@@ -17,8 +17,9 @@ from nas.training.checkpoints import (
     StorageError,
     absolute,
     check_place,
-    epoch_name,
+    checkpoint_name,
     folder_of,
+    place_of,
 )
 
 STATE = {"weights": torch.arange(1000.0)}
@@ -36,22 +37,29 @@ def save(folder: CheckpointFolder, name: str, state: object = STATE) -> None:
 
 
 def test_what_was_saved_is_read_again(place: str) -> None:
-    save(CheckpointFolder(place), epoch_name(1))
-    read = torch.load(CheckpointFolder(place).read(epoch_name(1)), weights_only=True)
+    save(CheckpointFolder(place), checkpoint_name(1))
+    read = torch.load(CheckpointFolder(place).read(checkpoint_name(1)), weights_only=True)
     assert torch.equal(read["weights"], STATE["weights"])
-    assert CheckpointFolder(place).has(epoch_name(1))
+    assert CheckpointFolder(place).has(checkpoint_name(1))
 
 
-def test_only_the_epochs_to_be_kept_stay(place: str) -> None:
+def test_only_the_checkpoints_to_be_kept_stay(place: str) -> None:
     folder = CheckpointFolder(place)
-    assert folder.epochs() == []
-    for epoch in (1, 10, 2, 9):
-        save(folder, epoch_name(epoch))
+    assert folder.checkpoints() == []
+    oldest_first = [checkpoint_name(*done) for done in ((0, 7), (1, 0), (2, 0), (2, 9), (2, 10), (3, 0), (10, 0))]
+    for name in sorted(oldest_first, reverse=True):
+        save(folder, name)
     save(folder, "weights.pt")
-    assert folder.epochs() == [1, 2, 9, 10]
-    folder.keep({9, 10})
-    assert CheckpointFolder(place).epochs() == [9, 10]
+    assert folder.checkpoints() == oldest_first
+    folder.keep(oldest_first[3:5])
+    assert CheckpointFolder(place).checkpoints() == oldest_first[3:5]
     assert folder.has("weights.pt")
+
+
+def test_the_place_of_a_checkpoint_is_in_its_name() -> None:
+    for done in ((0, 1), (3, 0), (12, 1234567), (123456, 12345678)):
+        assert place_of(checkpoint_name(*done)) == done
+    assert place_of("weights.pt") > place_of(checkpoint_name(99999, 99999))
 
 
 def test_a_folder_that_was_dropped_is_gone_and_may_be_dropped_again(place: str) -> None:
@@ -71,18 +79,18 @@ def test_a_copy_holds_what_was_saved(place: str, tmp_path: Path) -> None:
 
 def test_a_write_that_breaks_off_leaves_what_was_there_before_and_nothing_else(place: str) -> None:
     folder = CheckpointFolder(place)
-    save(folder, epoch_name(1))
+    save(folder, checkpoint_name(1))
 
     def write(file: IO[bytes]) -> None:
         file.write(b"the first half")
         raise ConnectionResetError("the connection was reset")
 
     with pytest.raises(StorageError, match=r"checkpoints: must be reachable, got .*0001.pt \(the conn.*\)$") as caught:
-        folder.save(epoch_name(1), write, attempt=2)
+        folder.save(checkpoint_name(1), write, attempt=2)
     assert caught.value.may_pass
-    folder.read(epoch_name(1))
+    folder.read(checkpoint_name(1))
     names = [path.rpartition("/")[2] for path in folder._filesystem.ls(folder._path, detail=False)]
-    assert names == [epoch_name(1)]
+    assert names == [checkpoint_name(1)]
 
 
 def test_a_link_in_place_of_what_is_being_written_is_not_followed(tmp_path: Path) -> None:
@@ -109,15 +117,15 @@ def test_what_killed_writers_left_goes_with_the_next_attempt(place: str) -> None
 
 def test_a_full_disk_leaves_what_was_there_before_and_nothing_else(small_disk: Path) -> None:
     folder = CheckpointFolder(str(small_disk / "00000"))
-    save(folder, epoch_name(1))
+    save(folder, checkpoint_name(1))
     large = {"weights": torch.zeros(1_000_000)}
     with pytest.raises(
         StorageError, match="checkpoints: must be writable and have room, got .*No space left"
     ) as caught:
-        save(folder, epoch_name(2), large)
+        save(folder, checkpoint_name(2), large)
     assert not caught.value.may_pass
-    assert [path.name for path in (small_disk / "00000").iterdir()] == [epoch_name(1)]
-    folder.read(epoch_name(1))
+    assert [path.name for path in (small_disk / "00000").iterdir()] == [checkpoint_name(1)]
+    folder.read(checkpoint_name(1))
 
 
 def flip_a_bit(content: bytes) -> bytes:

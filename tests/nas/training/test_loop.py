@@ -21,7 +21,8 @@ from nas.study.lease import WEIGHTS, Lease, Report
 from nas.study.recipe import Augmentation, Recipe
 from nas.study.request import Request
 from nas.training.checkpoints import StorageError
-from nas.training.loop import evaluate, measure_training, seed_everything, train
+from nas.training.loop import evaluate, measure_training, train
+from nas.training.state import seed_everything
 from nas.training.steps import Chunks, Stepper, TrainingError
 from tests.nas.programs import ROOT
 from tests.nas.runs import make_study

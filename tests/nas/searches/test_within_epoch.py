@@ -1,0 +1,48 @@
+"""Searches whose epochs are long: cut short within one, they go on from there."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.nas.programs import QUICK, Program, read_study
+from tests.nas.slow import SECONDS
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+
+
+def sign_of(run: Path) -> dict[str, object] | None:
+    """The newest checkpoint within an epoch that the study knows of."""
+    if not (run / "study.db").exists():
+        return None
+    trials = read_study(run).trials
+    found: dict[str, object] | None = trials[-1].user_attrs.get("progress", {}).get("sign") if trials else None
+    return found
+
+
+@pytest.mark.parametrize("cut", ["ctrl_c", "terminate", "kill"])
+def test_what_was_trained_of_the_epoch_is_kept(tmp_path: Path, cut: str) -> None:
+    """The first epoch takes eight seconds; the program ends in its middle, and the next lease begins there."""
+    arguments = (*QUICK, "--data", "tests.nas.slow", "--batch-size", 64, "--epochs", 2, "--max-trials", 1)
+    arguments += ("--references", "none", "--checkpoint-every", f"{2 * SECONDS}s", "--runs", tmp_path, "--name", "run")
+    run = tmp_path / "run"
+    with Program(*arguments, logs=tmp_path / "logs-1") as program:
+        program.wait_until(lambda: sign_of(run) is not None)
+        if cut == "kill":
+            program.kill()
+        else:
+            program.press_ctrl_c() if cut == "ctrl_c" else program.send(signal.SIGTERM)
+            assert program.wait().code == 0
+            program.wait_for_survivors()
+    sign = sign_of(run)
+    assert sign is not None
+    checkpoint = run / "checkpoints" / "00000" / str(sign["checkpoint"])
+    assert checkpoint.exists()
+    assert read_study(run).trials[0].user_attrs["progress"]["curve"] == []
+    with Program(*arguments, logs=tmp_path / "logs-2") as program:
+        assert program.wait().code == 0
+    trial = read_study(run).trials[0]
+    progress = trial.user_attrs["progress"]
+    assert [report["epoch"] for report in progress["curve"]] == [1, 2]
+    assert progress["sign"] is None
+    assert [lease["end"] for lease in progress["leases"]] == ["interrupted", "complete"]
