@@ -1,6 +1,7 @@
-"""The random augmentations that a recipe may name, in timm's notation; one of the doors to timm.data.
+"""The random augmentations that a recipe may name, in timm's notation or as torchvision-mN-nN; a door to timm.data.
 
 RandAugment (arXiv:1909.13719), AutoAugment (arXiv:1805.09501), 3-Augment (arXiv:2204.07118), AugMix (arXiv:1912.02781).
+torchvision's RandAugment has other operations and magnitudes than timm's, takes the nearest pixel and fills with black.
 """
 
 import re
@@ -17,7 +18,7 @@ from timm.data.auto_augment import (
     posterize,
     rand_augment_choices,
 )
-from torchvision.transforms import Compose
+from torchvision.transforms import Compose, v2
 
 from nas.data.registry import DataError, mixes, wrong
 from nas.study.recipe import Recipe
@@ -45,9 +46,18 @@ _FORMS: dict[str, dict[str, _Number]] = {
     "rand": {**_MAGNITUDE, **_RAND},
     **{policy: {"mstd": _MAGNITUDE["mstd"]} for policy in ("original", "originalr", "v0", "v0r", "3a")},
     "augmix": {**_MAGNITUDE, **_AUGMIX},
+    "torchvision": {"m": _Number(0, 30), "n": _RAND["n"]},
 }
 _SETS = {"tweights": "weights", "t3a": "3a", "t3aw": "3aw"}  # sections of rand, and timm's names of the operations
 _WEIGHTED = ("weights", "3aw")  # of these an image gets none twice
+_STAND_IN = "rand-n0"  # timm's, which changes nothing
+
+
+class TorchvisionFigures(NamedTuple):
+    """What `torchvision-mN-nN` says; torchvision's own defaults."""
+
+    magnitude: int = 9  # 0 to 30
+    num_operations: int = 2
 
 
 def check_photographs(recipe: Recipe) -> None:
@@ -79,12 +89,12 @@ def make_mix(recipe: Recipe, num_classes: int) -> Mixup | None:
 
 
 def check_augmentation(notation: str) -> None:
-    """Check that timm and Pillow can carry out an augmentation, for any image in RGB.
+    """Check that timm or torchvision, and Pillow, can carry out an augmentation, for any image in RGB.
 
     timm itself passes over sections it does not know, and takes values that fail at some later image.
 
     Raises:
-        DataError: The text is not in timm's notation, or a value is out of range.
+        DataError: The text is in neither notation, or a value is out of range.
     """
     form, *sections = notation.split("-")
     if form not in _FORMS:
@@ -117,8 +127,35 @@ def _read_section(section: str, form: str, notation: str) -> tuple[str, str]:
 
 
 def _wrong(rule: str, notation: str) -> DataError:
-    example = "must be in timm's notation, such as 'rand-m9-mstd0.5-inc1'"
-    return wrong("augmentation.rand_augment", f"{example}: {rule}", notation)
+    examples = "must be in timm's notation, such as 'rand-m9-mstd0.5-inc1', or torchvision-mN-nN"
+    return wrong("augmentation.rand_augment", f"{examples}: {rule}", notation)
+
+
+def read_torchvision(notation: str | None) -> TorchvisionFigures | None:
+    """The figures of `torchvision-mN-nN`, which `check_augmentation` let pass; None for timm's augmentations."""
+    form, *sections = (notation or "").split("-")
+    if form != "torchvision":
+        return None
+    said = {section[0]: int(section[1:]) for section in sections}
+    default = TorchvisionFigures()
+    return TorchvisionFigures(said.get("m", default.magnitude), said.get("n", default.num_operations))
+
+
+def timm_notation(notation: str | None) -> str | None:
+    """What timm makes a transform of: for torchvision's RandAugment a step that `put_torchvision` replaces."""
+    return notation if read_torchvision(notation) is None else _STAND_IN
+
+
+def put_torchvision(transform: Compose, notation: str | None) -> None:
+    """Put torchvision's RandAugment, where the notation names it, in the place of timm's in a transform for training.
+
+    It draws from torch's global generator.
+    """
+    figures = read_torchvision(notation)
+    if figures is None:
+        return
+    [place] = [place for place, step in enumerate(transform.transforms) if isinstance(step, RandAugment)]
+    transform.transforms[place] = v2.RandAugment(figures.num_operations, figures.magnitude)
 
 
 def mend(transform: Compose) -> None:

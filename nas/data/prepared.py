@@ -24,7 +24,7 @@ from torch import Tensor
 from torchvision.transforms import Compose
 
 from metaformer.documents import read_text
-from nas.data.augment import check_photographs, make_mix, mend
+from nas.data.augment import check_photographs, make_mix, mend, read_torchvision
 from nas.data.generators import PrivateGenerators
 from nas.data.in_batch.crops import (
     centre,
@@ -36,7 +36,13 @@ from nas.data.in_batch.crops import (
     whole_images,
 )
 from nas.data.in_batch.erasing import BatchErasing, Boxes
-from nas.data.in_batch.rand_augment import BatchColorJitter, BatchRandAugment, Draws, is_batched
+from nas.data.in_batch.rand_augment import (
+    BatchColorJitter,
+    BatchRandAugment,
+    BatchTorchvisionRandAugment,
+    Draws,
+    is_batched,
+)
 from nas.data.registry import (
     Batch,
     DataError,
@@ -300,10 +306,13 @@ class _EpochPlan:
         jitters = augmentation.rand_augment is None and augmentation.color_jitter > 0
         self.only_crops = augmentation.rand_augment is None and not jitters and not augmentation.shift
         self._shifts_2N = torch.from_numpy(generator.integers(2 * self._shift + 1, size=(2, num_images)))
-        self._change: BatchRandAugment | BatchColorJitter | None = None
+        self._change: BatchRandAugment | BatchTorchvisionRandAugment | BatchColorJitter | None = None
         self._one_by_one: _OneByOne | None = None
         self._draws: Draws | None = None
-        if augmentation.rand_augment is not None:
+        of_torchvision = read_torchvision(augmentation.rand_augment)
+        if of_torchvision is not None:
+            self._change = BatchTorchvisionRandAugment(*of_torchvision, size=self._size)
+        elif augmentation.rand_augment is not None:
             fill = cast(tuple[float, float, float], tuple(float(round(255 * number)) for number in description.mean))
             if is_batched(augmentation.rand_augment):
                 self._change = BatchRandAugment(augmentation.rand_augment, fill=fill, size=self._size)

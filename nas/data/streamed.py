@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms import Compose
 
 from metaformer.images import ImageError
-from nas.data.augment import check_photographs, make_mix, mend
+from nas.data.augment import check_photographs, make_mix, mend, put_torchvision, timm_notation
 from nas.data.generators import PrivateGenerators
 from nas.data.registry import (
     Batch,
@@ -87,26 +87,28 @@ class Streamed(Dataset):
         num_images = self.info.num_images["train"]
         # timm's random crop of fewer pixels than these can round to none; its aspect ratios go up to 4/3
         min_pixels = math.ceil(1 / (3 * augmentation.crop_scale[0]))
+        images = _Images(
+            self._source,
+            "train",
+            self._is_bad.get("train"),
+            seed=(seed, epoch),
+            min_pixels=min_pixels,
+            replaces=True,
+        )
         loader = self._load(
-            _Images(
-                self._source,
-                "train",
-                self._is_bad.get("train"),
-                seed=(seed, epoch),
-                min_pixels=min_pixels,
-                replaces=True,
-            ),
+            images,
             device,
             batch_size=train_batch_size(recipe, num_images),
             is_training=True,
             scale=augmentation.crop_scale,
             hflip=augmentation.flip,
-            auto_augment=augmentation.rand_augment,
+            auto_augment=timm_notation(augmentation.rand_augment),
             color_jitter=augmentation.color_jitter or None,  # timm leaves it out beside rand_augment
             interpolation=augmentation.train_interpolation,
             re_prob=augmentation.random_erasing,
             re_mode="pixel",  # PoolFormer's
         )
+        put_torchvision(images.transform, augmentation.rand_augment)
         mix = make_mix(recipe, self.info.num_classes)
         return _iterate(loader, PrivateGenerators(seed, epoch, 0), device, mix=mix)
 

@@ -44,7 +44,9 @@ class Augmentation(Spec):
     color_jitter: Fraction = (
         0.0  # brightness, contrast and saturation times 1 - this to 1 + this, where rand_augment is null (as in timm)
     )
-    rand_augment: str | None = "rand-m9-mstd0.5-inc1"  # RandAugment, AutoAugment or AugMix in timm's notation
+    rand_augment: str | None = (
+        "rand-m9-mstd0.5-inc1"  # RandAugment, AutoAugment or AugMix in timm's notation, or torchvision-m9-n2
+    )
     random_erasing: Fraction = 0.25
     mixup: NonNegativeFloat = 0.8
     cutmix: NonNegativeFloat = 1.0

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import ks_2samp
 from timm.data import create_transform
-from torch import Tensor
+from timm.data.transforms import MaybeToTensor
+from torch import Tensor, nn
 
 from nas.data import open_dataset
 from nas.data.augment import mend
@@ -68,15 +69,21 @@ def our_images(prepared: Path, recipe: Recipe, *, num_epochs: int, device: torch
     return _levels(torch.cat([batch.x_BCHW.cpu() for batches in epochs for batch in batches]), prepared)
 
 
-def timm_images(folder: Path, prepared: Path, recipe: Recipe, *, num_epochs: int) -> Tensor:
-    """Grey levels of what timm's transforms make of the same training files as often, x_NCHW."""
+def timm_images(
+    folder: Path, prepared: Path, recipe: Recipe, *, num_epochs: int, augment: nn.Module | None = None
+) -> Tensor:
+    """Grey levels of what timm's transforms make of the same training files as often, x_NCHW.
+
+    Args:
+        augment: Takes the place of the recipe's `rand_augment`, after crop and flip.
+    """
     description, augmentation = read_description(prepared), recipe.augmentation
     transform = create_transform(
         description.resolution,
         is_training=True,
         scale=augmentation.crop_scale,
         hflip=augmentation.flip,
-        auto_augment=augmentation.rand_augment,
+        auto_augment=augmentation.rand_augment if augment is None else None,
         color_jitter=None,
         interpolation="bicubic",
         re_prob=augmentation.random_erasing,
@@ -85,6 +92,9 @@ def timm_images(folder: Path, prepared: Path, recipe: Recipe, *, num_epochs: int
         std=description.std,
     )
     mend(transform)
+    if augment is not None:
+        [place] = [place for place, step in enumerate(transform.transforms) if isinstance(step, MaybeToTensor)]
+        transform.transforms.insert(place, augment)
     source = FolderSource(str(folder))
     images = [source.read("train", place) for place in range(len(source.labels["train"]))]
     with PrivateGenerators(11):

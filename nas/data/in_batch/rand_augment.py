@@ -1,12 +1,13 @@
-"""RandAugment of a whole batch at once, each image with its own operations, as timm draws them.
+"""RandAugment of a whole batch at once, each image with its own operations, as timm or torchvision draws them.
 
-The images of one operation are changed together. Pixels are floats that hold whole numbers from 0 to 255. The
-operations are Pillow's to within a grey level, but for turned, sheared and moved images, which torch interpolates by
-another cubic kernel (a = -0.75 instead of -1).
+The images of one operation are changed together. Pixels are floats that hold whole numbers from 0 to 255. They are
+Pillow's, for autocontrast to within a grey level, but for images that timm turns, shears and moves, which torch
+interpolates by another cubic kernel (a = -0.75 instead of -1).
 
-B batch, C channels, H height, W width, N images of an epoch, L operations an image.
+B batch, C channels, H height, W width, N images of an epoch, L operations an image, K operations there are.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ Levels = NDArray[np.float64]
 _TOP = 10.0  # timm's largest level where the notation names none
 _GREY = (19595 / 65536, 38470 / 65536, 7471 / 65536)  # Pillow's weights of red, green and blue (ITU-R 601)
 _NUM_ARGUMENTS = 6
+_FIXED = 65536  # Pillow's nearest pixels are found in numbers with 16 bits behind the point
 
 
 class Draws(NamedTuple):
@@ -35,7 +37,7 @@ class Draws(NamedTuple):
 
 
 def is_batched(notation: str) -> bool:
-    """Whether this augmentation is one of those that are done in the batch; the others are done image by image."""
+    """Whether this one of timm's augmentations is done in the batch; the others are done image by image."""
     return notation.startswith("rand") and "-t3a" not in notation
 
 
@@ -91,6 +93,35 @@ class BatchRandAugment:
         if device not in self._fill_C11:
             self._fill_C11[device] = self._fill_C11[torch.device("cpu")].to(device)
         return self._fill_C11[device]
+
+
+class BatchTorchvisionRandAugment:
+    """torchvision's RandAugment, with its nearest pixels and black outside, for a batch."""
+
+    def __init__(self, magnitude: int, num_operations: int, *, size: int) -> None:
+        """Choose the strength.
+
+        Args:
+            magnitude: From 0 to 30.
+            num_operations: Of each image.
+            size: Of the images, in pixels a side.
+        """
+        rows = _torchvision_operations(magnitude, size).values()
+        self._num_operations = num_operations
+        self._kinds_K = np.array([-1 if kind is None else _KINDS.index(kind) for kind, _ in rows])
+        self._arguments_K26 = np.zeros((len(rows), 2, _NUM_ARGUMENTS), np.float32)
+        for arguments_26, (_, given) in zip(self._arguments_K26, rows, strict=True):
+            arguments_26[:, : given.shape[1]] = given
+
+    def draw(self, num_images: int, generator: np.random.Generator) -> Draws:
+        """Operations for that many images."""
+        chosen_NL = generator.integers(len(self._kinds_K), size=(num_images, self._num_operations))
+        signs_NL = generator.integers(2, size=chosen_NL.shape)
+        return Draws(self._kinds_K[chosen_NL], self._arguments_K26[chosen_NL, signs_NL])
+
+    def __call__(self, x_BCHW: Tensor, draws: Draws) -> Tensor:
+        """The images changed, as floats."""
+        return change(x_BCHW, draws, None)
 
 
 class BatchColorJitter:
@@ -219,12 +250,50 @@ _OPERATIONS: Mapping[str, tuple[str, Callable[[Levels, Levels, int], NDArray[np.
     "Sharpness": ("sharpness", _enhance),
     "SharpnessIncreasing": ("sharpness", _enhance_increasing),
 }
-_KINDS = tuple(dict.fromkeys(kind for kind, _ in _OPERATIONS.values()))
+_KINDS = (*dict.fromkeys(kind for kind, _ in _OPERATIONS.values()), "nearest")
+
+
+def _torchvision_operations(magnitude: int, size: int) -> dict[str, tuple[str | None, NDArray[np.float64]]]:
+    """torchvision's name of each operation: what is done, None for nothing, and arguments for both signs, (2, 0 to 6).
+
+    A magnitude of 30 is timm's level of 10. Moves are whole pixels, up to 150/331 of the size. Factors and threshold
+    are torchvision's float32 to the last bit, which may decide a grey level.
+    """
+    levels, signs = np.full(2, magnitude / 3), np.array([1.0, -1.0])
+    one, zero, none = np.ones(()), np.zeros(()), np.zeros((2, 0))
+    factors = _column(1.0 + signs * torch.linspace(0, 0.9, 31)[magnitude].item())
+    pixels = -signs * (5 * size * magnitude // 331)
+    bits = round(8 - magnitude / 7.5)
+    threshold = math.ceil(255 * torch.linspace(1, 0, 31)[magnitude].item())  # above the levels that stay
+    return {
+        "Identity": (None, none),
+        "ShearX": ("nearest", _fixed(_shear(across=True)(levels, signs, size))),
+        "ShearY": ("nearest", _fixed(_shear(across=False)(levels, signs, size))),
+        "TranslateX": ("nearest", _fixed(_column(one, zero, pixels, zero, one, zero))),
+        "TranslateY": ("nearest", _fixed(_column(one, zero, zero, zero, one, pixels))),
+        "Rotate": ("nearest", _fixed(_turn(levels, signs, size))),
+        "Brightness": ("brightness", factors),
+        "Color": ("color", factors),
+        "Contrast": ("contrast", factors),
+        "Sharpness": ("sharpness", factors),
+        "Posterize": ("posterize", np.full((2, 1), float(bits))),
+        "Solarize": ("solarize", np.full((2, 1), float(threshold))),
+        "AutoContrast": ("stretch", none),
+        "Equalize": ("equalize", none),
+    }
+
+
+def _fixed(matrices_26: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The matrices in units of 1/65536 pixel, from the middle of the first pixel, as Pillow rounds them."""
+    a, b, c, d, e, f = matrices_26.T
+    return np.floor(_column(a, b, c + a / 2 + b / 2, d, e, f + d / 2 + e / 2) * _FIXED + 0.5)
 
 
 def _change(kind: str, x_BCHW: Tensor, arguments_B6: Tensor, fill_C11: Tensor | None) -> Tensor:
     if kind == "affine" and fill_C11 is not None:
         return _affine(x_BCHW, arguments_B6, fill_C11)
+    if kind == "nearest":
+        return _nearest(x_BCHW, arguments_B6)
     return _POINTWISE[kind](x_BCHW, arguments_B6[:, 0, None, None, None])
 
 
@@ -257,7 +326,7 @@ def _contrast(x_BCHW: Tensor, factor_B111: Tensor) -> Tensor:
 
 def _blend(other: Tensor, x_BCHW: Tensor, factor_B111: Tensor) -> Tensor:
     """`other` at factor 0, the image at 1, and beyond; Pillow drops what is behind the point."""
-    return ((x_BCHW - other) * factor_B111 + (other + 1e-3)).clamp_(0, 255).floor_()
+    return ((x_BCHW - other) * factor_B111 + other).clamp_(0, 255).floor_()
 
 
 def _grey(x_BCHW: Tensor) -> Tensor:
@@ -288,6 +357,19 @@ def _affine(x_BCHW: Tensor, matrix_B6: Tensor, fill_C11: Tensor) -> Tensor:
     moved_BCHW = F.grid_sample(x_BCHW, grid_BHW2, mode="bicubic", padding_mode="border", align_corners=False)
     inside_BHW = (from_x_BHW >= 0) & (from_x_BHW < width) & (from_y_BHW >= 0) & (from_y_BHW < height)
     return torch.where(inside_BHW[:, None], moved_BCHW.add_(1e-3).floor_().clamp_(0, 255), fill_C11)
+
+
+def _nearest(x_BCHW: Tensor, matrix_B6: Tensor) -> Tensor:
+    """Each pixel taken whole from where the matrix (see `_fixed`) says; black where that is outside."""
+    height, width = x_BCHW.shape[2:]
+    y_H1 = torch.arange(height, device=x_BCHW.device)[:, None]
+    x_W = torch.arange(width, device=x_BCHW.device)
+    a, b, c, d, e, f = matrix_B6.long()[:, :, None, None].unbind(1)
+    from_x_BHW, from_y_BHW = (a * x_W + b * y_H1 + c) // _FIXED, (d * x_W + e * y_H1 + f) // _FIXED
+    inside_BHW = (from_x_BHW >= 0) & (from_x_BHW < width) & (from_y_BHW >= 0) & (from_y_BHW < height)
+    places_BHW = from_y_BHW.clamp_(0, height - 1) * width + from_x_BHW.clamp_(0, width - 1)
+    places_BCP = places_BHW.flatten(1)[:, None].expand(-1, x_BCHW.shape[1], -1)
+    return x_BCHW.flatten(2).gather(2, places_BCP).view_as(x_BCHW).mul_(inside_BHW[:, None])
 
 
 _POINTWISE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -11,11 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from timm.data import auto_augment, create_transform
-from torchvision.transforms import Compose
+from torchvision.transforms import Compose, v2
 
 from metaformer.images import read_image
 from nas.data import DataError
-from nas.data.augment import _FORMS, _SETS, check_augmentation, mend
+from nas.data.augment import (
+    _FORMS,
+    _SETS,
+    TorchvisionFigures,
+    check_augmentation,
+    mend,
+    put_torchvision,
+    read_torchvision,
+    timm_notation,
+)
+from nas.data.generators import PrivateGenerators
 from nas.study.recipe import Augmentation
 
 POLICIES = ("original", "originalr", "v0", "v0r", "3a")
@@ -39,6 +49,10 @@ NAMED = [
     "augmix-m100-w10-d10",
     "augmix-m10-w1-d1-b1",
     "augmix-m10-mstd3-w4-b1",
+    *(f"torchvision-m{m}-n6" for m in (0, 30)),
+    "torchvision-m12-n2",  # of the recipe for CIFAR-10
+    "torchvision-n0",
+    "torchvision",
 ]
 MODES = ("RGB", "L", "P", "LA", "RGBA", "CMYK", "1", "I;16")
 SMALL = ((1, 1), (1, 40), (40, 1), (2, 3), (32, 32), (32, 32), (32, 32), (48, 20))
@@ -76,25 +90,24 @@ def training_transform(notation: str, *, resolution: int = 32) -> Compose:
     """As `Folder` has timm make it."""
     check_augmentation(notation)
     transform = create_transform(
-        resolution, is_training=True, auto_augment=notation, color_jitter=None, interpolation="bicubic"
+        resolution, is_training=True, auto_augment=timm_notation(notation), color_jitter=None, interpolation="bicubic"
     )
     mend(transform)
+    put_torchvision(transform, notation)
     return transform
 
 
 def augmentation_of(transform: Compose) -> auto_augment.RandAugment:
     """The random augmentation alone, without crop, flip and normalising."""
-    kinds = auto_augment.RandAugment | auto_augment.AutoAugment | auto_augment.AugMixAugment
+    kinds = auto_augment.RandAugment | auto_augment.AutoAugment | auto_augment.AugMixAugment | v2.RandAugment
     [found] = [step for step in transform.transforms if isinstance(step, kinds)]
     return found
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> Iterator[None]:
-    states = random.getstate(), np.random.get_state()
-    random.seed(0), np.random.seed(0)
-    yield
-    random.setstate(states[0]), np.random.set_state(states[1])
+    with PrivateGenerators(0):
+        yield
 
 
 @pytest.mark.parametrize("notation", NAMED)
@@ -117,7 +130,7 @@ def test_every_operation_of_timm_runs_at_every_magnitude(name: str, pictures: li
             assert operation(image).size == image.size
 
 
-@pytest.mark.parametrize("notation", ["rand-m10-n4-p1-inc1", "v0r-mstd10", "augmix-m10-w2", "3a"])
+@pytest.mark.parametrize("notation", ["rand-m10-n4-p1-inc1", "v0r-mstd10", "augmix-m10-w2", "3a", "torchvision-m30-n4"])
 def test_a_large_photograph_and_a_single_pixel_become_what_a_model_sees(notation: str) -> None:
     transform = training_transform(notation)
     for size in ((3000, 2000), (1, 1), (1, 300)):
@@ -198,20 +211,40 @@ def fractions(lowest: int, highest: int) -> st.SearchStrategy[str]:
 
 
 @given(notations(), st.integers(0, 2**32 - 1))
-def test_what_the_check_allows_timm_and_pillow_carry_out(notation: str, seed: int) -> None:
+def test_what_the_check_allows_timm_torchvision_and_pillow_carry_out(notation: str, seed: int) -> None:
     said = refusal(notation)
     assert "n is at most" in said or not said
     if said:
         return
     augment = augmentation_of(training_transform(notation))
-    random.seed(seed), np.random.seed(seed)
     image = picture("noise", "RGB", (5, 4), np.random.default_rng(seed))
-    assert augment(image).size == (5, 4)
+    with PrivateGenerators(seed):
+        assert augment(image).size == (5, 4)
 
 
 @given(
     st.lists(
-        st.sampled_from(["rand", "augmix", "v0", "-", "m", "mstd", "t", "3a", "w", "inc", "0", "9", ".", "é", " "])
+        st.sampled_from(
+            [
+                "rand",
+                "augmix",
+                "v0",
+                "torchvision",
+                "-",
+                "m",
+                "mstd",
+                "n",
+                "t",
+                "3a",
+                "w",
+                "inc",
+                "0",
+                "9",
+                ".",
+                "é",
+                " ",
+            ]
+        )
     )
 )
 def test_any_text_is_allowed_or_refused_in_one_line(parts: list[str]) -> None:
@@ -219,6 +252,7 @@ def test_any_text_is_allowed_or_refused_in_one_line(parts: list[str]) -> None:
     said = refusal(notation)
     if said:
         assert said.startswith("augmentation.rand_augment: must be in timm's notation, such as ")
+        assert len(said) <= 300
         assert len(said.splitlines()) == 1
     else:
         augmentation_of(training_transform(notation))(Image.new("RGB", (3, 2)))
@@ -227,7 +261,7 @@ def test_any_text_is_allowed_or_refused_in_one_line(parts: list[str]) -> None:
 @pytest.mark.parametrize(
     ("notation", "rule"),
     [
-        ("", "begins with one of rand, original, originalr, v0, v0r, 3a, augmix"),
+        ("", "begins with one of rand, original, originalr, v0, v0r, 3a, augmix, torchvision"),
         ("randaugment", "begins with one of rand, .*"),
         ("v1", "begins with one of rand, .*"),
         ("rand-x3", "rand is followed by mN, mstdN, nN, pN, mmaxN, incN, tweights, t3a, t3aw, not 'x3'"),
@@ -251,10 +285,20 @@ def test_any_text_is_allowed_or_refused_in_one_line(parts: list[str]) -> None:
         ("augmix-w0", "w is a whole number from 1 to 10"),  # timm: black images
         ("augmix-d-1", "augmix is followed by mN, mstdN, wN, dN, bN, not 'd'"),  # timm: AssertionError
         ("augmix-a0", "augmix is followed by .*, not 'a0'"),  # timm: ValueError at the first image
+        ("torchvision-p1", "torchvision is followed by mN, nN, not 'p1'"),
+        ("torchvision-m12-inc1", "torchvision is followed by mN, nN, not 'inc1'"),
+        ("torchvision-t3a", "torchvision is followed by mN, nN, not 't3a'"),
+        ("torchvision-", "torchvision is followed by mN, nN, not ''"),
+        ("torchvision-m31", "m is a whole number from 0 to 30"),  # torchvision: IndexError at the first image
+        ("torchvision-m-1", "torchvision is followed by mN, nN, not 'm'"),
+        ("torchvision-m4.5", "m is a whole number from 0 to 30"),
+        ("torchvision-n21", "n is a whole number from 0 to 20"),
+        ("torchvision-n2-n3", "says n once"),
+        ("torchvision2", "begins with one of rand, .*, torchvision"),
     ],
 )
 def test_what_cannot_be_carried_out_as_written_is_refused(notation: str, rule: str) -> None:
-    begin = r"^augmentation.rand_augment: must be in timm's notation, such as 'rand-.*'"
+    begin = r"^augmentation.rand_augment: must be in timm's notation, such as 'rand-.*', or torchvision-mN-nN"
     form = rf"{begin}: {rule}, got '{notation[:40]}.*'$"  # the middle of a long one is left out
     with pytest.raises(DataError, match=form):
         check_augmentation(notation)
@@ -264,3 +308,43 @@ def test_the_default_recipe_passes() -> None:
     notation = Augmentation().rand_augment
     assert notation == NAMED[0]
     check_augmentation(notation)
+
+
+@pytest.mark.parametrize(
+    ("notation", "figures"),
+    [
+        ("torchvision", (9, 2)),
+        ("torchvision-m12-n2", (12, 2)),
+        ("torchvision-n3-m0", (0, 3)),
+        ("torchvision-n0", (9, 0)),
+        ("torchvision-m30", (30, 2)),
+    ],
+)
+def test_torchvisions_form_says_magnitude_and_number_of_operations(notation: str, figures: tuple[int, int]) -> None:
+    check_augmentation(notation)
+    assert read_torchvision(notation) == TorchvisionFigures(*figures)
+    augment = augmentation_of(training_transform(notation))
+    assert isinstance(augment, v2.RandAugment)
+    assert (augment.magnitude, augment.num_ops, augment.num_magnitude_bins) == (*figures, 31)
+
+
+def test_torchvisions_own_defaults_are_those_of_its_form() -> None:
+    theirs = v2.RandAugment()
+    assert TorchvisionFigures() == (theirs.magnitude, theirs.num_ops)
+
+
+def test_torchvisions_stands_where_timms_stands_and_nothing_else_changes() -> None:
+    here, there = (training_transform(notation).transforms for notation in ("torchvision-m12-n2", "rand-m9"))
+    kinds_here, kinds_there = ([type(step) for step in steps] for steps in (here, there))
+    place = kinds_there.index(auto_augment.RandAugment)
+    assert kinds_here == [*kinds_there[:place], v2.RandAugment, *kinds_there[place + 1 :]]
+
+
+@pytest.mark.parametrize("notation", [None, "rand-m9-mstd0.5-inc1", "rand-n0", "v0", "3a", "augmix-m3"])
+def test_timms_augmentations_are_left_to_timm(notation: str | None) -> None:
+    assert read_torchvision(notation) is None
+    assert timm_notation(notation) == notation
+    transform = create_transform(32, is_training=True, auto_augment=notation, color_jitter=None)
+    steps = list(transform.transforms)
+    put_torchvision(transform, notation)
+    assert transform.transforms == steps

@@ -76,10 +76,12 @@ def differences(name: str, picture: str, monkeypatch: pytest.MonkeyPatch) -> tup
 
 
 @pytest.mark.parametrize("name", [name for name, (kind, _) in _OPERATIONS.items() if kind != "affine"])
-def test_an_operation_is_pillows_to_within_a_grey_level(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operation_is_pillows_and_autocontrast_to_within_a_grey_level(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for picture in PICTURES:
         largest, mean = differences(name, picture, monkeypatch)
-        assert largest <= 1, picture
+        assert largest <= (1 if name == "AutoContrast" else 0), picture
         assert mean < 0.01, picture
 
 

@@ -107,7 +107,7 @@ PAPERS = {
         mixup=0.5,
         cutmix=0.5,
     ),
-    # README and train.py of locuslab/convmixer-cifar10; 12 of torchvision's 30 is 4 of timm's 10
+    # README and train.py of locuslab/convmixer-cifar10
     "convmixer_cifar10": Figures(
         *("convmixer_256_8_p2_k5", 0.05, 512, 0.0),
         epochs=25,
@@ -116,7 +116,7 @@ PAPERS = {
         mixup=0,
         cutmix=0,
         smoothing=0,
-        rand_augment="rand-m4-n2-p1-inc1",
+        rand_augment="torchvision-m12-n2",
         erasing=0,
         jitter=0,
         crop=(1.0, 1.0),
