@@ -10,6 +10,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
 from typing import Annotated, NamedTuple, cast
@@ -17,32 +18,14 @@ from typing import Annotated, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
 from torch import Tensor
-from torchvision.transforms import Compose
 
 from metaformer.documents import read_text
-from nas.data.augment import check_photographs, make_mix, mend, read_torchvision
+from nas.data.augment import check_photographs, make_mix
 from nas.data.generators import PrivateGenerators
-from nas.data.in_batch.crops import (
-    centre,
-    draw_crops,
-    goes_one_by_one,
-    resize_crops,
-    resize_one_by_one,
-    shift_crops,
-    whole_images,
-)
-from nas.data.in_batch.erasing import BatchErasing, Boxes
-from nas.data.in_batch.rand_augment import (
-    BatchColorJitter,
-    BatchRandAugment,
-    BatchTorchvisionRandAugment,
-    Draws,
-    is_batched,
-)
+from nas.data.in_batch.crops import centre, goes_one_by_one, resize_one_by_one
+from nas.data.in_batch.epoch_plan import EpochPlan, StoredImages
 from nas.data.registry import (
     Batch,
     DataError,
@@ -62,6 +45,8 @@ DOCUMENT = "prepared.json"
 UNREADABLE = -1  # label of an image that could not be read
 _AHEAD = 3  # batches on their way to a GPU that does not hold the images
 _SHARE = 0.25  # of a GPU's free memory, which images may fill
+_BLOCK_BYTES = 64 * 2**20  # of images as floats that a GPU changes together
+_DRAWER = ThreadPoolExecutor(1, "prepared-epoch")
 
 Channels = Annotated[tuple[float, float, float], Field(strict=True)]
 
@@ -139,6 +124,7 @@ class Prepared(Dataset):
         self._splits = {split: self._open(split, num) for split, num in self._description.num_images.items()}
         self._resident: dict[torch.device, dict[Split, _Stored] | None] = {torch.device("cpu"): self._splits}
         self._means: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._drawn_ahead: dict[tuple[Recipe, int, int], Future[EpochPlan]] = {}
         self.info = DataInfo(
             name=f"prepared:{self._root}",
             num_classes=len(self._description.class_names),
@@ -185,7 +171,7 @@ class Prepared(Dataset):
         num_images = self.info.num_images[split]
         size = recipe.batch_size
         order_N = torch.arange(num_images)
-        for images_BSSC, y in self._gather(split, order_N, size, -(-num_images // size), device):
+        for images_BSSC, y in self._gather(split, order_N, size, num_images, device):
             x_BCHW = centre(images_BSSC, self.info.resolution, part=recipe.augmentation.eval_crop)
             yield Batch(self._normalise(x_BCHW), y)
 
@@ -195,34 +181,58 @@ class Prepared(Dataset):
     def _train(self, recipe: Recipe, seed: int, epoch: int, device: torch.device) -> Iterator[Batch]:
         num_images = self.info.num_images["train"]
         size = train_batch_size(recipe, num_images)
-        plan = _EpochPlan(recipe, self._description, num_images, np.random.default_rng(mix_seed(seed, epoch)))
+        plan = self._plan(recipe, seed, epoch, ahead=device.type == "cuda")
         generators = PrivateGenerators(seed, epoch, 0)
         mix = make_mix(recipe, self.info.num_classes)
         num_steps = self.num_steps(recipe)
-        made = (
-            self._plainly(plan, size, num_steps)
-            if plan.only_crops and goes_one_by_one(device, self._description.side, self.info.resolution)
-            else (
-                Batch(self._normalise(plan.augment(images_BSSC, place)), y)
-                for place, (images_BSSC, y) in zip(
-                    _slices(size, num_steps), self._gather("train", plan.order_N, size, num_steps, device), strict=True
-                )
-            )
-        )
-        for place, batch in zip(_slices(size, num_steps), made, strict=True):
-            erased = Batch(plan.erase(batch.x_BCHW, place), batch.y)
+        if plan.only_crops and goes_one_by_one(device, self._description.side, self.info.resolution):
+            made = self._plainly(plan, size, num_steps)
+        else:
+            made = self._in_blocks(plan, size, num_steps, device)
+        for batch in made:
             if mix is None:
-                yield erased
+                yield batch
             else:
                 with generators:
-                    mixed = Batch(*mix(*erased))
+                    mixed = Batch(*mix(*batch))
                 yield mixed
 
-    def _plainly(self, plan: "_EpochPlan", size: int, num_steps: int) -> Iterator[Batch]:
+    def _plan(self, recipe: Recipe, seed: int, epoch: int, *, ahead: bool) -> EpochPlan:
+        """What happens in an epoch; with `ahead` that of the next one is drawn while a GPU is busy with this."""
+
+        described = self._description
+        images = StoredImages(self.info.num_images["train"], described.side, described.resolution, described.mean)
+
+        def draw(epoch: int) -> EpochPlan:
+            return EpochPlan(recipe.augmentation, images, np.random.default_rng(mix_seed(seed, epoch)))
+
+        drawn, self._drawn_ahead = self._drawn_ahead, {}
+        found = drawn.get((recipe, seed, epoch))
+        plan = draw(epoch) if found is None else found.result()
+        if ahead and epoch + 1 < recipe.epochs:
+            self._drawn_ahead[recipe, seed, epoch + 1] = _DRAWER.submit(draw, epoch + 1)
+        return plan
+
+    def _in_blocks(self, plan: EpochPlan, size: int, num_steps: int, device: torch.device) -> Iterator[Batch]:
+        """Batches whose images are changed together; on a GPU several at a time where they are small.
+
+        There it takes longer to start the many operations of RandAugment than to carry them out.
+        """
+        num_bytes = size * 3 * self.info.resolution**2 * 4
+        num_together = max(1, _BLOCK_BYTES // num_bytes) if device.type == "cuda" else 1
+        for place, (images_BSSC, y) in zip(
+            _slices(size * num_together, num_steps * size),
+            self._gather("train", plan.order_N, size * num_together, num_steps * size, device),
+            strict=True,
+        ):
+            x_BCHW = plan.erase(self._normalise(plan.augment(images_BSSC, place)), place)
+            yield from map(Batch, torch.split(x_BCHW, size), torch.split(y, size))
+
+    def _plainly(self, plan: EpochPlan, size: int, num_steps: int) -> Iterator[Batch]:
         """Batches on a CPU whose images are only cropped: each goes from the file to its place in one pass."""
         stored, resolution = self._splits["train"], self.info.resolution
         offset_R, factor_R = (numbers.flatten().repeat(resolution) for numbers in self._means_on(torch.device("cpu")))
-        for place in _slices(size, num_steps):
+        for place in _slices(size, num_steps * size):
             picked_B = plan.order_N[place]
             y_BHR = torch.empty(size, resolution, 3 * resolution)  # rows of pixels
             images = (stored.images_NSSC[index] for index in stored.places_N[picked_B].tolist())
@@ -231,23 +241,24 @@ class Prepared(Dataset):
             ):
                 y_HR.copy_(resized_HWC.flatten(1))
                 torch.addcmul(offset_R, y_HR, factor_R, out=y_HR)
-            yield Batch(y_BHR.view(size, resolution, resolution, 3).permute(0, 3, 1, 2), stored.labels_N[picked_B])
+            x_BCHW = y_BHR.view(size, resolution, resolution, 3).permute(0, 3, 1, 2)
+            yield Batch(plan.erase(x_BCHW, place), stored.labels_N[picked_B])
 
     def _gather(
-        self, split: Split, order_N: Tensor, size: int, num_batches: int, device: torch.device
+        self, split: Split, order_N: Tensor, size: int, num_images: int, device: torch.device
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Stored images and labels of each batch, on the device."""
+        """Stored images and labels of the first so many, `size` at a time, on the device."""
         stored = self._splits[split]
         resident = self._on(device)
-        starts = range(0, num_batches * size, size)
+        places = _slices(size, num_images)
         if resident is not None:
             here = resident[split]
             order_N = order_N.to(device)
-            for start in starts:
-                picked_B = order_N[start : start + size]
+            for place in places:
+                picked_B = order_N[place]
                 yield here.images_NSSC[here.places_N[picked_B]], here.labels_N[picked_B]
             return
-        for images_BSSC, y in _ahead(_read(stored, order_N, size, starts)):
+        for images_BSSC, y in _ahead(_read(stored, order_N, places)):
             yield images_BSSC.to(device, non_blocking=True), y.to(device, non_blocking=True)
 
     def _on(self, device: torch.device) -> dict[Split, _Stored] | None:
@@ -278,106 +289,15 @@ class Prepared(Dataset):
         return self._means[device]
 
 
-class _EpochPlan:
-    """What happens to every image of an epoch, drawn before it begins."""
-
-    def __init__(
-        self, recipe: Recipe, description: Description, num_images: int, generator: np.random.Generator
-    ) -> None:
-        augmentation = recipe.augmentation
-        self._size, side = description.resolution, description.side
-        self._shift = augmentation.shift
-        low, high = augmentation.crop_scale
-        self._is_whole = low == high == 1
-        order_N = generator.permutation(num_images)
-        if augmentation.repeats > 1:
-            order_N = order_N.repeat(augmentation.repeats)[:num_images]
-        self.order_N = torch.from_numpy(order_N)
-        self.crops = draw_crops(
-            num_images,
-            side,
-            scale=(low, high),
-            flip=augmentation.flip,
-            interpolation=augmentation.train_interpolation,
-            generator=generator,
-        )
-        if self._is_whole:
-            self.crops = whole_images(num_images, side)._replace(flip=self.crops.flip, linear=self.crops.linear)
-        jitters = augmentation.rand_augment is None and augmentation.color_jitter > 0
-        self.only_crops = augmentation.rand_augment is None and not jitters and not augmentation.shift
-        self._shifts_2N = torch.from_numpy(generator.integers(2 * self._shift + 1, size=(2, num_images)))
-        self._change: BatchRandAugment | BatchTorchvisionRandAugment | BatchColorJitter | None = None
-        self._one_by_one: _OneByOne | None = None
-        self._draws: Draws | None = None
-        of_torchvision = read_torchvision(augmentation.rand_augment)
-        if of_torchvision is not None:
-            self._change = BatchTorchvisionRandAugment(*of_torchvision, size=self._size)
-        elif augmentation.rand_augment is not None:
-            fill = cast(tuple[float, float, float], tuple(float(round(255 * number)) for number in description.mean))
-            if is_batched(augmentation.rand_augment):
-                self._change = BatchRandAugment(augmentation.rand_augment, fill=fill, size=self._size)
-            else:
-                self._one_by_one = _OneByOne(augmentation.rand_augment, fill, int(generator.integers(2**62)))
-        if jitters:
-            self._change = BatchColorJitter(augmentation.color_jitter)
-        if self._change is not None:
-            self._draws = self._change.draw(num_images, generator)
-        self._erasing = (
-            BatchErasing(augmentation.random_erasing, size=self._size) if augmentation.random_erasing else None
-        )
-        self._boxes: Boxes | None = self._erasing.draw(num_images, generator) if self._erasing else None
-
-    def augment(self, images_BSSC: Tensor, place: slice) -> Tensor:
-        """Crop, flip, shift, and RandAugment or jitter, of a batch; x_BCHW from 0 to 255, as bytes or floats."""
-        crops = self.crops.of(place).to(images_BSSC.device)
-        if self._is_whole and images_BSSC.shape[1] == self._size:
-            shifts_2B = self._shifts_2N[:, place].to(images_BSSC.device, non_blocking=True)
-            x_BCHW = shift_crops(images_BSSC, shifts_2B, crops.flip, margin=self._shift)
-        else:
-            x_BCHW = resize_crops(images_BSSC, crops, self._size)
-            if self._shift:
-                shifts_2B = self._shifts_2N[:, place].to(images_BSSC.device, non_blocking=True)
-                whole_BSSC = x_BCHW.to(torch.uint8).permute(0, 2, 3, 1)
-                x_BCHW = shift_crops(whole_BSSC, shifts_2B, torch.zeros_like(crops.flip), margin=self._shift)
-        if self._change is not None and self._draws is not None:
-            return self._change(x_BCHW, self._draws.of(place))
-        return self._one_by_one(x_BCHW, place) if self._one_by_one is not None else x_BCHW
-
-    def erase(self, x_BCHW: Tensor, place: slice) -> Tensor:
-        if self._erasing is None or self._boxes is None:
-            return x_BCHW
-        return self._erasing(x_BCHW, self._boxes.of(place))
+def _slices(size: int, num_images: int) -> Iterator[slice]:
+    """The places of `size` images at a time; the last may be fewer."""
+    return (slice(start, min(start + size, num_images)) for start in range(0, num_images, size))
 
 
-class _OneByOne:
-    """An augmentation that timm alone knows, applied to each image by itself on the CPU."""
-
-    def __init__(self, notation: str, fill: tuple[float, float, float], seed: int) -> None:
-        options = {"img_mean": tuple(round(level) for level in fill)}
-        make = {"rand": rand_augment_transform, "augmix": augment_and_mix_transform}
-        transform = make.get(notation.partition("-")[0], auto_augment_transform)(notation, options)
-        self._transform = Compose([transform])
-        mend(self._transform)
-        self._seed = seed
-
-    def __call__(self, x_BCHW: Tensor, place: slice) -> Tensor:
-        images_BHWC = x_BCHW.to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
-        changed = []
-        for index, image_HWC in enumerate(images_BHWC, start=place.start):
-            with PrivateGenerators(self._seed, index):
-                changed.append(np.asarray(self._transform(Image.fromarray(image_HWC))))
-        return torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2).to(x_BCHW.device, torch.float32)
-
-
-def _slices(size: int, num_batches: int) -> Iterator[slice]:
-    """The places of each batch."""
-    return (slice(start, start + size) for start in range(0, num_batches * size, size))
-
-
-def _read(stored: _Stored, order_N: Tensor, size: int, starts: range) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches in pinned memory, from which a GPU copies while the CPU goes on."""
-    for start in starts:
-        picked_B = order_N[start : start + size]
+def _read(stored: _Stored, order_N: Tensor, places: Iterator[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels in pinned memory, from which a GPU copies while the CPU goes on."""
+    for place in places:
+        picked_B = order_N[place]
         images_BSSC = torch.empty(len(picked_B), *stored.images_NSSC.shape[1:], dtype=torch.uint8, pin_memory=True)
         torch.index_select(stored.images_NSSC, 0, stored.places_N[picked_B], out=images_BSSC)
         yield images_BSSC, stored.labels_N[picked_B].pin_memory()

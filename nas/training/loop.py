@@ -226,14 +226,16 @@ def _accuracy(model: nn.Module, batches: Iterator[Batch], recipe: Recipe, chunks
             return torch.cat([model(part) for part in x_BCHW.chunk(num_chunks)])
 
     model.eval()
-    num_right, num_seen = 0, 0
+    right, finite, num_seen = [], [], 0
     for batch in batches:
         logits_BK = in_parts(batch, chunks, partial(logits, batch.x_BCHW))
-        if not torch.isfinite(logits_BK).all():
-            raise TrainingError("outputs: must stay finite, got some that are not after an epoch whose loss was")
-        num_right += int((logits_BK.argmax(1) == batch.y).sum())
+        finite.append(torch.isfinite(logits_BK).all())
+        right.append((logits_BK.argmax(1) == batch.y).sum())
         num_seen += len(batch.y)
-    return num_right / num_seen
+    # Only now is the device waited for: it has been given all batches.
+    if not torch.stack(finite).all():
+        raise TrainingError("outputs: must stay finite, got some that are not after an epoch whose loss was")
+    return int(torch.stack(right).sum()) / num_seen
 
 
 def _check_finite(loss: Tensor) -> None:

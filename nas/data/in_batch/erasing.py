@@ -4,6 +4,7 @@ B batch, C channels, H height, W width, N images of an epoch, M of them that are
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -36,9 +37,6 @@ class BatchErasing:
     def __init__(self, probability: float, *, size: int, channels: int = 3) -> None:
         self._probability, self._size = probability, size
         self._pixels = channels * size**2
-        generator = torch.Generator().manual_seed(_NOISE_SEED)
-        noise = torch.randn(self._pixels + _SPARE_NOISE, generator=generator)
-        self._noise = {torch.device("cpu"): noise}
 
     def draw(self, num_images: int, generator: np.random.Generator) -> Boxes:
         """Boxes for that many images."""
@@ -68,11 +66,15 @@ class BatchErasing:
         rows_MH = (pixels >= top[:, None]) & (pixels < (top + height)[:, None])
         columns_MW = (pixels >= left[:, None]) & (pixels < (left + width)[:, None])
         inside_M1HW = (rows_MH[:, :, None] & columns_MW[:, None, :])[:, None]
-        noise_MCHW = self._noise_on(device).unfold(0, self._pixels, 1)[noise_M].view(-1, *x_BCHW.shape[1:])
+        noise = _noise_on(device, self._pixels + _SPARE_NOISE)
+        noise_MCHW = noise.unfold(0, self._pixels, 1)[noise_M].view(-1, *x_BCHW.shape[1:])
         erased_MCHW = torch.where(inside_M1HW, noise_MCHW.to(x_BCHW.dtype), x_BCHW.index_select(0, places_M))
         return x_BCHW.index_copy_(0, places_M, erased_MCHW)
 
-    def _noise_on(self, device: torch.device) -> Tensor:
-        if device not in self._noise:
-            self._noise[device] = self._noise[torch.device("cpu")].to(device)
-        return self._noise[device]
+
+@lru_cache(maxsize=16)
+def _noise_on(device: torch.device, num_numbers: int) -> Tensor:
+    """So much noise, kept on the device: the same for every epoch and training."""
+    if device.type != "cpu":
+        return _noise_on(torch.device("cpu"), num_numbers).to(device)
+    return torch.randn(num_numbers, generator=torch.Generator().manual_seed(_NOISE_SEED))

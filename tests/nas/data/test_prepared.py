@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nas.data import Batch, DataError, Dataset, Split, check_recipe, look, open_dataset
-from nas.data.prepared import read_description
+from nas.data.prepared import Prepared, read_description
 from nas.study.recipe import Augmentation, Recipe
 from tests.nas.conftest import PreparedFolder
 from tests.nas.photographs import CPU, prepare, recipe_of, write_photographs
@@ -197,6 +197,19 @@ def test_the_size_of_a_batch_changes_no_image(dataset: Dataset) -> None:
     fields = {"crop_scale": (0.08, 1), "flip": 0.5, "rand_augment": "rand-m9-mstd0.5-inc1", "random_erasing": 0.5}
     one, other = (joined(epoch_of(dataset, recipe_of(size, **fields))) for size in (24, 36))
     assert ((one.x_BCHW - other.x_BCHW).abs() > 0.02).float().mean() < 1e-3  # a level may round otherwise
+
+
+def test_an_epoch_that_is_drawn_ahead_is_the_same(prepared_folder: PreparedFolder, dataset: Dataset) -> None:
+    """As it is where a GPU trains; asked for another one, what was drawn is thrown away."""
+    recipe = recipe_of(rand_augment="rand-m9-mstd0.5-inc1", random_erasing=0.5, flip=0.5)
+    recipe = recipe.model_copy(update={"epochs": 3})
+    busy = Prepared(str(prepared_folder.prepared), resolution=32, num_workers=0, bad_images="stop")
+    num_steps = busy.num_steps(recipe)
+    for epoch in (0, 1, 0, 2):
+        drawn = busy._plan(recipe, 0, epoch, ahead=True)
+        assert list(busy._drawn_ahead) == ([(recipe, 0, epoch + 1)] if epoch < 2 else [])
+        batches = list(busy._in_blocks(drawn, recipe.batch_size, num_steps, CPU))
+        assert same(batches, epoch_of(dataset, recipe, epoch=epoch))
 
 
 def test_the_info_is_that_of_the_folder(prepared_folder: PreparedFolder, dataset: Dataset) -> None:
