@@ -93,7 +93,7 @@ def test_charges_must_be_what_the_program_says_and_no_more_than_there_was(tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
+@pytest.mark.xdist_group("ray_2")
 def test_a_soak_in_which_every_fault_strikes_once_loses_nothing() -> None:
     command = [sys.executable, "-m", "benchmarks.soak", "--minutes", "0.275", "--every", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)

@@ -49,7 +49,9 @@ def ray_cluster(folder: Path) -> Iterator[Backend]:
         yield backend
 
 
-@pytest.fixture(scope="module", params=["simulator", pytest.param("ray_cluster", marks=pytest.mark.xdist_group("ray"))])
+@pytest.fixture(
+    scope="module", params=["simulator", pytest.param("ray_cluster", marks=pytest.mark.xdist_group("ray_2"))]
+)
 def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     """Entered once for all tests; a real cluster of this machine where it is Ray's."""
     make = {"simulator": simulator, "ray_cluster": ray_cluster}[request.param]

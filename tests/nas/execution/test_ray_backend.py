@@ -39,7 +39,7 @@ def test_a_cluster_that_cannot_be_used_is_refused_in_one_line(info: DataInfo, ad
         backend.__enter__()
 
 
-@pytest.mark.xdist_group("ray")
+@pytest.mark.xdist_group("ray_2")
 def test_a_worker_yields_to_other_programs_no_more_than_the_driver(info: DataInfo, tmp_path: Path) -> None:
     with RayBackend(info, wanted=Wanted(kind="cpu", workers=1), address=None, scratch=tmp_path):
         niceness = ray.get(ray.remote(num_cpus=0)(lambda: os.nice(0)).remote())
@@ -67,7 +67,7 @@ def _descendants(pid: int) -> set[int]:
     return found
 
 
-@pytest.mark.xdist_group("ray")
+@pytest.mark.xdist_group("ray_2")
 @pytest.mark.skipif(sys.platform != "linux", reason="sockets are looked up in /proc")
 def test_a_cluster_that_the_program_starts_is_reached_from_this_machine_alone(info: DataInfo, tmp_path: Path) -> None:
     with RayBackend(info, wanted=Wanted(kind="cpu", workers=1), address=None, scratch=tmp_path):
@@ -77,7 +77,7 @@ def test_a_cluster_that_the_program_starts_is_reached_from_this_machine_alone(in
     assert listening <= {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, and the same in IPv6
 
 
-@pytest.mark.xdist_group("ray")
+@pytest.mark.xdist_group("ray_2")
 @pytest.mark.skipif(sys.platform != "linux", reason="what is blocked is looked up in /proc")
 def test_what_ray_starts_hears_sigterm_by_which_it_is_ended(info: DataInfo, tmp_path: Path) -> None:
     with RayBackend(info, wanted=Wanted(kind="cpu", workers=1), address=None, scratch=tmp_path):

@@ -13,7 +13,7 @@ from nas.study.study import Study
 from tests.nas.programs import ROOT, Outcome, Recorded, read_study, run_program
 from tests.nas.runs import open_folder
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.xdist_group("ray_2")
 
 WRITTEN = ROOT / "tests" / "golden" / "study_0_1"
 

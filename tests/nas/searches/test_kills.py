@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from nas.study.study import Study
 from tests.nas.programs import QUICK, Program, Recorded, epochs_seen, lease_seconds, read_study
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray_2"), pytest.mark.timeout(7200)]
 
 NUM_KILLS, NUM_TRIALS = 20, 60
 # Early stopping is on: what has been stopped must be stopped after a restart too.

@@ -10,7 +10,7 @@ from nas.make_study import make_study
 from nas.study.request import Request
 from tests.nas.programs import QUICK, Program, epochs_seen, run_here
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.xdist_group("ray_2")
 
 
 def test_a_database_that_is_deleted_is_told_and_the_budget_is_not_spent_again(

@@ -24,7 +24,7 @@ from tests.nas.images import write_folder, write_image
 from tests.nas.programs import QUICK, Outcome, lease_seconds, read_study, run_here, run_program
 from tests.nas.sets import write_cifar
 
-starts_ray = pytest.mark.xdist_group("ray")  # not two at the same time
+starts_ray = pytest.mark.xdist_group("ray")
 
 FORMS = "64gpu-days, 36gpu-hours or 90cpu-minutes"
 SIZES = ((40, 30), (17, 33), (64, 64), (9, 50))

@@ -9,7 +9,7 @@ import pytest
 from tests.nas.gate import Gate
 from tests.nas.programs import QUICK, Program, read_study
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.xdist_group("ray_2")
 
 COMMAND = (*QUICK, "--max-trials", 3, "--name", "ended")
 

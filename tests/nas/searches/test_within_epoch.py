@@ -8,7 +8,7 @@ import pytest
 from tests.nas.programs import QUICK, Program, read_study
 from tests.nas.slow import SECONDS
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray_2")]
 
 
 def sign_of(run: Path) -> dict[str, object] | None:
