@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import optuna
 import pytest
@@ -203,17 +203,22 @@ def lease_seconds(trial: FrozenTrial) -> list[float]:
 
 
 def epochs_seen(run: Path) -> int:
-    """Epochs that all trials have reported, without opening the study for writing."""
+    """Epochs that all trials have reported."""
+    return sum(len(progress["curve"]) for progress in progress_seen(run))
+
+
+def progress_seen(run: Path) -> list[dict[str, Any]]:
+    """The progress of each trial that has begun, also while the study is being made."""
     database = run / "study.db"
     if not database.exists():
-        return 0
+        return []
     query = "SELECT value_json FROM trial_user_attributes WHERE key = 'progress'"
     try:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
             rows = connection.execute(query).fetchall()
     except sqlite3.OperationalError:  # it is being made
-        return 0
-    return sum(len(json.loads(progress)["curve"]) for (progress,) in rows)
+        return []
+    return [json.loads(progress) for (progress,) in rows]
 
 
 def kill_session(session: int) -> None:

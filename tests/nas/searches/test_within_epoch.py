@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nas.programs import QUICK, Program, read_study
+from tests.nas.programs import QUICK, Program, progress_seen
 from tests.nas.slow import SECONDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray_2")]
@@ -13,11 +13,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray_2")]
 
 def sign_of(run: Path) -> dict[str, object] | None:
     """The newest checkpoint within an epoch that the study knows of."""
-    if not (run / "study.db").exists():
-        return None
-    trials = read_study(run).trials
-    found: dict[str, object] | None = trials[-1].user_attrs.get("progress", {}).get("sign") if trials else None
-    return found
+    signs = [progress["sign"] for progress in progress_seen(run)]
+    return signs[-1] if signs else None
 
 
 @pytest.mark.parametrize("cut", ["ctrl_c", "terminate", "kill"])
@@ -38,11 +35,10 @@ def test_what_was_trained_of_the_epoch_is_kept(tmp_path: Path, cut: str) -> None
     assert sign is not None
     checkpoint = run / "checkpoints" / "00000" / str(sign["checkpoint"])
     assert checkpoint.exists()
-    assert read_study(run).trials[0].user_attrs["progress"]["curve"] == []
+    assert progress_seen(run)[0]["curve"] == []
     with Program(*arguments, logs=tmp_path / "logs-2") as program:
         assert program.wait().code == 0
-    trial = read_study(run).trials[0]
-    progress = trial.user_attrs["progress"]
+    [progress] = progress_seen(run)
     assert [report["epoch"] for report in progress["curve"]] == [1, 2]
     assert progress["sign"] is None
     assert [lease["end"] for lease in progress["leases"]] == ["interrupted", "complete"]
