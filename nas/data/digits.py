@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nas.data.division import divide_again
 from nas.data.registry import (
     SMALLEST_SIDE,
     Batch,
@@ -28,6 +29,7 @@ from nas.data.registry import (
 )
 from nas.study.recipe import BadImages, Recipe
 from nas.study.recipe_files import find_recipe
+from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 
 _RECIPE = find_recipe("digits")
 _REFERENCES = (  # one of each pattern that fits
@@ -43,15 +45,25 @@ _REFERENCES = (  # one of each pattern that fits
     resolution=16,
     recipe=_RECIPE,
     fit=Fit(width_scale=1 / 16, max_macs=250_000, references=_REFERENCES),  # seconds a trial on one core
+    takes_splitting=True,
 )
 class Digits(Dataset):
     """1,797 scans of handwritten digits (8 x 8 grey, scikit-learn's `load_digits`), held as tensors on the device.
 
-    60 % of each class train, 20 % are val and 20 % test. The scans are enlarged bilinearly, normalised by the mean and
+    60 % of each class train, 20 % are val and 20 % test. A limit on the images of a class and another seed draw train
+    and val anew; another part for val is refused. The scans are enlarged bilinearly, normalised by the mean and
     standard deviation of the training images, and repeated to three channels. No two of the scans are equal.
     """
 
-    def __init__(self, _argument: str, *, resolution: int, num_workers: int, bad_images: BadImages) -> None:
+    def __init__(
+        self,
+        _argument: str,
+        *,
+        resolution: int,
+        num_workers: int,
+        bad_images: BadImages,
+        splitting: Splitting = DEFAULT_SPLITTING,
+    ) -> None:
         del num_workers, bad_images  # nothing is read while training
         try:
             from sklearn.datasets import load_digits
@@ -59,7 +71,7 @@ class Digits(Dataset):
             raise DataError("dataset: digits needs scikit-learn, which is not installed") from error
         found = load_digits()
         scans_NHW, labels_N = torch.from_numpy(found.images).byte(), torch.from_numpy(found.target).long()
-        places = _split_digits(found.target)
+        places = _split_digits(found.target, splitting)
         enlarged_NHW = F.interpolate(scans_NHW[:, None].float(), (resolution,) * 2, mode="bilinear")[:, 0]
         std, mean = torch.std_mean(enlarged_NHW[places["train"]])
         self._background = float(-mean / std)
@@ -74,6 +86,7 @@ class Digits(Dataset):
             resolution=resolution,
             num_images={split: len(place) for split, place in places.items()},
             fingerprint=fingerprint_of(parts),
+            splitting=splitting,
         )
 
     @staticmethod
@@ -120,15 +133,24 @@ class Digits(Dataset):
         return self._resident[device]
 
 
-def _split_digits(labels_N: NDArray[np.int64]) -> dict[Split, NDArray[np.int64]]:
-    """Where the images of each split are, class by class."""
+def _split_digits(labels_N: NDArray[np.int64], splitting: Splitting) -> dict[Split, NDArray[np.int64]]:
+    """Where the images of each split are, class by class.
+
+    Raises:
+        DataError: Another part for val is asked for.
+    """
+    if splitting.val != DEFAULT_SPLITTING.val:
+        rule = f"must be {DEFAULT_SPLITTING.val}, the default, for digits, of which a fifth is val in any case"
+        raise wrong("splitting.val", rule, splitting.val)
     parts = []
     for label in range(10):
         found = np.flatnonzero(labels_N == label)
         fifth = round(0.2 * len(found))
         parts.append(np.split(found[shuffled_class(len(found), label)], [fifth, 2 * fifth]))
     val, test, train = (np.concatenate(of_split) for of_split in zip(*parts, strict=True))
-    return {"train": train, "val": val, "test": test}
+    division = divide_again(labels_N[train], labels_N[val], splitting, tuple("0123456789"))
+    both = np.concatenate([train, val])
+    return {"train": both[division.train_N], "val": both[division.val_N], "test": test}
 
 
 def _three_channels(x_BHW: Tensor) -> Tensor:

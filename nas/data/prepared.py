@@ -23,6 +23,7 @@ from torch import Tensor
 
 from metaformer.documents import read_text
 from nas.data.augment import check_photographs, make_mix
+from nas.data.division import divide_again
 from nas.data.generators import PrivateGenerators
 from nas.data.in_batch.crops import centre, goes_one_by_one, resize_one_by_one
 from nas.data.in_batch.epoch_plan import EpochPlan, StoredImages
@@ -39,10 +40,12 @@ from nas.data.registry import (
     wrong,
 )
 from nas.study.recipe import BadImages, Recipe
+from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 
 VERSION = 1
 DOCUMENT = "prepared.json"
 UNREADABLE = -1  # label of an image that could not be read
+_COPIED = 1024  # images that are copied to a GPU at once
 _AHEAD = 3  # batches on their way to a GPU that does not hold the images
 _SHARE = 0.25  # of a GPU's free memory, which images may fill
 _BLOCK_BYTES = 64 * 2**20  # of images as floats that a GPU changes together
@@ -69,11 +72,57 @@ class Description(BaseModel):
 
 
 class _Stored(NamedTuple):
-    """A split: where its good images are among the stored ones, and their labels."""
+    """A split: the files that have its images, where these are, one file after another, and their labels."""
 
-    images_NSSC: Tensor  # uint8, in the file
+    files: tuple[Tensor, ...]  # uint8, (M, S, S, 3) each, M images
     places_N: Tensor
     labels_N: Tensor
+
+    @property
+    def num_bytes(self) -> int:
+        """Of its images."""
+        return len(self.places_N) * self.files[0][0].nbytes
+
+    def gather(self, picked_B: Tensor, out_BSSC: Tensor | None = None) -> Tensor:
+        """Some of its images, images_BSSC, in `out_BSSC` if it is given."""
+        places_B = self.places_N[picked_B]
+        if len(self.files) == 1:
+            return torch.index_select(self.files[0], 0, places_B, out=out_BSSC)
+        images_BSSC = self.files[0].new_empty(len(places_B), *self.files[0].shape[1:]) if out_BSSC is None else out_BSSC
+        start = 0
+        for file in self.files:
+            is_here_B = (start <= places_B) & (places_B < start + len(file))
+            images_BSSC[is_here_B] = file[places_B[is_here_B] - start]
+            start += len(file)
+        return images_BSSC
+
+    def one_by_one(self, picked_B: Tensor) -> Iterator[Tensor]:
+        """The same images, each where it lies."""
+        for place in self.places_N[picked_B].tolist():
+            first, *others = self.files
+            yield first[place] if place < len(first) else others[0][place - len(first)]
+
+    def on(self, device: torch.device) -> "_Stored":
+        """A copy on a device, of its own images alone."""
+        num_images = len(self.places_N)
+        images_NSSC = self.files[0].new_empty(num_images, *self.files[0].shape[1:], device=device)
+        for start in range(0, num_images, _COPIED):
+            picked_B = torch.arange(start, min(start + _COPIED, num_images))
+            images_NSSC[start : start + _COPIED] = self.gather(picked_B).to(device)
+        return _Stored((images_NSSC,), torch.arange(num_images, device=device), self.labels_N.to(device))
+
+
+def _pick(train: _Stored, val: _Stored, rows_N: NDArray[np.int64]) -> _Stored:
+    """Rows of train, followed by val, as a split that reads no file in vain."""
+    num_train = len(train.labels_N)
+    picked_N = torch.from_numpy(rows_N)
+    for stored, first in ((train, 0), (val, num_train)):
+        inside_N = picked_N - first
+        if ((inside_N >= 0) & (inside_N < len(stored.labels_N))).all():
+            return _Stored(stored.files, stored.places_N[inside_N], stored.labels_N[inside_N])
+    places_N = torch.cat([train.places_N, len(train.files[0]) + val.places_N])
+    labels_N = torch.cat([train.labels_N, val.labels_N])
+    return _Stored((*train.files, *val.files), places_N[picked_N], labels_N[picked_N])
 
 
 def images_file(root: Path, split: Split) -> Path:
@@ -105,16 +154,26 @@ def read_description(root: Path) -> Description:
         raise DataError(f"dataset: {str(root / DOCUMENT)!r} must be whole, got {where}: {first['msg']}") from None
 
 
-@register_dataset("prepared", resolution=224, recipe=Recipe(), argument="PATH")
+@register_dataset("prepared", resolution=224, recipe=Recipe(), argument="PATH", takes_splitting=True)
 class Prepared(Dataset):
     """PATH is what `python -m nas.prepare` wrote; its splits are those of the dataset it was made of.
+
+    Another `Splitting` than the default one draws train and val anew from both of them.
 
     Training images are random resized crops of the stored squares, or with the whole square as crop and a `shift` moved
     by some pixels. RandAugment, erasing and mixing happen in the batch; augmentations that timm alone knows happen
     image by image. Pixels are normalised by the mean and deviation that `prepared.json` names.
     """
 
-    def __init__(self, path: str, *, resolution: int, num_workers: int, bad_images: BadImages) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        resolution: int,
+        num_workers: int,
+        bad_images: BadImages,
+        splitting: Splitting = DEFAULT_SPLITTING,
+    ) -> None:
         del num_workers, bad_images  # nothing is decoded while training
         self._root = _root_of(path)
         self._description = read_description(self._root)
@@ -122,6 +181,11 @@ class Prepared(Dataset):
             rule = f"must be {self._description.resolution} pixels, for which {str(self._root)!r} was prepared"
             raise wrong("resolution", rule, resolution)
         self._splits = {split: self._open(split, num) for split, num in self._description.num_images.items()}
+        train, val = self._splits["train"], self._splits["val"]
+        labels = (train.labels_N.numpy(), val.labels_N.numpy())
+        division = divide_again(*labels, splitting, self._description.class_names)
+        self._splits["train"] = _pick(train, val, division.train_N)
+        self._splits["val"] = _pick(train, val, division.val_N)
         self._resident: dict[torch.device, dict[Split, _Stored] | None] = {torch.device("cpu"): self._splits}
         self._means: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._drawn_ahead: dict[tuple[Recipe, int, int], Future[EpochPlan]] = {}
@@ -131,7 +195,8 @@ class Prepared(Dataset):
             class_names=self._description.class_names,
             resolution=resolution,
             num_images={split: len(stored.labels_N) for split, stored in self._splits.items()},
-            fingerprint=self._description.fingerprint,
+            fingerprint=division.mark(self._description.fingerprint),
+            splitting=splitting,
         )
 
     def _open(self, split: Split, num_images: int) -> _Stored:
@@ -143,7 +208,7 @@ class Prepared(Dataset):
             rule = f"labels must be from {UNREADABLE} to {most}; prepare it again"
             raise wrong("dataset", rule, str(labels_file(self._root, split)))
         places_N = np.flatnonzero(labels != UNREADABLE)
-        return _Stored(_as_tensor(images), torch.from_numpy(places_N), torch.from_numpy(labels[places_N]))
+        return _Stored((_as_tensor(images),), torch.from_numpy(places_N), torch.from_numpy(labels[places_N]))
 
     @classmethod
     def look(cls, argument: str) -> Look:
@@ -235,9 +300,8 @@ class Prepared(Dataset):
         for place in _slices(size, num_steps * size):
             picked_B = plan.order_N[place]
             y_BHR = torch.empty(size, resolution, 3 * resolution)  # rows of pixels
-            images = (stored.images_NSSC[index] for index in stored.places_N[picked_B].tolist())
             for y_HR, resized_HWC in zip(
-                y_BHR, resize_one_by_one(images, plan.crops.of(place), resolution), strict=True
+                y_BHR, resize_one_by_one(stored.one_by_one(picked_B), plan.crops.of(place), resolution), strict=True
             ):
                 y_HR.copy_(resized_HWC.flatten(1))
                 torch.addcmul(offset_R, y_HR, factor_R, out=y_HR)
@@ -256,7 +320,7 @@ class Prepared(Dataset):
             order_N = order_N.to(device)
             for place in places:
                 picked_B = order_N[place]
-                yield here.images_NSSC[here.places_N[picked_B]], here.labels_N[picked_B]
+                yield here.gather(picked_B), here.labels_N[picked_B]
             return
         for images_BSSC, y in _ahead(_read(stored, order_N, places)):
             yield images_BSSC.to(device, non_blocking=True), y.to(device, non_blocking=True)
@@ -264,12 +328,10 @@ class Prepared(Dataset):
     def _on(self, device: torch.device) -> dict[Split, _Stored] | None:
         """The splits on a GPU, where they stay, if they fit; None if they do not."""
         if device not in self._resident:
-            num_bytes = sum(stored.images_NSSC.nbytes for stored in self._splits.values())
+            num_bytes = sum(stored.num_bytes for stored in self._splits.values())
             fits = num_bytes <= _SHARE * torch.cuda.mem_get_info(device)[0]
             self._resident[device] = (
-                {split: _Stored(*(field.to(device) for field in stored)) for split, stored in self._splits.items()}
-                if fits
-                else None
+                {split: stored.on(device) for split, stored in self._splits.items()} if fits else None
             )
         return self._resident[device]
 
@@ -298,8 +360,8 @@ def _read(stored: _Stored, order_N: Tensor, places: Iterator[slice]) -> Iterator
     """Images and labels in pinned memory, from which a GPU copies while the CPU goes on."""
     for place in places:
         picked_B = order_N[place]
-        images_BSSC = torch.empty(len(picked_B), *stored.images_NSSC.shape[1:], dtype=torch.uint8, pin_memory=True)
-        torch.index_select(stored.images_NSSC, 0, stored.places_N[picked_B], out=images_BSSC)
+        images_BSSC = torch.empty(len(picked_B), *stored.files[0].shape[1:], dtype=torch.uint8, pin_memory=True)
+        stored.gather(picked_B, images_BSSC)
         yield images_BSSC, stored.labels_N[picked_B].pin_memory()
 
 

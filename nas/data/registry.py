@@ -14,6 +14,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -25,6 +26,7 @@ from torch import Tensor
 from metaformer.errors import UserError, check_new_name, check_subclass, check_type, shown, unknown_name
 from metaformer.specs import LARGEST_SIDE, Stem
 from nas.study.recipe import BadImages, Recipe
+from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 
 Split = Literal["train", "val", "test"]
 _SPLIT_SEED = 2111_11418  # fixes which images are held out
@@ -59,6 +61,7 @@ class DataInfo:
     resolution: int  # side of the square images that a model sees, in pixels
     num_images: Mapping[Split, int]
     fingerprint: str  # 16 hex digits; of a folder's images it covers the names, not the content
+    splitting: Splitting = DEFAULT_SPLITTING  # how val was taken from what there is for training
 
 
 class Batch(NamedTuple):
@@ -74,8 +77,19 @@ class Dataset(ABC):
     info: DataInfo
 
     @abstractmethod
-    def __init__(self, argument: str, *, resolution: int, num_workers: int, bad_images: BadImages) -> None:
-        """Takes what follows the kind in the name; the rest is `open_dataset`'s."""
+    def __init__(
+        self,
+        argument: str,
+        *,
+        resolution: int,
+        num_workers: int,
+        bad_images: BadImages,
+        splitting: Splitting = DEFAULT_SPLITTING,
+    ) -> None:
+        """Takes what follows the kind in the name; the rest is `open_dataset`'s.
+
+        A `splitting` is given to those alone that are registered with `takes_splitting`.
+        """
 
     @staticmethod
     @abstractmethod
@@ -144,6 +158,7 @@ class _Kind(NamedTuple):
     resolution: int
     recipe: Recipe
     fit: Fit
+    takes_splitting: bool
 
     def form(self, kind: str) -> str:
         """What a user types; a capital word is what is filled in."""
@@ -161,6 +176,7 @@ def register_dataset(
     argument: str | None = None,
     separator: Literal[":", "/"] = ":",
     fit: Fit | None = None,
+    takes_splitting: bool = False,
 ) -> Callable[[type[Dataset]], type[Dataset]]:
     """Make a class the datasets called `kind`.
 
@@ -170,6 +186,7 @@ def register_dataset(
         argument: What must follow the separator in a name, such as PATH; None where a name has none.
         separator: What stands between the kind and the argument.
         fit: How a search is fitted to it; None: by the size of its images.
+        takes_splitting: Whether its splits can be drawn as a `Splitting` says; otherwise only the default is taken.
 
     A dataset of one's own need not be in this package: in a module such as `flowers.loaders` that can be imported on
     every node, registered under that module's `__name__`, it is known as `flowers.loaders`.
@@ -182,7 +199,7 @@ def register_dataset(
 
     def register(make: type[Dataset]) -> type[Dataset]:
         check_subclass("dataset", make, Dataset)
-        _REGISTRY[kind] = _Kind(make, argument, separator, resolution, recipe, fit or Fit())
+        _REGISTRY[kind] = _Kind(make, argument, separator, resolution, recipe, fit or Fit(), takes_splitting)
         return make
 
     return register
@@ -223,7 +240,14 @@ def check_recipe(name: str, recipe: Recipe) -> None:
     _find(name)[0].make.check(recipe)
 
 
-def open_dataset(name: str, *, resolution: int, num_workers: int = 0, bad_images: BadImages = "stop") -> Dataset:
+def open_dataset(
+    name: str,
+    *,
+    resolution: int,
+    num_workers: int = 0,
+    bad_images: BadImages = "stop",
+    splitting: Splitting = DEFAULT_SPLITTING,
+) -> Dataset:
     """The dataset of that name, ready to yield batches.
 
     Args:
@@ -231,8 +255,9 @@ def open_dataset(name: str, *, resolution: int, num_workers: int = 0, bad_images
         num_workers: Processes that read images; 0 reads them in this process. Changes no batch.
         bad_images: What an image that cannot be read does: `stop` raises, `skip` leaves it out. In training another
             of its class takes its place, the next one in the list that can be read.
+        splitting: How val is taken from what there is for training, and how much of the rest trains.
     Raises:
-        DataError: The name is unknown, the data are not there or not as they must be.
+        DataError: The name is unknown, the data are not there or not as they must be, or cannot be split so.
     """
     entry, argument = _find(name)
     for field, number in (("resolution", resolution), ("num_workers", num_workers)):
@@ -243,7 +268,13 @@ def open_dataset(name: str, *, resolution: int, num_workers: int = 0, bad_images
         raise wrong("resolution", f"must be at most {LARGEST_SIDE} pixels", resolution)
     if num_workers < 0:
         raise wrong("num_workers", "must be 0 or more", num_workers)
-    return entry.make(argument, resolution=resolution, num_workers=num_workers, bad_images=bad_images)
+    make = partial(entry.make, argument, resolution=resolution, num_workers=num_workers, bad_images=bad_images)
+    if entry.takes_splitting:
+        return make(splitting=splitting)
+    if splitting != DEFAULT_SPLITTING:
+        rule = f"must be the default for {shown(name)}, whose splits are fixed"
+        raise wrong("splitting", rule, splitting.model_dump())
+    return make()
 
 
 def find_dataset(name: str) -> tuple[type[Dataset], str]:
@@ -319,9 +350,10 @@ def mixes(recipe: Recipe) -> bool:
     return recipe.augmentation.mixup > 0 or recipe.augmentation.cutmix > 0
 
 
-def shuffled_class(num_images: int, label: int) -> NDArray[np.int64]:
+def shuffled_class(num_images: int, label: int, *, seed: int = 0) -> NDArray[np.int64]:
     """The order in which images of a class are held out; numpy never changes what this generator draws."""
-    return np.random.RandomState([_SPLIT_SEED, label]).permutation(num_images)
+    key = [_SPLIT_SEED, label, seed] if seed else [_SPLIT_SEED, label]  # without 0: as before there were other seeds
+    return np.random.RandomState(key).permutation(num_images)
 
 
 def fingerprint_of(parts: Iterable[bytes]) -> str:

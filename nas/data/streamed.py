@@ -30,6 +30,7 @@ from nas.data.registry import (
 )
 from nas.data.sources import Source
 from nas.study.recipe import BadImages, Recipe
+from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 
 _BAD_LABEL = -1  # of an image that could not be read and is to be left out
 
@@ -37,8 +38,16 @@ _BAD_LABEL = -1  # of an image that could not be read and is to be left out
 class Streamed(Dataset):
     """The images of a `Source`, decoded and augmented one by one by timm's transforms in processes of timm's loader."""
 
-    def __init__(self, argument: str, *, resolution: int, num_workers: int, bad_images: BadImages) -> None:
-        self._source = self.make_source(argument)
+    def __init__(
+        self,
+        argument: str,
+        *,
+        resolution: int,
+        num_workers: int,
+        bad_images: BadImages,
+        splitting: Splitting = DEFAULT_SPLITTING,
+    ) -> None:
+        self._source = self.make_source(argument, splitting)
         self._num_workers = num_workers
         labels = self._source.labels
         self._is_bad: dict[Split, Tensor] = {}  # which images cannot be read, as far as found; shared with the workers
@@ -54,11 +63,12 @@ class Streamed(Dataset):
             resolution=resolution,
             num_images={split: len(labels_N) for split, labels_N in labels.items()},
             fingerprint=self._source.fingerprint,
+            splitting=splitting,
         )
 
     @staticmethod
     @abstractmethod
-    def make_source(argument: str) -> Source:
+    def make_source(argument: str, splitting: Splitting) -> Source:
         """The images that are meant by what follows the kind in a name.
 
         Raises:
@@ -68,7 +78,7 @@ class Streamed(Dataset):
     @classmethod
     def look(cls, argument: str) -> Look:
         """The resolution that fits the photographs; see `look_at`."""
-        return cls.make_source(argument).look()
+        return cls.make_source(argument, DEFAULT_SPLITTING).look()
 
     @staticmethod
     def check(recipe: Recipe) -> None:

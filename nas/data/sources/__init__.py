@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from metaformer.images import Header, ImageError
-from nas.data.registry import Look, Split, find_dataset, shuffled_class, wrong
+from nas.data.registry import Look, Split, find_dataset, wrong
+from nas.study.splitting import DEFAULT_SPLITTING
 
 _SIDES = (8, 16, 32, 48, 64, 96, 128, 160, 192, 224)  # pixels
 _SAMPLE, _SAMPLE_SEED = 200, 2210_13452
@@ -70,7 +71,7 @@ class Source(ABC):
 
 
 def open_source(name: str) -> Source:
-    """The images of a dataset by name, for those that have images in files.
+    """The images of a dataset by name, for those that have images in files; val is taken by the default values.
 
     Raises:
         DataError: It is not known, not there, or has no images in files.
@@ -80,18 +81,7 @@ def open_source(name: str) -> Source:
     make, argument = find_dataset(name)
     if not issubclass(make, Streamed):
         raise wrong("dataset", "must have images in files, as folder:PATH has", name)
-    return make.make_source(argument)
-
-
-def hold_out(labels_N: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which images of a training set, whose labels rise, are validation: a tenth of each class, at least one."""
-    is_held_N = np.zeros(len(labels_N), dtype=bool)
-    first = 0
-    for label, count in enumerate(np.bincount(labels_N).tolist()):
-        if count:
-            is_held_N[first + shuffled_class(count, label)[: max(1, round(0.1 * count))]] = True
-        first += count
-    return is_held_N
+    return make.make_source(argument, DEFAULT_SPLITTING)
 
 
 def sample(num_classes: int, count: Callable[[int], int]) -> Iterator[tuple[int, int]]:

@@ -16,18 +16,20 @@ from timm.utils import natural_key
 from metaformer.documents import is_folder
 from metaformer.errors import nearest_first
 from metaformer.images import EXTENSIONS, Header, ImageError, read_header, read_image
+from nas.data.division import divide
 from nas.data.registry import DataError, Look, Split, fingerprint_of, wrong
-from nas.data.sources import Source, hold_out, look_at, sample
+from nas.data.sources import Source, look_at, sample
+from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 
 
 class FolderSource(Source):
-    """PATH/val is the test split, and a tenth of each class in PATH/train is held out for validation.
+    """PATH/val is the test split, and a part of each class in PATH/train is held out for validation.
 
     Classes are in timm's order: class2 before class10. Images lie anywhere below the folder of their class; files
     without an image's extension, hidden files, pipes and devices are passed over.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, splitting: Splitting = DEFAULT_SPLITTING) -> None:
         """List the images.
 
         Raises:
@@ -39,15 +41,19 @@ class FolderSource(Source):
         self.name = f"folder:{self._root}"
         self.class_names = tuple(given)
         paths_N, labels_N = _as_arrays(given, self.class_names)
-        is_val_N = hold_out(labels_N)
+        division = divide(labels_N, splitting, self.class_names)
         test_paths_N, test_labels_N = _as_arrays(test, self.class_names)
         # Arrays, since a worker process would copy a million strings by counting references.
         self._paths: dict[Split, NDArray[np.bytes_]] = {
-            "train": paths_N[~is_val_N],
-            "val": paths_N[is_val_N],
+            "train": paths_N[division.train_N],
+            "val": paths_N[division.val_N],
             "test": test_paths_N,
         }
-        self.labels = {"train": labels_N[~is_val_N], "val": labels_N[is_val_N], "test": test_labels_N}
+        self.labels = {
+            "train": labels_N[division.train_N],
+            "val": labels_N[division.val_N],
+            "test": test_labels_N,
+        }
         lists = (b"\0".join(paths_N.tolist()) for paths_N in self._paths.values())
         self.fingerprint = fingerprint_of([b"\0".join(map(os.fsencode, self.class_names)), *lists])
 

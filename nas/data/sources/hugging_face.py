@@ -15,18 +15,19 @@ from metaformer.images import ImageError
 from nas.data.registry import DataError, wrong
 from nas.data.sources.rows import TEST, RowSource
 from nas.data.sources.torch_sets import folder_of_datasets
+from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 
 class HuggingFaceSource(RowSource):
-    """Its split `test`, else `validation`, is the test split; a tenth of each class of `train` is held out.
+    """Its split `test`, else `validation`, is the test split; a part of each class of `train` is held out.
 
     The column that holds images and the one that holds classes are known by their types. Nothing is downloaded.
     """
 
-    def __init__(self, argument: str) -> None:
+    def __init__(self, argument: str, splitting: Splitting = DEFAULT_SPLITTING) -> None:
         """Open the dataset and read its labels.
 
         Args:
@@ -44,7 +45,7 @@ class HuggingFaceSource(RowSource):
             raise wrong("dataset", f"{str(self._root)!r} must have a split {' or '.join(TEST[:2])}", sorted(parts))
         train_N, test_N = (_labels(parts[part], label) for part in ("train", self._test))
         self._parts: Mapping[str, Dataset] | None = self._undecoded(parts)
-        self._arrange(parts["train"].features[label].names, train_N=train_N, test_N=test_N)
+        self._arrange(parts["train"].features[label].names, splitting, train_N=train_N, test_N=test_N)
 
     def __getstate__(self) -> dict[str, object]:
         """Without the dataset, which another process opens by itself."""

@@ -13,16 +13,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from metaformer.images import Header, read_header, read_image
+from nas.data.division import divide
 from nas.data.registry import DataError, Split, fingerprint_of
-from nas.data.sources import Source, hold_out
+from nas.data.sources import Source
+from nas.study.splitting import Splitting
 
 TEST = ("test", "validation", "val")  # the first of these parts that there is
 
 
 class RowSource(Source):
-    """A part `train`, a tenth of each class of which is held out, and a part whose images are the test split."""
+    """A part `train`, a part of each class of which is held out, and a part whose images are the test split."""
 
-    def _arrange(self, names: Iterable[str], *, train_N: NDArray[np.int64], test_N: NDArray[np.int64]) -> None:
+    def _arrange(
+        self, names: Iterable[str], splitting: Splitting, *, train_N: NDArray[np.int64], test_N: NDArray[np.int64]
+    ) -> None:
         """Fill in what a source has, from the names of the classes and the labels of the rows.
 
         Raises:
@@ -33,21 +37,22 @@ class RowSource(Source):
             is_whole = set(np.unique(labels_N).tolist()) == set(range(len(self.class_names)))
             if not is_whole or len(self.class_names) < 2:
                 raise DataError(f"dataset: {self.name!r} must have images of each of its classes in train and in test")
+        if np.bincount(train_N).min() < 2:
+            raise DataError(f"dataset: {self.name!r} must have 2 or more images of each class in train")
         order_N = np.argsort(train_N, kind="stable")
-        is_val_N = hold_out(train_N[order_N])
+        division = divide(train_N[order_N], splitting, self.class_names)
         self._places: dict[Split, NDArray[np.int64]] = {
-            "train": order_N[~is_val_N],
-            "val": order_N[is_val_N],
+            "train": order_N[division.train_N],
+            "val": order_N[division.val_N],
             "test": np.argsort(test_N, kind="stable"),
         }
         self.labels = {
             split: (test_N if split == "test" else train_N)[places_N] for split, places_N in self._places.items()
         }
-        if len(np.unique(self.labels["train"])) < len(self.class_names):
-            raise DataError(f"dataset: {self.name!r} must have 2 or more images of each class in train")
         digests = (hashlib.sha256(self._bytes(is_test, 0)).digest() for is_test in (False, True))
         labels = (train_N.tobytes(), test_N.tobytes())
-        self.fingerprint = fingerprint_of(["\0".join(self.class_names).encode(), *labels, *digests])
+        whole = fingerprint_of(["\0".join(self.class_names).encode(), *labels, *digests])
+        self.fingerprint = division.mark(whole)
 
     @abstractmethod
     def _bytes(self, is_test: bool, row: int) -> bytes:

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from metaformer.images import Header, ImageError, read_header, read_image
+from nas.data.division import divide
 from nas.data.registry import DataError, Split, fingerprint_of, wrong
-from nas.data.sources import Source, hold_out
+from nas.data.sources import Source
 from nas.data.sources.rows import NamedBytes
+from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 
 _IMAGES = ("jpg", "jpeg", "png")
 _TEST = ("test", "val", "validation")  # in the place of train
@@ -39,14 +41,14 @@ class _Index(NamedTuple):
 
 
 class ShardSource(Source):
-    """Shards such as /data/train-{000..146}.tar hold the training images, a tenth of each class of which is held out.
+    """Shards such as /data/train-{000..146}.tar hold the training images, a part of each class of which is held out.
 
     The test images are in the shards beside them whose name says test, val or validation in the place of train. Classes
     are numbers from 0; classes.txt beside the shards may name them, one a line. The shards are plain tar files, whose
     headers are read once.
     """
 
-    def __init__(self, argument: str) -> None:
+    def __init__(self, argument: str, splitting: Splitting = DEFAULT_SPLITTING) -> None:
         """List what the shards hold.
 
         Raises:
@@ -68,11 +70,16 @@ class ShardSource(Source):
                 label = num_classes if len(counts) > num_classes else int(counts.argmin())
                 rule = f"shards of {split} must hold {least} or more images of each class from 0 to {num_classes - 1}"
                 raise wrong("dataset", f"{rule}, and of class {label} there are {counts[label]}", pattern)
-        is_val_N = hold_out(train.labels_N)
-        self._indexes: dict[Split, _Index] = {"train": train.of(~is_val_N), "val": train.of(is_val_N), "test": test}
+        division = divide(train.labels_N, splitting, self.class_names)
+        self._indexes: dict[Split, _Index] = {
+            "train": train.of(division.train_N),
+            "val": train.of(division.val_N),
+            "test": test,
+        }
         self.labels = {split: index.labels_N for split, index in self._indexes.items()}
         parts = (field for index in (train, test) for field in (index.keys_N, index.labels_N, index.size_N))
-        self.fingerprint = fingerprint_of(["\0".join(self.class_names).encode(), *(part.tobytes() for part in parts)])
+        whole = fingerprint_of(["\0".join(self.class_names).encode(), *(part.tobytes() for part in parts)])
+        self.fingerprint = division.mark(whole)
 
     def read(self, split: Split, place: int) -> Image.Image:
         return read_image(self._file(split, place))

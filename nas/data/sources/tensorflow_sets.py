@@ -17,6 +17,7 @@ from nas.data.registry import DataError, wrong
 from nas.data.sources.folder import root_of
 from nas.data.sources.rows import TEST, RowSource
 from nas.data.sources.torch_sets import folder_of_datasets
+from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 
 _Rows = Sequence[Mapping[str, Any]]  # features of an example by name
 # what was seen of files that are damaged or of another version
@@ -27,11 +28,11 @@ _FORMAT = "array_record"  # the one that is read without TensorFlow, in any orde
 class TensorFlowSource(RowSource):
     """ROOT/NAME/VERSION, or ROOT/NAME/CONFIG/VERSION, in the format array_record.
 
-    Its split `test`, else `validation`, is the test split; a tenth of each class of `train` is held out. Nothing is
+    Its split `test`, else `validation`, is the test split; a part of each class of `train` is held out. Nothing is
     downloaded or prepared.
     """
 
-    def __init__(self, argument: str) -> None:
+    def __init__(self, argument: str, splitting: Splitting = DEFAULT_SPLITTING) -> None:
         """Open the dataset and read its labels.
 
         Args:
@@ -58,7 +59,7 @@ class TensorFlowSource(RowSource):
             raise wrong("dataset", f"{self.name!r} must have the splits train and {TEST[0]}", sorted(parts))
         self._parts: Mapping[str, _Rows] | None = parts
         train_N, test_N = (self._labels(parts[part]) for part in ("train", self._test))
-        self._arrange(features[self._label].names, train_N=train_N, test_N=test_N)
+        self._arrange(features[self._label].names, splitting, train_N=train_N, test_N=test_N)
 
     def __getstate__(self) -> dict[str, object]:
         """Without the open files, which another process opens by itself."""

@@ -15,9 +15,11 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from metaformer.errors import unknown_name
 from metaformer.images import Header
+from nas.data.division import divide
 from nas.data.registry import DataError, Split, fingerprint_of, wrong
-from nas.data.sources import Channels, Source, hold_out
+from nas.data.sources import Channels, Source
 from nas.data.sources.folder import FolderSource, root_of
+from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE**2
@@ -60,7 +62,7 @@ _IMAGENET = "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
 SETS = (*_CIFARS, "imagenet")
 
 
-def open_torch_set(argument: str) -> Source:
+def open_torch_set(argument: str, splitting: Splitting = DEFAULT_SPLITTING) -> Source:
     """The set of a name such as cifar10, or cifar10:ROOT.
 
     Without ROOT it is looked for in the folder that the environment variable NAS_DATA names, else in ~/.cache/nas.
@@ -72,7 +74,7 @@ def open_torch_set(argument: str) -> Source:
     if name not in SETS:
         raise DataError(unknown_name("dataset", f"torch/{name}", [f"torch/{known}" for known in SETS]))
     root = root_of(given) if given else folder_of_datasets()
-    return ImageNetSource(root) if name == "imagenet" else CifarSource(name, root)
+    return ImageNetSource(root, splitting) if name == "imagenet" else CifarSource(name, root, splitting)
 
 
 def folder_of_datasets() -> Path:
@@ -83,14 +85,14 @@ def folder_of_datasets() -> Path:
 class ImageNetSource(FolderSource):
     """ROOT/train and ROOT/val as torchvision unpacks the archives, or ROOT/imagenet/train and ROOT/imagenet/val."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, splitting: Splitting = DEFAULT_SPLITTING) -> None:
         found = [folder for folder in (root, root / "imagenet") if (folder / "train").is_dir()]
         if not found:
             raise DataError(
                 f"dataset: torch/imagenet must be in {str(root)!r} as train/CLASS/* and val/CLASS/*, as torchvision "
                 f"unpacks them; download {_IMAGENET} from https://image-net.org"
             )
-        super().__init__(str(found[0]))
+        super().__init__(str(found[0]), splitting)
         self.name = f"torch/imagenet:{root}"
 
 
@@ -105,14 +107,14 @@ class _Loaded(NamedTuple):
 
 
 class CifarSource(Source):
-    """The test images are the test split; a tenth of each class of the others is held out for validation.
+    """The test images are the test split; a part of each class of the others is held out for validation.
 
     The binary version is read as it is; torchvision reads the Python version, which is a pickle, after it has compared
     its checksum. Both give the same images in the same order. Images are normalised by mean and deviation of the ones
     for training.
     """
 
-    def __init__(self, name: str, root: Path) -> None:
+    def __init__(self, name: str, root: Path, splitting: Splitting = DEFAULT_SPLITTING) -> None:
         """Read labels and pixels.
 
         Raises:
@@ -123,23 +125,24 @@ class CifarSource(Source):
         loaded = self._load()
         self.class_names = loaded.names
         order_N, test_order_N = (np.argsort(of_N, kind="stable") for of_N in (loaded.labels_N, loaded.test_labels_N))
-        is_val_N = hold_out(loaded.labels_N[order_N])
+        for part, labels_N in (("train", loaded.labels_N), ("test", loaded.test_labels_N)):
+            if not np.bincount(labels_N, minlength=len(loaded.names)).all():
+                raise wrong("dataset", f"torch/{name} must hold images of each class in {part}", str(root))
+        division = divide(loaded.labels_N[order_N], splitting, self.class_names)
         self._places: dict[Split, NDArray[np.int64]] = {
-            "train": order_N[~is_val_N],
-            "val": order_N[is_val_N],
+            "train": order_N[division.train_N],
+            "val": order_N[division.val_N],
             "test": test_order_N,
         }
         self.labels = {
             split: (loaded.test_labels_N if split == "test" else loaded.labels_N)[places_N]
             for split, places_N in self._places.items()
         }
-        for split, labels_N in self.labels.items():
-            if not np.bincount(labels_N, minlength=len(loaded.names)).all():
-                raise wrong("dataset", f"torch/{name} must hold images of each class in {split}", str(root))
         self.mean_and_std = _mean_and_std(loaded.train_NCP, self._places["train"])
         pixels = (piece.tobytes() for part in (loaded.train_NCP, loaded.test_NCP) for piece in _pieces(part))
         labels = (loaded.labels_N.tobytes(), loaded.test_labels_N.tobytes())
-        self.fingerprint = fingerprint_of(["\0".join(loaded.names).encode(), *labels, *pixels])
+        whole = fingerprint_of(["\0".join(loaded.names).encode(), *labels, *pixels])
+        self.fingerprint = division.mark(whole)
         self._loaded: _Loaded | None = loaded
 
     def read(self, split: Split, place: int) -> Image.Image:
