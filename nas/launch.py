@@ -79,7 +79,7 @@ def launch(
     seconds = parse_duration("deadline", deadline) if deadline else None
     request, fields = _with_defaults(request, name, runs, team)
     images = find_images(request, fields)
-    info = open_dataset(images.data, resolution=images.resolution).info
+    info = open_dataset(images.data, resolution=images.resolution, splitting=images.splitting).info
     study = make_study(request, fields, info)
     folder = RunFolder(runs / (name or _default_name(study.space, study.data)), study.checkpoints)
     study = _named_in_storage(study, folder)
@@ -320,7 +320,12 @@ def _with_affordable_references(study: Study, costs: _Costs, around: _Around) ->
 def _note_baselines(study: Study, record: Record, around: _Around) -> None:
     """Note what simple classifiers reach on the same pixels, and charge what that took of a CPU budget."""
     start = time.monotonic()
-    dataset = open_dataset(study.data, resolution=study.settings.resolution, bad_images=study.bad_images)
+    dataset = open_dataset(
+        study.data,
+        resolution=study.settings.resolution,
+        bad_images=study.bad_images,
+        splitting=study.splitting,
+    )
     record.note(baselines=simple_classifiers(dataset, study.recipe))
     if around.budget.device == "cpu":
         record.add_overhead(time.monotonic() - start)

@@ -11,7 +11,8 @@ from nas.data import DataInfo, check_recipe, default_recipe, fit_of, look
 from nas.session import proposers, stoppers
 from nas.study.budget import Budget
 from nas.study.recipe_files import find_recipe
-from nas.study.request import Request, asked_fields, overlay, recipe_changes, shorten_warmup
+from nas.study.request import Request, asked_fields, asked_splitting, overlay, recipe_changes, shorten_warmup
+from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 from nas.study.study import Study, StudyError
 from nas.training.checkpoints import absolute
 from search_spaces.space import Limits, SearchSpace, SpaceSettings, get
@@ -26,13 +27,14 @@ class Images(NamedTuple):
     data: str
     resolution: int  # side in pixels that a model sees
     reason: str  # why: a clause for people
+    splitting: Splitting = DEFAULT_SPLITTING
 
 
 def find_images(request: Request, fields: dict[str, Any]) -> Images:
-    """The dataset's name and the side of its images: from the flags, the study file, or a look at the images.
+    """The dataset's name, its splits and the side of its images: from flags, study file, or a look at the images.
 
     Raises:
-        StudyError: The resolution in the study file is no whole number.
+        StudyError: The resolution in the study file is no whole number, or a field of the splitting breaks a rule.
         DataError: No dataset has this name.
     """
     data = request.data or str(fields.get("data", "digits"))
@@ -40,9 +42,10 @@ def find_images(request: Request, fields: dict[str, Any]) -> Images:
     written = settings.get("resolution") if isinstance(settings, dict) else None
     if not isinstance(written, int | None) or isinstance(written, bool):
         raise StudyError(f"settings.resolution: must be a whole number of pixels, got {shown(written)}")
+    splitting = asked_splitting(request, fields)
     if request.resolution or written:
-        return Images(data, request.resolution or written or 0, "as asked for")
-    return Images(data, *look(data))
+        return Images(data, request.resolution or written or 0, "as asked for", splitting)
+    return Images(data, *look(data), splitting)
 
 
 def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Study:
@@ -69,7 +72,9 @@ def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Stud
     if request.recipe is not None:
         fields = {**fields, "recipe": find_recipe(request.recipe).model_dump(mode="json")}
     merged = overlay(overlay(defaults, fields), asked_fields(request))
-    merged["data"] = info.name
+    merged["data"], merged["splitting"] = info.name, info.splitting.model_dump(mode="json")
+    if asked_splitting(Request(), fields) != info.splitting:
+        merged["data_fingerprint"] = info.fingerprint  # what is written is that of other splits
     if isinstance(merged.get("checkpoints"), str):
         merged["checkpoints"] = absolute(merged["checkpoints"])
     if request.epochs:

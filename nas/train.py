@@ -33,6 +33,16 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs.", show_default="by the recipe")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="by the recipe")] = None,
+    val_fraction: Annotated[
+        float | None,
+        typer.Option(help="Part of each class of train that is held out to choose by.", show_default="0.1"),
+    ] = None,
+    images_per_class: Annotated[
+        int | None, typer.Option(help="Most images of a class to train on, for a proxy.", show_default="all")
+    ] = None,
+    split_seed: Annotated[
+        int | None, typer.Option(help="Seed by which these images are drawn.", show_default="0")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")] = "auto",
     checkpoint_every: Annotated[
@@ -60,13 +70,16 @@ def train(
     from nas.record.lock import lock_folder
     from nas.study.budget import parse_interval
     from nas.study.lease import WEIGHTS, Lease
+    from nas.study.request import Request, asked_splitting
     from nas.training.checkpoints import StorageError
     from nas.training.steps import TrainingError
 
     check_path(out / "train.json", "out", error=UserError)
     seconds_between = parse_interval("checkpoint_every", checkpoint_every)
     arch = zoo.resolve(model)
-    dataset = open_dataset(data, resolution=arch.resolution, num_workers=loaders)
+    splits = Request(val_fraction=val_fraction, images_per_class=images_per_class, split_seed=split_seed)
+    splitting = asked_splitting(splits, {})
+    dataset = open_dataset(data, resolution=arch.resolution, num_workers=loaders, splitting=splitting)
     arch = _with_classes(arch, dataset.info)
     asked = _recipe(data, recipe, epochs=epochs, batch_size=batch_size, settings=set_ or [])
     check_recipe(data, asked)
@@ -75,6 +88,7 @@ def train(
         "model": model,
         "architecture": arch.model_dump(mode="json"),
         "data": dataset.info.name,
+        "splitting": splitting.model_dump(mode="json"),
         "data_fingerprint": dataset.info.fingerprint,
         "recipe": asked.model_dump(mode="json"),
         "seed": seed,
@@ -208,6 +222,7 @@ def _open_record(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """
     from metaformer.documents import exists, read_text
     from metaformer.errors import UserError, shown
+    from nas.study.splitting import DEFAULT_SPLITTING
 
     if not exists(path):
         return {**settings, "curve": []}
@@ -215,6 +230,8 @@ def _open_record(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
         record = json.loads(read_text(path, "out", error=UserError))
     except ValueError:
         raise UserError(f"out: must hold a whole train.json, got {shown(str(path))}") from None
+    if isinstance(record, dict):  # of before it was noted
+        record.setdefault("splitting", DEFAULT_SPLITTING.model_dump(mode="json"))
     for name, value in settings.items():
         if not isinstance(record, dict) or record.get(name) != value:
             raise UserError(

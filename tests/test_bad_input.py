@@ -122,6 +122,16 @@ SEARCH = [
     *bad("search", "sampler", f"{' '.join(BUDGET)} --sampler exact_cost --objectives accuracy,latency"),
     *options("bad_images", "nothing", "", LONG),
     *options("checkpoint_every", "0s", "-1m", "5", "often", "Never", "", "nans", LONG),
+    *options("splitting.val", "0", "1", "-0.1", "1.5", "nan", "inf", "-inf", "1e400", name="--val-fraction"),
+    *options("val_fraction", "x", "", "10%", LONG),
+    *options("splitting.images_per_class", "0", "-1", "10000000000"),
+    *options("images_per_class", *NO_NUMBER),
+    *options("splitting.seed", "-1", str(2**32), name="--split-seed"),
+    *options("split_seed", *NO_NUMBER),
+    *bad("search", "splitting.val", f"{' '.join(BUDGET)} --data digits --val-fraction 0.2"),  # a fifth in any case
+    *bad("search", "splitting.val", f"{' '.join(BUDGET)} --data folder:photos --val-fraction 0.9"),  # 2 of 2 images
+    *bad("search", "splitting.seed", "--name good --recipe digits --split-seed 3"),  # than the run has
+    *bad("search", "splitting.images_per_class", "--name good --recipe digits --images-per-class 3"),
     *options(
         "recipe", "poolfrmer", "", "nowhere.yaml", "binary.yaml", "pipe.yaml", "/dev/zero", "one", LONG, "\x1b[31m"
     ),
@@ -277,6 +287,12 @@ TRAIN = [
             ("epochs", "epochs", (*NO_NUMBER, "0", "-1")),
             ("batch-size", "batch_size", (*NO_NUMBER, "0", "-1")),
             ("seed", "seed", NO_NUMBER),
+            ("val-fraction", "splitting.val", ("0", "1", "nan", "0.2")),
+            ("val-fraction", "val_fraction", ("x", "")),
+            ("images-per-class", "splitting.images_per_class", ("0", "-1")),
+            ("images-per-class", "images_per_class", NO_NUMBER),
+            ("split-seed", "splitting.seed", ("-1", str(2**32))),
+            ("split-seed", "split_seed", NO_NUMBER),
             ("loaders", "loaders", (*NO_NUMBER, "-1", "257")),
             ("device", "device", ("", "gpu", LONG)),
         )
@@ -569,6 +585,10 @@ STUDY_FIELDS: list[tuple[str, object]] = [
     *(("objectives", value) for value in (3, "accuracy", ["nothing"], [])),
     *(("workers", value) for value in (True, "2", 0, 10**6, 1.5)),
     *(("gpus_per_trial", value) for value in (True, 2, "x", [], 0.5)),
+    *(("splitting", value) for value in (3, None, [], "x", {"test": 0.1})),
+    *(("splitting.val", value) for value in ("0.1", True, 0, 1, None, float("nan"))),
+    *(("splitting.images_per_class", value) for value in ("3", True, 0, 1.5)),
+    *(("splitting.seed", value) for value in ("3", True, -1, 2**32, None)),
     *(("nothing", value) for value in (1, None)),
     ("x" * 3000, 1),
     ("a\x1b[31m", 1),

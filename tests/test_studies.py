@@ -29,5 +29,6 @@ def test_a_study_of_embedded_data_is_complete(path: Path) -> None:
     request = Request(study=path)
     fields = read_mapping(path)
     images = find_images(request, fields)
-    study = make_study(request, fields, open_dataset(images.data, resolution=images.resolution).info)
+    dataset = open_dataset(images.data, resolution=images.resolution, splitting=images.splitting)
+    study = make_study(request, fields, dataset.info)
     assert study.model_dump(mode="json") == fields

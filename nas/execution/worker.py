@@ -26,6 +26,7 @@ from nas.study.lease import (
     Step,
 )
 from nas.study.recipe import BadImages, Recipe
+from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 from nas.training.checkpoints import StorageError
 from nas.training.loop import evaluate, measure_training, train
 from nas.training.measure import measure_objectives
@@ -40,6 +41,7 @@ class Data(Spec):
     fingerprint: str
     num_loaders: int  # processes that read images, beside the worker itself
     bad_images: BadImages = "stop"
+    splitting: Splitting = DEFAULT_SPLITTING
 
     @classmethod
     def of(cls, info: DataInfo, *, num_loaders: int, bad_images: BadImages) -> "Data":
@@ -50,6 +52,7 @@ class Data(Spec):
             fingerprint=info.fingerprint,
             num_loaders=num_loaders,
             bad_images=bad_images,
+            splitting=info.splitting,
         )
 
     def open(self) -> Dataset:
@@ -59,7 +62,11 @@ class Data(Spec):
             DataError: It is not there, or not what the driver has.
         """
         dataset = open_dataset(
-            self.name, resolution=self.resolution, num_workers=self.num_loaders, bad_images=self.bad_images
+            self.name,
+            resolution=self.resolution,
+            num_workers=self.num_loaders,
+            bad_images=self.bad_images,
+            splitting=self.splitting,
         )
         if dataset.info.fingerprint != self.fingerprint:
             raise DataError(

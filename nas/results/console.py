@@ -19,7 +19,7 @@ from nas.data import DataInfo
 from nas.record.run_folder import RunFolder
 from nas.record.trials import TrialRecord, TrialState
 from nas.results.results import mixer_text, percent
-from nas.results.words import objective_text, objective_titles, plural, recipe_text, spent_text
+from nas.results.words import objective_text, objective_titles, plural, recipe_text, spent_text, splitting_text
 from nas.session.forecast import Forecast
 from nas.session.session import Session
 from nas.study.budget import Budget, format_device_time
@@ -113,6 +113,7 @@ def print_plan(
     """
     study, space = session.study, session.space
     images = ", ".join(f"{number:,} {split}" for split, number in info.num_images.items())
+    splits = splitting_text(study.splitting)
     left = max(session.ledger.left, 0.0)
     wall = left / (session.place.num_workers * devices_per_trial)
 
@@ -120,7 +121,7 @@ def print_plan(
         return format_device_time(seconds, budget.device)
 
     console.print(
-        f"{study.space} on {info.name}: {images} images, {info.num_classes} classes, "
+        f"{study.space} on {info.name}: {images} images{f' ({splits})' if splits else ''}, {info.num_classes} classes, "
         f"{info.resolution}x{info.resolution} pixels, {study.recipe.epochs} epochs a trial"
     )
     settings = study.settings

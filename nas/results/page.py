@@ -26,6 +26,7 @@ from nas.results.words import (
     plural,
     recipe_text,
     spent_text,
+    splitting_text,
 )
 from nas.session.pareto import knee
 from nas.study.budget import Budget
@@ -142,18 +143,26 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     limits = {"parameters": settings.limits.max_params, "MACs": settings.limits.max_macs}
     limited = "".join(f", at most {short_count(limit)} {what}" for what, limit in limits.items() if limit)
     spent = spent_text(results.spent_seconds, results.run.record.lost_seconds, budget)
-    device = results.notes.device
+    device, splits = results.notes.device, _splits(results)
     return [
         ("Space", f"{study.space}: {large_number(space.size)} architectures{limited}"),
         ("Objectives", objective_titles(study)),
         *([("Measured on", device)] if device else []),
         ("Data", f"{study.data}, {settings.num_classes} classes, {settings.resolution} × {settings.resolution} pixels"),
+        *([("Splits", splits)] if splits else []),
         ("Recipe", recipe_text(study.recipe)),
         ("Budget", f"{spent} spent ({100 * results.spent_seconds / budget.seconds:.0f} %)"),
         ("Trials", _trials(results)),
         ("Search", f"{study.sampler}, seed {study.seed}"),
         ("Hypervolume", f"{results.hypervolume:.4f} of the unit cube (error; each cost on a log scale over its range)"),
     ]
+
+
+def _splits(results: Results) -> str:
+    """How many images each split has, where that is known, and in what they differ from the default."""
+    images = ", ".join(f"{number:,} {split}" for split, number in (results.notes.num_images or {}).items())
+    splits = splitting_text(results.run.study.splitting)
+    return f"{images} ({splits})" if images and splits else images or splits
 
 
 def _knee(results: Results) -> TrialRecord | None:

@@ -7,6 +7,7 @@ from nas.study.budget import Budget, format_device_time
 from nas.study.objectives import ACCURACY, Objective, Objectives
 from nas.study.objectives.units import short_count
 from nas.study.recipe import Recipe
+from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 from nas.study.study import Study
 
 _OPTIMIZERS = {"adamw": "AdamW", "lamb": "LAMB", "sgd": "SGD"}
@@ -49,6 +50,18 @@ def recipe_text(recipe: Recipe) -> str:
         + "".join(f"{text}, " for text, is_said in extras.items() if is_said)
         + f"precision {recipe.precision}"
     )
+
+
+def splitting_text(splitting: Splitting) -> str:
+    """In what the splits differ from the default: `at most 100 images of a class to train on, split seed 3`."""
+    usual = DEFAULT_SPLITTING
+    limit = splitting.images_per_class or 0
+    said = {
+        f"at most {limit:,} image{'s' * (limit > 1)} of a class to train on": limit,
+        f"val {100 * splitting.val:g} % of each class": splitting.val != usual.val,
+        f"split seed {splitting.seed}": splitting.seed != usual.seed,
+    }
+    return ", ".join(text for text, is_said in said.items() if is_said)
 
 
 def difference(better: TrialRecord, worse: TrialRecord, objectives: Objectives) -> str:

@@ -6,9 +6,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from metaformer.documents import exists, parse_mapping, read_text
-from metaformer.errors import UserError, check_type, one_line, shown, unknown_name
+from metaformer.errors import UserError, check_type, explain, one_line, shown, unknown_name
 from nas.study.objectives import MeasuredObjective, find, measured_names
+from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 from nas.study.study import Study, StudyError
 
 _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
@@ -51,6 +54,9 @@ class Request:
     checkpoints: str | None = None
     bad_images: str | None = None
     checkpoint_every: str | None = None  # such as 5m, or never
+    val_fraction: float | None = None
+    images_per_class: int | None = None
+    split_seed: int | None = None
     study: Path | None = None
 
 
@@ -83,6 +89,25 @@ def asked_fields(request: Request) -> dict[str, Any]:
             "measured_limits": {name: _parse_limit(name, text) for name, text in request.measured_limits.items()},
         }
     )
+
+
+def asked_splitting(request: Request, fields: Mapping[str, Any]) -> Splitting:
+    """How the dataset is to be split: the fields of a study file or run, overlaid by the command line.
+
+    Raises:
+        StudyError: A field is unknown or breaks a rule.
+    """
+    asked = {
+        "val": request.val_fraction,
+        "images_per_class": request.images_per_class,
+        "seed": request.split_seed,
+    }
+    written = {"splitting": fields.get("splitting", {})}
+    merged = overlay(overlay({"splitting": DEFAULT_SPLITTING.model_dump()}, written), {"splitting": _given(asked)})
+    try:
+        return Splitting.model_validate(merged["splitting"])
+    except ValidationError as error:
+        raise StudyError(f"splitting.{explain(error, Splitting)}") from None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from nas.study.budget import Budget, parse_interval
 from nas.study.database_url import without_password
 from nas.study.objectives import DEFAULT, Objectives, choose
 from nas.study.recipe import BadImages, Recipe
+from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 from search_spaces.space import SearchSpace, SpaceSettings, get
 
 # Far beyond what anybody has; what is larger was mistyped.
@@ -43,6 +44,7 @@ class Study(Spec):
     space: str
     settings: SpaceSettings
     data: str
+    splitting: Splitting = DEFAULT_SPLITTING
     data_fingerprint: str
     recipe: Recipe
     objectives: tuple[str, ...] = DEFAULT

@@ -64,6 +64,26 @@ def test_killed_it_goes_on_to_the_same_weights(small: Path, tmp_path: Path) -> N
     ] == [[(point["epoch"], point["val_accuracy"], point["train_loss"]) for point in curve] for curve in curves[1:]]
 
 
+def test_it_trains_on_a_few_images_of_each_class(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(str(small), "digits", tmp_path, epochs=1, images_per_class=7, split_seed=2, as_json=True)
+    record = json.loads(capsys.readouterr().out)
+    assert record["splitting"] == {"val": 0.1, "images_per_class": 7, "seed": 2}
+    with pytest.raises(UserError, match=r"^out: must be a new folder or one .* with another splitting$"):
+        train(str(small), "digits", tmp_path, epochs=1, images_per_class=8, split_seed=2)
+
+
+def test_a_folder_of_before_splits_were_noted_goes_on(small: Path, tmp_path: Path) -> None:
+    train(str(small), "digits", tmp_path, epochs=1)
+    record = json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))
+    del record["splitting"]
+    (tmp_path / "train.json").write_text(json.dumps(record), encoding="utf-8")
+    train(str(small), "digits", tmp_path, epochs=1)
+    with pytest.raises(UserError, match="with another splitting$"):
+        train(str(small), "digits", tmp_path, epochs=1, split_seed=1)
+
+
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"epochs": 3}, {"data": "digits-changed"}])
 def test_a_folder_of_another_training_is_refused(small: Path, tmp_path: Path, changed: dict[str, object]) -> None:
     train(str(small), "digits", tmp_path, epochs=1)

@@ -9,6 +9,7 @@ from nas.record.run_folder import RunFolder
 from nas.results.console import make_console, print_plan, print_summary
 from nas.session.forecast import forecast
 from nas.study.budget import Budget
+from nas.study.splitting import Splitting
 from tests.nas.runs import make_run, make_study, open_folder
 
 ODD = "m[/b]x[bold]:smile:"
@@ -37,3 +38,21 @@ def test_a_plan_and_a_summary_print_odd_names_as_they_are(tmp_path: Path, capsys
     assert f"images   as {ODD}; " in out
     assert f"report   {ODD}/report.html" in out
     assert f"python -m nas.export {ODD} --pick knee" in out
+
+
+def test_a_plan_tells_of_splits_that_are_not_the_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    splitting = Splitting(images_per_class=100, seed=3)
+    run, session = open_folder(tmp_path / "run", make_study(splitting=splitting))
+    info = DataInfo("digits", 10, tuple("0123456789"), 32, {"train": 1000, "val": 359, "test": 359}, "0" * 16)
+    print_plan(
+        make_console(as_json=False),
+        session,
+        forecast(session, peak_bytes=0),
+        budget=Budget.parse(run.study.budget),
+        info=info,
+        why_resolution="as asked for",
+        recipe_source="the default",
+        devices_per_trial=1.0,
+    )
+    said = "digits: 1,000 train, 359 val, 359 test images (at most 100 images of a class to train on, split seed 3), 10"
+    assert said in " ".join(capsys.readouterr().out.split())

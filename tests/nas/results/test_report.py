@@ -16,6 +16,7 @@ from nas.report import report
 from nas.results.report_files import summarise, write_report
 from nas.results.results import Results
 from nas.study.lease import Report
+from nas.study.splitting import Splitting
 from search_spaces.space import SpaceSettings
 from tests.nas.results.pages import Page, read_csv, read_page
 from tests.nas.runs import FAILURE, NUM_IMAGES, make_run, make_study, open_folder
@@ -70,6 +71,14 @@ def complete_references(run: Run) -> Iterator[TrialRecord]:
     found = [trial for trial in run.record.complete if trial.reference]
     assert found
     yield from found
+
+
+def test_the_page_tells_of_the_splits(page: Page, tmp_path: Path) -> None:
+    plain = "1,077 train, 360 val, 360 test"
+    assert plain in page.texts
+    other = make_run(tmp_path / "few", max_trials=2, splitting=Splitting(images_per_class=100))
+    write_report(other)
+    assert f"{plain} (at most 100 images of a class to train on)" in read_page(other.folder.report_html).texts
 
 
 def test_the_page_loads_nothing_from_elsewhere(run: Run, page: Page) -> None:

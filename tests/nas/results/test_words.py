@@ -4,9 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from nas.results.words import cost_text, difference, large_number, listing, objective_text, objective_titles
+from nas.results.words import (
+    cost_text,
+    difference,
+    large_number,
+    listing,
+    objective_text,
+    objective_titles,
+    splitting_text,
+)
 from nas.study.objectives import choose, find, names
 from nas.study.objectives.units import short_count
+from nas.study.splitting import Splitting
 from tests.nas.runs import make_run, make_study
 
 
@@ -41,6 +50,22 @@ def test_words_are_listed_as_in_a_sentence(words: list[str], text: str) -> None:
 @pytest.mark.parametrize(("number", "text"), [(999_999, "999,999"), (2 * 10**11, "2.0 × 10¹¹")])
 def test_large_numbers_are_powers_of_ten(number: int, text: str) -> None:
     assert large_number(number) == text
+
+
+@pytest.mark.parametrize(
+    ("splitting", "text"),
+    [
+        (Splitting(), ""),
+        (Splitting(images_per_class=1300), "at most 1,300 images of a class to train on"),
+        (Splitting(val=0.25, seed=3), "val 25 % of each class, split seed 3"),
+        (
+            Splitting(val=0.025, images_per_class=1, seed=1),
+            "at most 1 image of a class to train on, val 2.5 % of each class, split seed 1",
+        ),
+    ],
+)
+def test_splits_are_told_as_far_as_they_differ_from_the_default(splitting: Splitting, text: str) -> None:
+    assert splitting_text(splitting) == text
 
 
 def test_a_difference_speaks_of_every_objective(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from metaformer.specs import Stem
 from nas.data import DataInfo, default_recipe, open_dataset
 from nas.make_study import default_settings, find_images, make_study
 from nas.study.request import Request, parse_count, parse_limits
+from nas.study.splitting import Splitting
 from nas.study.study import Study, StudyError
 from search_spaces import get
 from search_spaces.space import Limits, SpaceSettings
@@ -74,6 +75,42 @@ def test_flags_win_over_the_study_file_field_by_field() -> None:
     assert (study.recipe.epochs, study.recipe.batch_size, study.recipe.weight_decay) == (7, 32, 0.2)
     assert study.settings.width_scale == 0.5
     assert study.settings.limits == Limits(max_params=10**7, max_macs=5 * 10**8)
+
+
+def test_a_study_is_split_as_asked_for_over_what_its_file_says() -> None:
+    fields = {"splitting": {"images_per_class": 20, "seed": 3}, "data_fingerprint": "0123456789abcdef"}
+    images = find_images(Request(data="digits", images_per_class=30), fields)
+    assert images.splitting == Splitting(images_per_class=30, seed=3)
+    info = open_dataset("digits", resolution=16, splitting=images.splitting).info
+    study = study_of(fields, info=info, images_per_class=30)
+    assert study.splitting == images.splitting
+    assert study.data_fingerprint == info.fingerprint != DIGITS.fingerprint  # what was written is of other splits
+    assert info.num_images["train"] == 300
+    with pytest.raises(StudyError, match=r"^data: must hold what the study was made with"):
+        study_of(fields | {"splitting": images.splitting.model_dump()}, info=info)
+
+
+def test_a_study_of_before_splits_could_be_chosen_has_the_default_ones(tmp_path: Path) -> None:
+    fields = study_of().model_dump(mode="json")
+    del fields["splitting"]
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(fields), encoding="utf-8")
+    assert Study.from_file(path) == study_of(fields) == study_of()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (Splitting(val=0.2), r"splitting\.val: must be 0\.1, as the study in x has it, got 0\.2; another --name"),
+        (Splitting(images_per_class=9), r"splitting\.images_per_class: must be None, as the study in x has it, got 9;"),
+        (Splitting(seed=1), r"splitting\.seed: must be 0, as the study in x has it, got 1;"),
+    ],
+)
+def test_a_study_does_not_go_on_with_other_splits(asked: Splitting, message: str) -> None:
+    """Whose fingerprint is another one, too."""
+    other = study_of(info=dataclasses.replace(DIGITS, splitting=asked, fingerprint="f" * 16))
+    with pytest.raises(StudyError, match=f"^{message}"):
+        other.check_continues(study_of(), Path("x"))
 
 
 def test_a_written_study_gives_itself_again(tmp_path: Path) -> None:

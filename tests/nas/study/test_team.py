@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from nas.study.request import Request, Team, read_team
+from nas.study.request import Request, Team, asked_splitting, read_team
+from nas.study.splitting import Splitting
 from nas.study.study import StudyError
 
 
@@ -26,6 +27,11 @@ def test_it_fills_what_was_not_asked_for(tmp_path: Path) -> None:
     assert str(Team()) == ""
 
 
+def test_it_may_say_how_data_are_split(tmp_path: Path) -> None:
+    team = team_of(tmp_path, "val_fraction: 0.2\nimages_per_class: 100\nsplit_seed: 3\n")
+    assert asked_splitting(team.fill(Request()), {}) == Splitting(val=0.2, images_per_class=100, seed=3)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -34,6 +40,8 @@ def test_it_fills_what_was_not_asked_for(tmp_path: Path) -> None:
         ("epochs: true", r"nas.yaml: epochs: must be a whole number, got True$"),
         ("epochs: 1.5", r"nas.yaml: epochs: must be a whole number, got 1.5$"),
         ("width_scale: wide", r"nas.yaml: width_scale: must be a number, got 'wide'$"),
+        ("val_fraction: some", r"nas.yaml: val_fraction: must be a number, got 'some'$"),
+        ("images_per_class: 1.5", r"nas.yaml: images_per_class: must be a whole number, got 1.5$"),
         ("data: [a]", r"nas.yaml: data: must be a text, got \['a'\]$"),
         ("study: x.yaml", r"nas.yaml: .*unknown name 'study'"),
         ("extend: 1gpu-days", r"nas.yaml: .*unknown name 'extend'"),
