@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from tests.nas.programs import QUICK, Program, progress_seen
-from tests.nas.slow import SECONDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray_2")]
 
@@ -21,7 +20,7 @@ def sign_of(run: Path) -> dict[str, object] | None:
 def test_what_was_trained_of_the_epoch_is_kept(tmp_path: Path, cut: str) -> None:
     """The first epoch takes eight seconds; the program ends in its middle, and the next lease begins there."""
     arguments = (*QUICK, "--data", "tests.nas.slow", "--batch-size", 64, "--epochs", 2, "--max-trials", 1)
-    arguments += ("--references", "none", "--checkpoint-every", f"{2 * SECONDS}s", "--runs", tmp_path, "--name", "run")
+    arguments += ("--references", "none", "--checkpoint-every", "1s", "--runs", tmp_path, "--name", "run")
     run = tmp_path / "run"
     with Program(*arguments, logs=tmp_path / "logs-1") as program:
         program.wait_until(lambda: sign_of(run) is not None)
