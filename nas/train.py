@@ -79,11 +79,11 @@ def train(
     arch = zoo.resolve(model)
     splits = Request(val_fraction=val_fraction, images_per_class=images_per_class, split_seed=split_seed)
     splitting = asked_splitting(splits, {})
-    dataset = open_dataset(data, resolution=arch.resolution, num_workers=loaders, splitting=splitting)
-    arch = _with_classes(arch, dataset.info)
     asked = _recipe(data, recipe, epochs=epochs, batch_size=batch_size, settings=set_ or [])
     check_recipe(data, asked)
     place = find_device(None if device == "auto" else device)
+    dataset = open_dataset(data, resolution=arch.resolution, num_workers=loaders, splitting=splitting)
+    arch = _with_classes(arch, dataset.info)
     settings = {
         "model": model,
         "architecture": arch.model_dump(mode="json"),

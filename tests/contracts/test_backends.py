@@ -18,6 +18,7 @@ from nas.record.trials import LeaseEnd, StopReason, TrialState
 from nas.session.forecast import fit_speed
 from nas.session.leases import Place
 from nas.session.session import Session, open_session
+from nas.study.lease import Speed
 from nas.study.recipe import Recipe
 from nas.study.study import Study
 from tests.nas.runs import BOUNDS, make_study
@@ -81,27 +82,33 @@ def make_recipe() -> Recipe:
 
 
 def session_on(backend: Backend, folder: Path, study: Study) -> Session:
-    """A session whose speed the backend has measured."""
+    """A session that expects some speed."""
     space = study.make_space()
     record = open_record(study, RunFolder(folder), space, writes=True)
     record.note(bounds={objective.name: BOUNDS for objective in study.goals.measured})
-    archs = [space.smallest("macs"), space.references()["poolformer_s12"]]
-    measured = [objective.name for objective in study.goals.measured]
-    steps, seconds = backend.measure(archs, study.recipe, objectives=measured)
-    assert len(steps) == 2
-    assert seconds >= 0
-    for step in steps:
-        assert step.seconds_per_image > 0
-        assert (step.measurement is not None) == bool(measured)
-    backend.pack(max(step.peak_bytes for step in steps))
+    backend.pack(10**8)
     place = Place(
-        speed=fit_speed(archs, [step.seconds_per_image for step in steps]),
+        speed=Speed(base=1e-4, per_gmac=0.05),
         num_images={"train": 1079, "val": 359, "test": 359},
         num_workers=backend.num_workers,
         checkpoints=str(folder / "checkpoints"),
         lease_seconds=backend.lease_seconds * backend.devices_per_trial,
     )
     return open_session(study, record, place, on_drop=RunFolder(folder).drop_checkpoints)
+
+
+@pytest.mark.parametrize("objectives", [(), ("latency",)])
+def test_what_training_takes_is_measured(backend: Backend, objectives: tuple[str, ...]) -> None:
+    space = study_of().make_space()
+    archs = [space.smallest("macs"), space.references()["poolformer_s12"]]
+    steps, seconds = backend.measure(archs, make_recipe(), objectives=objectives)
+    assert len(steps) == 2
+    assert seconds >= 0
+    for step in steps:
+        assert step.seconds_per_image > 0
+        assert (step.measurement is not None) == bool(objectives)
+    speed = fit_speed(archs, [step.seconds_per_image for step in steps])
+    assert speed.seconds_per_image(10**6) > 0
 
 
 def test_a_session_is_carried_out_to_its_end(backend: Backend, tmp_path: Path) -> None:

@@ -375,7 +375,7 @@ def read(text: str) -> Architecture | str:
         return str(error)
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(damaged())
 def test_damaged_text_is_read_or_refused_in_one_line(text: str) -> None:
     result = read(text)

@@ -38,7 +38,7 @@ def params_by_torch(model: nn.Module) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in model.parameters()), frozen
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(architectures())
 def test_macs_are_those_of_the_flop_counter_of_torch(arch: Architecture) -> None:
     assert count_cost(arch).macs == macs_by_torch(arch, resolution=arch.resolution, device="meta")
@@ -53,7 +53,7 @@ def test_parameters_are_those_of_the_built_model(arch: Architecture) -> None:
     assert (cost.params, cost.frozen_params) == params_by_torch(model)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(architectures().filter(lambda arch: not arch.fixes_resolution))
 def test_macs_at_another_resolution_are_those_of_the_same_model_there(arch: Architecture) -> None:
     resolution = arch.resolution + 16

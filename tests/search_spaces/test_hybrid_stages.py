@@ -146,7 +146,7 @@ def test_depth_is_shared_out_as_poolformer_does() -> None:
 
 
 @given(st.integers(0, 10**6), st.sampled_from([20_000, 40_000, 200_000, None]), st.sampled_from([300_000, 10**6, None]))
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_samples_satisfy_the_limits_however_tight(seed: int, max_params: int | None, max_macs: int | None) -> None:
     space = within(Limits(max_params=max_params, max_macs=max_macs))
     arch = space.sample(random.Random(seed))

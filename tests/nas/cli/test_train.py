@@ -47,6 +47,7 @@ def test_it_notes_each_epoch_and_the_test_and_has_nothing_to_do_a_second_time(
     assert (out / "weights.pt").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_to_the_same_weights(small: Path, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(str(small), "digits", whole, epochs=5)

@@ -20,6 +20,7 @@ from nas.data.in_batch import crops as module
 from nas.data.in_batch.crops import Crops, centre, draw_crops, resize_crops, shift_crops, whole_images
 from tests.nas.conftest import PreparedFolder
 from tests.nas.photographs import assert_same_distribution, our_images, photographs, recipe_of, timm_images
+from tests.thorough import thorough
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 SIDES = [(40, 32), (32, 32), (24, 48), (100, 80)]  # stored, seen; above 64 each image is resized by itself
@@ -138,7 +139,7 @@ def test_a_shift_moves_by_whole_pixels_and_leaves_black_behind() -> None:
         assert (found_CHW.transpose(1, 2, 0) == (expected[:, ::-1] if flip else expected)).all()
 
 
-@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.6, 1.0)])
+@pytest.mark.parametrize("scale", [(0.08, 1.0), *thorough([(0.6, 1.0)])])
 def test_a_prepared_set_is_cropped_and_flipped_to_the_distribution_of_timm(
     prepared_folder: PreparedFolder, scale: tuple[float, float]
 ) -> None:

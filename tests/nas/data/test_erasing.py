@@ -11,6 +11,7 @@ from nas.data.generators import PrivateGenerators
 from nas.data.in_batch.erasing import BatchErasing
 from tests.nas.conftest import PreparedFolder
 from tests.nas.photographs import assert_same_distribution, our_images, recipe_of, timm_images
+from tests.thorough import thorough
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -68,7 +69,7 @@ def test_a_box_holds_normal_noise_and_the_rest_stays() -> None:
     assert len({one.numpy().tobytes() for one in flat}) == len(flat)  # no two images get the same noise
 
 
-@pytest.mark.parametrize("augmentation", [{}, {"rand_augment": "rand-m9-mstd0.5-inc1"}])
+@pytest.mark.parametrize("augmentation", [{}, *thorough([{"rand_augment": "rand-m9-mstd0.5-inc1"}])])
 def test_a_prepared_set_is_erased_to_the_distribution_of_timm(
     augmentation: dict[str, object], prepared_folder: PreparedFolder
 ) -> None:

@@ -496,6 +496,7 @@ def test_a_tensorflow_set_that_is_not_there_or_damaged_is_refused_in_one_line(tm
 # The program
 
 
+@pytest.mark.slow
 def test_a_set_by_name_is_prepared_by_the_program(tmp_path: Path) -> None:
     write_cifar(tmp_path / "sets", "cifar10")
     command = [sys.executable, "-m", "nas.prepare", "torch/cifar10", "--out", str(tmp_path / "out"), "--workers", "1"]

@@ -231,6 +231,7 @@ def is_there(group: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_the_same_command_goes_on_to_the_same_bytes(many: Path, tmp_path: Path) -> None:
     undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
     packed(many, undisturbed, side=24)
@@ -396,6 +397,7 @@ def test_the_program_tells_what_it_found_and_what_to_type_next(odd: Path, tmp_pa
     assert open_dataset(lines[-1].split()[-1], resolution=32).info.num_classes == 2
 
 
+@pytest.mark.slow
 def test_the_program_prints_json(odd: Path, tmp_path: Path) -> None:
     done = program(f"folder:{odd}", "--out", tmp_path / "out", "--side", "50", "--workers", "1", "--json")
     said = json.loads(done.stdout)

@@ -191,7 +191,12 @@ def test_what_happens_to_an_image_does_not_depend_on_its_neighbours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("notation", "num_epochs"), [(DEFAULT, 50), ("rand-m5-n4-p1-mstd2", 20), ("rand-m9-n2-tweights-inc1", 20)]
+    ("notation", "num_epochs"),
+    [
+        (DEFAULT, 50),
+        pytest.param("rand-m5-n4-p1-mstd2", 20, marks=pytest.mark.slow),
+        pytest.param("rand-m9-n2-tweights-inc1", 20, marks=pytest.mark.slow),
+    ],
 )
 def test_a_prepared_set_is_augmented_to_the_distribution_of_timm(
     notation: str, num_epochs: int, prepared_folder: PreparedFolder

@@ -21,6 +21,7 @@ from nas.study.lease import Speed
 from nas.study.recipe import Recipe
 from nas.study.study import Study, StudyError
 from tests.nas.runs import NUM_IMAGES, made_up_accuracy, make_study
+from tests.thorough import thorough
 
 ROOT = Path(__file__).parents[3]
 CURVES = ROOT / "studies" / "curves" / "digits_hybrid_stages.csv"
@@ -66,7 +67,7 @@ def one_epoch_of_each(simulation: Simulation) -> float:
     return sum(running.step_seconds for running in simulation.running)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", [*range(12), *thorough(range(12, 100))])
 def test_a_search_overshoots_by_at_most_an_epoch_of_each_running_trial(seed: int) -> None:
     rng = random.Random(seed)
     study = any_study(rng)
@@ -88,7 +89,7 @@ def test_a_search_overshoots_by_at_most_an_epoch_of_each_running_trial(seed: int
     assert TrialState.RUNNING not in {trial.state for trial in session.record}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [*range(2), *thorough(range(2, 8))])
 def test_nor_does_one_whose_driver_is_killed_again_and_again(tmp_path: Path, seed: int) -> None:
     """A killed driver's leases are charged up to their last report, and no trial is lost or tried twice."""
     rng = random.Random(seed)
@@ -138,6 +139,7 @@ def test_the_recorded_table_holds_at_least_150_architectures_of_the_space_traine
         assert 0 < curve.epoch_seconds < 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopper", ["hypervolume", "rank"])
 def test_halving_finds_the_front_of_full_training_in_a_third_of_the_time(stopper: str) -> None:
     """Over the recorded table, each architecture once in random order; `benchmarks/halving.py` prints it for many."""

@@ -98,6 +98,7 @@ def check_whole(session: Session, *, num_trials: int) -> None:
     assert session.ledger.reserved == 0
 
 
+@pytest.mark.slow
 def test_a_trial_whose_node_is_lost_goes_on_from_its_checkpoint_on_another(cluster: Cluster, tmp_path: Path) -> None:
     session = open_session(tmp_path / "run", num_trials=2)
     [node] = cluster.worker_nodes

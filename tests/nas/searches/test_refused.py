@@ -13,6 +13,7 @@ from tests.nas.programs import QUICK, Program, epochs_seen, run_here
 pytestmark = pytest.mark.xdist_group("ray_2")
 
 
+@pytest.mark.slow
 def test_a_database_that_is_deleted_is_told_and_the_budget_is_not_spent_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

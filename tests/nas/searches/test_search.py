@@ -205,6 +205,7 @@ def write_study(folder: Path, changes: dict[str, object]) -> Path:
     return folder / "study.yaml"
 
 
+@pytest.mark.slow
 @starts_ray
 def test_a_run_goes_on_by_its_own_fields_whatever_the_defaults_are_now(search: Search, runs: Path) -> None:
     changes = {
@@ -418,6 +419,7 @@ def test_only_a_run_that_exists_can_be_extended(search: Search) -> None:
     check_refused(outcome, r"run: must be a folder with a study.yaml, got '.*/none'")
 
 
+@pytest.mark.slow
 @starts_ray
 def test_at_the_deadline_running_trials_report_and_can_go_on(search: Search, runs: Path) -> None:
     for deadline in ("3s", "60s", "1200s"):  # on a slow machine it may come before any trial has begun
@@ -435,6 +437,7 @@ def test_at_the_deadline_running_trials_report_and_can_go_on(search: Search, run
     assert 0 < len(study.trials[0].user_attrs["progress"]["curve"]) < 100_000
 
 
+@pytest.mark.slow
 @starts_ray
 def test_losses_that_are_not_finite_are_recorded_with_their_reason_and_end_the_search_after_ten(
     search: Search, runs: Path, tmp_path: Path

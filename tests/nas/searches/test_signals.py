@@ -37,6 +37,7 @@ def test_in_a_trial_it_reports_is_saved_and_can_go_on(tmp_path: Path, end: Calla
     assert (run / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_before_anything_runs_it_ends_the_program_without_a_trace(tmp_path: Path) -> None:
     """Where Ray has started, measuring is what it ends."""
     with Program(*COMMAND, "--runs", tmp_path / "runs", logs=tmp_path / "logs") as program:

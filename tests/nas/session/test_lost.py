@@ -93,6 +93,7 @@ def test_the_adapter_says_what_each_lease_has_used(tmp_path: Path, monkeypatch: 
     assert session.record.notes.alive[lease.name] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("ray_2")
 def test_a_search_gives_signs_of_life(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

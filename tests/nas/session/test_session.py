@@ -17,6 +17,7 @@ from nas.study.study import Study, StudyError
 from search_spaces.space import CostName, SpaceSettings
 from tests.nas.runs import fill, make_study, open_folder
 from tests.search_spaces.tiny import TwoModels
+from tests.thorough import thorough
 
 COSTS: tuple[CostName, ...] = ("params", "macs")
 
@@ -96,7 +97,7 @@ def test_the_values_told_to_optuna_are_accuracy_parameters_and_macs(tmp_path: Pa
             assert told.user_attrs["reason"] == kept.reason
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", *thorough(["nsga2", "random"])])
 def test_the_same_seed_gives_the_same_trials_also_across_restarts(tmp_path: Path, sampler: str) -> None:
     """One search in one go, the other opened anew every few leases."""
     study = make_study(sampler=sampler, max_trials=25, references=("poolformer_s12",))

@@ -36,7 +36,7 @@ RECIPE = default_recipe("digits").model_copy(
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
     torch.set_num_threads(1)
-    return open_dataset("digits", resolution=32)
+    return open_dataset("digits", resolution=16)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def tiny(digits: Dataset) -> Dataset:
     return open_dataset("digits", resolution=8)
 
 
-def small_model(*, drop_path: float = 0.1, resolution: int = 32) -> ArchitectureType:
+def small_model(*, drop_path: float = 0.1, resolution: int = 16) -> ArchitectureType:
     """A pooling stage below an attention stage, with what makes training random: drop path."""
     stages = (
         Stage(depth=1, width=32, mixer=PoolSpec(), norm=Norm(kind="batch_norm")),
@@ -64,7 +64,9 @@ def small_model(*, drop_path: float = 0.1, resolution: int = 32) -> Architecture
 
 def poolformer() -> ArchitectureType:
     """The pattern of PoolFormer-S12, slim enough for a core."""
-    return make_study().make_space().references()["poolformer_s12"]
+    study = make_study()
+    settings = study.settings.model_copy(update={"resolution": 16})
+    return study.model_copy(update={"settings": settings}).make_space().references()["poolformer_s12"]
 
 
 def lease_in(folder: Path | str, **changes: Any) -> Lease:
@@ -322,12 +324,13 @@ import torch
 from nas.data import open_dataset
 from nas.training.loop import train
 from nas.training.steps import TrainingError
-from tests.nas.training.test_loop import CPU, RECIPE, lease_in, tiny_lease
+from tests.nas.training.test_loop import CPU, RECIPE, lease_in, small_model, tiny_lease
 
 torch.set_num_threads(1)
 tiny, digits = (open_dataset("digits", resolution=side) for side in (8, 32))
 list(train(tiny_lease(Path(sys.argv[1]), epochs=1), tiny, device=CPU))
-lease = lease_in(Path(sys.argv[1]), recipe=RECIPE.model_copy(update={"batch_size": 1077}), epochs=1)
+large = RECIPE.model_copy(update={"batch_size": 1077})
+lease = lease_in(Path(sys.argv[1]), architecture=small_model(resolution=32), recipe=large, epochs=1)
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 for megabytes in (0, 400):
     resource.setrlimit(resource.RLIMIT_AS, (used + megabytes * 2**20, resource.RLIM_INFINITY))
@@ -410,7 +413,7 @@ def test_training_is_measured_in_positive_seconds_per_image_and_bytes(digits: Da
     large = RECIPE.model_copy(update={"batch_size": 1024})  # whose activations no earlier test has left room for
     measured = measure_training(poolformer(), large, digits, device=CPU)
     assert 0 < measured.seconds_per_image < 1
-    assert measured.peak_bytes > 1024 * 3 * 32 * 32 * 4  # the images alone
+    assert measured.peak_bytes > 1024 * 3 * 16 * 16 * 4  # the images alone
 
 
 def test_seeding_depends_on_the_seed_and_the_epoch() -> None:
@@ -446,7 +449,7 @@ def test_a_step_in_a_cuda_graph_does_what_it_does_without(mixup: float) -> None:
     losses: dict[bool, list[float]] = {}
     for captures in (False, True):
         seed_everything(0, epoch=0)
-        model = build(small_model()).to(gpu)
+        model = build(small_model(resolution=32)).to(gpu)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True, capturable=True)
         step = Stepper(model, optimizer, recipe, Chunks())
         step._may_capture = captures

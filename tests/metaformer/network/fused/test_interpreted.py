@@ -11,6 +11,7 @@ import pytest
 FOLDER = Path(__file__).parent
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 def test_kernels_agree_with_plain_operations_in_the_interpreter() -> None:
     files = [str(FOLDER / name) for name in ("test_kernels.py", "test_models.py")]
