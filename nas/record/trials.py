@@ -97,6 +97,7 @@ class TrialRecord:
     reason: str | None = None  # the sentence: why it was stopped or failed
     progress: Progress = field(default_factory=Progress)
     test_accuracy: float | None = None
+    within: float = 0.0  # how much of the epoch after the curve is trained, as last heard of; it is not kept
 
     @property
     def reference(self) -> str | None:
@@ -164,6 +165,7 @@ class TrialRecord:
         """Add an epoch to the curve, whose later part goes where training had to fall back."""
         before = (earlier for earlier in self.progress.curve if earlier.epoch < report.epoch)
         curve = (*before, report.model_copy(update={"note": None}))
+        self.within = 0.0
         self.progress = self.progress.model_copy(update={"curve": curve, "sign": None})
 
     def add_sign(self, sign: Sign) -> None:

@@ -251,7 +251,8 @@ def _counts(session: Session) -> str:
 def _running_line(trial: TrialRecord, epochs: int) -> str:
     accuracy = "" if trial.val_accuracy is None else f", {trial.val_accuracy:.2%}"
     mixers = " ".join(mixer_text(stage.mixer) for stage in trial.architecture.stages)
-    return f"{trial.reference or f'#{trial.number}'}: {mixers}, epoch {trial.num_epochs} of {epochs}{accuracy}"
+    done = f"{trial.num_epochs + trial.within:.1f}" if trial.within else f"{trial.num_epochs}"
+    return f"{trial.reference or f'#{trial.number}'}: {mixers}, epoch {done} of {epochs}{accuracy}"
 
 
 def _limits(space: SearchSpace) -> str:

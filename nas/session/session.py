@@ -162,6 +162,7 @@ class Session:
         It may end only where it left a checkpoint, so that nothing that was paid for is lost.
         """
         out = self._charge(name, device_seconds)
+        out.trial.within = sign.step / sign.num_steps
         if sign.checkpoint is not None:
             out.trial.add_sign(sign)
             self._end_early(out)

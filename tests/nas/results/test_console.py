@@ -6,7 +6,8 @@ import pytest
 
 from nas.data import DataInfo
 from nas.record.run_folder import RunFolder
-from nas.results.console import make_console, print_plan, print_summary
+from nas.record.trials import TrialRecord
+from nas.results.console import _running_line, make_console, print_plan, print_summary
 from nas.session.forecast import forecast
 from nas.study.budget import Budget
 from nas.study.splitting import Splitting
@@ -56,3 +57,10 @@ def test_a_plan_tells_of_splits_that_are_not_the_default(tmp_path: Path, capsys:
     )
     said = "digits: 1,000 train, 359 val, 359 test images (at most 100 images of a class to train on, split seed 3), 10"
     assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_running_trial_says_how_far_it_is_within_an_epoch() -> None:
+    trial = TrialRecord(7, make_study().make_space().smallest("macs"), 1, 1, checkpoint_trial=7)
+    assert _running_line(trial, 30).endswith(", epoch 0 of 30")
+    trial.within = 0.42
+    assert _running_line(trial, 30).endswith(", epoch 0.4 of 30")

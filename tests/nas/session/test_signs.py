@@ -37,6 +37,9 @@ def test_a_sign_is_charged_and_training_goes_on(tmp_path: Path) -> None:
     assert session.ledger.spent == 30.0
     trial = session.record.trials[lease.trial]
     assert (trial.num_epochs, trial.device_seconds, trial.checkpoint) == (0, 30.0, checkpoint_name(0, 20))
+    assert trial.within == 0.3
+    session.report(lease.name, report(1), device_seconds=40.0)
+    assert trial.within == 0.0
 
 
 def test_a_session_that_stops_ends_leases_at_their_next_checkpoint_and_they_go_on_from_there(tmp_path: Path) -> None:
