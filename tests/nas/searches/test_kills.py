@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from nas.study.study import Study
 from tests.nas.programs import QUICK, Program, Recorded, epochs_seen, lease_seconds, read_study
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray_2"), pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 NUM_KILLS, NUM_TRIALS = 20, 60
 # Early stopping is on: what has been stopped must be stopped after a restart too.
@@ -128,7 +128,13 @@ def wait_for_epochs(program: Program, folder: Path, number: int) -> None:
     program.wait_until(lambda: epochs_seen(folder) >= number)
 
 
-@pytest.fixture(params=["driver_killed", "driver_terminated", "workers_killed"])
+@pytest.fixture(
+    params=[
+        pytest.param("driver_killed", marks=pytest.mark.xdist_group("ray")),  # the longest goes beside the other two
+        pytest.param("driver_terminated", marks=pytest.mark.xdist_group("ray_2")),
+        pytest.param("workers_killed", marks=pytest.mark.xdist_group("ray_2")),
+    ]
+)
 def killed(request: pytest.FixtureRequest) -> Killed:
     found: Killed = request.getfixturevalue(request.param)
     return found
