@@ -16,7 +16,7 @@ def report(
     force: Annotated[bool, typer.Option("--force", help="Let an empty front replace one that has members.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
-    """Write the report of a run anew: report.html, trials.csv, front.csv and front/*.yaml in its folder.
+    """Write the report of a run anew: report.html, trials.csv, curves.csv, front.csv and front/*.yaml.
 
     \b
     Examples:
@@ -35,7 +35,7 @@ def report(
     else:
         folder = opened.folder
         num_files = len(list(folder.architectures.glob("*.yaml")))
-        typer.echo("\n".join(as_line(file) for file in (path, folder.trials_csv, folder.front_csv)))
+        typer.echo("\n".join(as_line(file) for file in (path, folder.trials_csv, folder.curves_csv, folder.front_csv)))
         typer.echo(f"{as_line(folder.architectures)} ({num_files} architectures)")
     if show:
         webbrowser.open(path.resolve().as_uri())

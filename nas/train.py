@@ -1,5 +1,7 @@
 """python -m nas.train: train one architecture on one device, as a search trains each of its trials."""
 
+import csv
+import io
 import json
 import time
 from pathlib import Path
@@ -14,14 +16,16 @@ if TYPE_CHECKING:
 
     from metaformer import Architecture
     from nas.data import DataInfo, Dataset
-    from nas.study.lease import Lease, Report
+    from nas.study.lease import Lease, Metrics, Report
     from nas.study.recipe import Recipe
 
 
 def train(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of the zoo, or an architecture's YAML file.")],
     data: Annotated[str, typer.Option(help="Images to train on, such as prepared:/fast/cifar10.")],
-    out: Annotated[Path, typer.Option(help="Folder for weights and train.json; the same command goes on there.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for weights, train.json and curve.csv; the same command goes on there.")
+    ],
     recipe: Annotated[
         str | None, typer.Option(help="A name, such as convformer, or a YAML file.", show_default="by the data")
     ] = None,
@@ -136,6 +140,7 @@ def _carry_out(lease: "Lease", dataset: "Dataset", device: "torch.device", recor
     from nas.training.loop import evaluate, train
 
     curve: list[dict[str, Any]] = record["curve"]
+    seen: list[Metrics] = []
     files = CheckpointFolder(lease.folder)
     is_trained = len(curve) == lease.epochs and files.has(WEIGHTS)
     # A checkpoint is written before its epoch is noted; one that was not noted is trained again, so none is missing.
@@ -144,15 +149,16 @@ def _carry_out(lease: "Lease", dataset: "Dataset", device: "torch.device", recor
     with progress_bar() as bar:
         task = bar.add_task("epochs", total=lease.epochs, completed=len(curve))
         start = time.monotonic()
-        for report in () if is_trained else train(lease, dataset, device=device):
+        for report in () if is_trained else train(lease, dataset, device=device, on_metrics=seen.append):
             if isinstance(report, Sign):
                 part = report.step / report.num_steps
                 bar.update(task, completed=len(curve) + part)
                 continue
             taken, start = time.monotonic() - start, time.monotonic()
             del curve[report.epoch - 1 :]
-            curve.append(_point(report, taken))
+            curve.append(_point(report, seen.pop(), taken))
             replace_text(path, json.dumps(record, indent=1) + "\n")
+            replace_text(path.with_name("curve.csv"), _table(curve))
             bar.update(task, completed=report.epoch, description=f"val {100 * report.val_accuracy:.2f} %")
     test = lease.model_copy(update={"task": "test", "checkpoint": WEIGHTS})
     record["test_accuracy"] = evaluate(test, dataset, device=device)
@@ -169,14 +175,25 @@ def _make_folder(out: Path) -> None:
         raise UserError(f"out: must be a folder that can be made, got {shown(str(out))} ({error.strerror})") from None
 
 
-def _point(report: "Report", seconds: float) -> dict[str, Any]:
+def _point(report: "Report", metrics: "Metrics", seconds: float) -> dict[str, Any]:
     return {
         "epoch": report.epoch,
         "val_accuracy": report.val_accuracy,
         "train_loss": report.train_loss,
+        **metrics.model_dump(mode="json", exclude={"epoch", "device_seconds"}),
         "seconds": round(seconds, 3),
         **({"note": report.note} if report.note else {}),
     }
+
+
+def _table(curve: list[dict[str, Any]]) -> str:
+    """The curve as CSV; empty is what was not measured, as by an earlier version."""
+    names = ("epoch", "val_accuracy", "train_loss", "val_top5", "images_per_s", "waiting", "peak_mib", "seconds")
+    text = io.StringIO()
+    table = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    table.writerows(curve)
+    return text.getvalue()
 
 
 def _with_classes(arch: "Architecture", info: "DataInfo") -> "Architecture":

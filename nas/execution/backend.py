@@ -69,8 +69,8 @@ def tell(session: Session, name: str, outcome: Outcome, *, device_seconds: float
         device_seconds: What the lease has used so far.
     """
     match outcome:
-        case EpochDone(report=report):
-            decision = session.report(name, report, device_seconds=device_seconds)
+        case EpochDone(report=report, metrics=metrics):
+            decision = session.report(name, report, device_seconds=device_seconds, metrics=metrics)
         case SignOfLife(sign=sign):
             decision = session.sign(name, sign, device_seconds=device_seconds)
         case Measured(measurement=measurement):

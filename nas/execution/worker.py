@@ -20,6 +20,7 @@ from nas.study.lease import (
     LossCause,
     Lost,
     Measured,
+    Metrics,
     Outcome,
     Report,
     SignOfLife,
@@ -123,8 +124,12 @@ class Worker:
                     lease.architecture, lease.measure, device=self._device, device_name=device_name(self._device)
                 )
             )
-        for given in train(lease, self._dataset, device=self._device):
-            yield EpochDone(report=given) if isinstance(given, Report) else SignOfLife(sign=given)
+        seen: list[Metrics] = []
+        for given in train(lease, self._dataset, device=self._device, on_metrics=seen.append):
+            if isinstance(given, Report):
+                yield EpochDone(report=given, metrics=seen.pop())
+            else:
+                yield SignOfLife(sign=given)
 
 
 def measure_steps(

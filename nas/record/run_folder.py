@@ -56,6 +56,10 @@ class RunFolder:
         return self.path / "front.csv"
 
     @property
+    def curves_csv(self) -> Path:
+        return self.path / "curves.csv"
+
+    @property
     def log(self) -> Path:
         return self.path / "run.log"
 

@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from metaformer.architecture import Architecture
 from metaformer.specs import Spec
-from nas.study.lease import Measurement, Report, Sign
+from nas.study.lease import Measurement, Metrics, Report, Sign
 from nas.study.recipe import Fraction
 
 
@@ -58,6 +58,7 @@ class Progress(Spec):
 
     leases: tuple[LeaseCharge, ...] = ()
     curve: tuple[Report, ...] = ()
+    metrics: tuple[Metrics, ...] = ()  # of the curve's epochs, as far as they are known
     sign: Sign | None = None  # the last checkpoint after the curve's end, within the next epoch
     measured: dict[str, NonNegativeFloat] = Field(default_factory=dict)  # by objective
     device: str | None = None  # that measured
@@ -161,12 +162,14 @@ class TrialRecord:
         """How many leases ended so."""
         return sum(lease.end is end for lease in self.progress.leases)
 
-    def add_epoch(self, report: Report) -> None:
+    def add_epoch(self, report: Report, metrics: Metrics | None = None) -> None:
         """Add an epoch to the curve, whose later part goes where training had to fall back."""
         before = (earlier for earlier in self.progress.curve if earlier.epoch < report.epoch)
         curve = (*before, report.model_copy(update={"note": None}))
         self.within = 0.0
-        self.progress = self.progress.model_copy(update={"curve": curve, "sign": None})
+        kept = tuple(earlier for earlier in self.progress.metrics if earlier.epoch < report.epoch)
+        known = kept if metrics is None else (*kept, metrics)
+        self.progress = self.progress.model_copy(update={"curve": curve, "metrics": known, "sign": None})
 
     def add_sign(self, sign: Sign) -> None:
         """Note a checkpoint within the epoch that follows the curve."""

@@ -10,12 +10,13 @@ from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord
 from nas.results.page import render
 from nas.results.picks import architecture_text
-from nas.results.results import Results, trial_frame
+from nas.results.results import Results, curve_frame, trial_frame
 from nas.study.study import StudyError
 
 
 def write_report(run: Run, *, empties_front: bool = False) -> Path:
-    """Path of the page, after writing it and, beside it, `trials.csv`, `front.csv` and `front/*.yaml`.
+    """Path of the page, after writing it and, beside it, `trials.csv`, `curves.csv`, `front.csv` and
+    `front/*.yaml`.
 
     Each file is replaced whole. It may be called at any time, also while the search goes on.
 
@@ -33,6 +34,7 @@ def write_report(run: Run, *, empties_front: bool = False) -> Path:
         )
     _write_architectures(results)
     replace_text(run.folder.trials_csv, _frame(results, results.trials).to_csv(index=False))
+    replace_text(run.folder.curves_csv, curve_frame(results.trials).to_csv(index=False))
     front = _frame(results, results.front)
     front["architecture"] = [results.architecture_file(trial) for trial in results.front]
     replace_text(run.folder.front_csv, front.to_csv(index=False))

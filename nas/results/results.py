@@ -183,6 +183,32 @@ def trial_frame(trials: Iterable[TrialRecord], *, front: Sequence[TrialRecord], 
     return frame
 
 
+_OF_METRICS = ("val_top5", "images_per_s", "waiting", "peak_mib", "device_seconds")
+
+
+def curve_frame(trials: Iterable[TrialRecord]) -> pd.DataFrame:
+    """One row for each epoch of each trial; what was not measured is empty.
+
+    A trial that goes on with a stopped one begins with the epochs of that one.
+    """
+    rows = [[trial.number, *values.values()] for trial in trials for values in curve_values(trial)]
+    return pd.DataFrame(rows, columns=["trial", "epoch", "val_accuracy", "train_loss", *_OF_METRICS])
+
+
+def curve_values(trial: TrialRecord) -> list[dict[str, float | None]]:
+    """What is known of each epoch of a trial, by name, in the order of the columns of `curves.csv`."""
+    known = {metrics.epoch: metrics for metrics in trial.progress.metrics}
+    return [
+        {
+            "epoch": report.epoch,
+            "val_accuracy": report.val_accuracy,
+            "train_loss": report.train_loss,
+            **{name: getattr(known.get(report.epoch), name, None) for name in _OF_METRICS},
+        }
+        for report in trial.progress.curve
+    ]
+
+
 def mixer_counts(trials: Iterable[TrialRecord]) -> list[Counter[str]]:
     """For each stage, how many of the trials have which mixer there."""
     stages: list[Counter[str]] = []

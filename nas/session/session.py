@@ -23,7 +23,7 @@ from nas.session.proposers import make_proposer
 from nas.session.queue import TrialQueue
 from nas.session.stoppers import Stopper, make_stopper
 from nas.study.budget import Budget
-from nas.study.lease import Lease, LossCause, Measurement, Report, Sign, lease_name
+from nas.study.lease import Lease, LossCause, Measurement, Metrics, Report, Sign, lease_name
 from nas.study.study import Study
 
 MAX_ATTEMPTS = 3  # workers that one trial may lose before it has failed
@@ -136,16 +136,19 @@ class Session:
             out.end, out.stop_reason, out.reason = LeaseEnd.STOPPED, StopReason.LIMIT, reason
         return Decision.STOP if out.end else Decision.CONTINUE
 
-    def report(self, name: str, report: Report, *, device_seconds: float) -> Decision:
+    def report(self, name: str, report: Report, *, device_seconds: float, metrics: Metrics | None = None) -> Decision:
         """Note an epoch of a lease and what the lease has used so far; whether it goes on."""
         out = self._charge(name, device_seconds)
         trial = out.trial
         if out.is_warm:  # the first report of a fresh worker holds its start as well
             self.costs.observe_epoch(trial.macs, device_seconds - out.epoch_start)
+        if metrics is not None:
+            seconds = round(max(0.0, device_seconds - out.epoch_start), 3)
+            metrics = metrics.model_copy(update={"device_seconds": seconds})
         out.is_warm, out.epoch_start = True, device_seconds
         if report.note:
             self._note(EventKind.CHECKPOINT, report.note, trial=trial)
-        trial.add_epoch(report)
+        trial.add_epoch(report, metrics)
         self.record.save(trial)
         self.stopper.observe(trial)
         if report.epoch >= out.lease.epochs:

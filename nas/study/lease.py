@@ -49,6 +49,17 @@ class Report(Spec):
     note: str | None = None  # what went wrong before it without ending anything
 
 
+class Metrics(Spec):
+    """What one epoch gave beside its report, for people: no decision hangs on it, and times differ from run to run."""
+
+    epoch: PositiveInt
+    val_top5: Fraction | None = None  # None where the data have 5 classes or fewer
+    images_per_s: NonNegativeFloat  # in training; of an epoch that went on from within, after that point
+    waiting: Fraction  # part of the training time in which the loop waited for its next batch
+    peak_mib: NonNegativeFloat | None = None  # of a GPU, what torch held at most; None on a CPU, which trials share
+    device_seconds: NonNegativeFloat | None = None  # charged since the report before; None: the session has not seen it
+
+
 class Sign(Spec):
     """A sign of life: how far a lease has come within an epoch, and what it left there."""
 
@@ -77,6 +88,7 @@ class EpochDone(Spec):
 
     kind: Literal["epoch"] = "epoch"
     report: Report
+    metrics: Metrics | None = None
 
 
 class SignOfLife(Spec):

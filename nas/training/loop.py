@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +19,26 @@ from torch import Tensor, nn
 from metaformer.architecture import Architecture
 from metaformer.network.model import build
 from nas.data import Batch, Dataset
-from nas.study.lease import WEIGHTS, Lease, Report, Sign, Step
+from nas.study.lease import WEIGHTS, Lease, Metrics, Report, Sign, Step
 from nas.study.recipe import Recipe
 from nas.training.checkpoints import CheckpointFolder, DamagedCheckpointError
 from nas.training.optimisation import make_ema, make_optimizer, make_schedule, with_drop_path
 from nas.training.state import State, Within, generator_states, restore, resume, save, seed_everything, set_generators
 from nas.training.steps import EAGER_STEPS, Chunks, Stepper, TrainingError, in_parts, memory_named, precision
+from nas.training.watch import EpochWatch
 
 SIGN_EVERY = 30.0  # seconds between signs of life within an epoch
+_TOP = 5  # of top-5 accuracy
 _CHECK_EVERY = 50  # steps between looks at the loss, each of which waits for the device
 
 
 def train(
-    lease: Lease, dataset: Dataset, *, device: torch.device, clock: Callable[[], float] = time.monotonic
+    lease: Lease,
+    dataset: Dataset,
+    *,
+    device: torch.device,
+    clock: Callable[[], float] = time.monotonic,
+    on_metrics: Callable[[Metrics], None] = lambda _metrics: None,
 ) -> Iterator[Report | Sign]:
     """One report for each epoch from the lease's checkpoint up to its last epoch, and signs of life on the way.
 
@@ -41,6 +49,7 @@ def train(
 
     Args:
         clock: Gives the seconds by which signs and checkpoints within an epoch are due.
+        on_metrics: Told the metrics of each epoch, before its report is given.
     Raises:
         TrainingError: The loss or the outputs are not finite, or one image does not fit into memory.
         StorageError: A checkpoint cannot be written, or the place of the checkpoints does not answer.
@@ -53,15 +62,17 @@ def train(
     notes = [state.note]
     for epoch in range(state.num_done, lease.epochs):
         seed_everything(lease.seed, epoch=epoch + 1)
+        watch = EpochWatch(device)
         with memory_named():
-            loss = yield from training.train_epoch()
-            val_accuracy = training.evaluate()
+            loss = yield from training.train_epoch(watch)
+            val = training.evaluate()
         state.num_done = epoch + 1
         checkpoint = save(lease, files, state)
         notes.append(training.take_note())
         note = "; ".join(filter(None, notes)) or None
         notes.clear()
-        yield Report(epoch=epoch + 1, val_accuracy=val_accuracy, train_loss=loss, checkpoint=checkpoint, note=note)
+        on_metrics(watch.metrics(epoch=epoch + 1, val_top5=val.top5))
+        yield Report(epoch=epoch + 1, val_accuracy=val.top1, train_loss=loss, checkpoint=checkpoint, note=note)
 
 
 def evaluate(lease: Lease, dataset: Dataset, *, device: torch.device) -> float:
@@ -80,7 +91,7 @@ def evaluate(lease: Lease, dataset: Dataset, *, device: torch.device) -> float:
         except DamagedCheckpointError as error:
             raise TrainingError(f"checkpoint: must be readable, got {files.where(name)} ({error})") from None
         batches = dataset.eval_batches("test", lease.recipe, device=device)
-        return _accuracy(model, batches, lease.recipe, Chunks())
+        return _accuracy(model, batches, lease.recipe, Chunks()).top1
 
 
 def measure_training(
@@ -159,7 +170,7 @@ class _Training:
         self._chunks = Chunks()
         self._step = Stepper(state.model, state.optimizer, self._recipe, self._chunks)
 
-    def train_epoch(self) -> Generator[Sign, None, float]:
+    def train_epoch(self, watch: EpochWatch) -> Generator[Sign, None, float]:
         """The mean loss of the next epoch, which may be begun already, after its signs of life."""
         state, recipe = self._state, self._recipe
         state.model.train()
@@ -172,7 +183,7 @@ class _Training:
             set_generators(state.within.generators, self._device)
             state.within = None
         last_sign = last_checkpoint = self._clock()
-        for num_done, batch in enumerate(batches, start=first_step + 1):
+        for num_done, batch in enumerate(watch.timed(batches), start=first_step + 1):
             self._schedule.step_update(state.num_done * self._num_steps + num_done - 1)
             total = total + self._step(batch)
             if state.ema is not None:
@@ -185,11 +196,12 @@ class _Training:
                 yield self._give_sign(num_done, total, with_checkpoint=is_due)
                 last_sign = self._clock()
                 last_checkpoint = last_sign if is_due else last_checkpoint
-        _check_finite(total)
+        _check_finite(total)  # waits for the device
+        watch.stop()
         return float(total) / self._num_steps
 
-    def evaluate(self) -> float:
-        """Accuracy on val, in [0, 1]."""
+    def evaluate(self) -> "_Accuracy":
+        """Accuracy on val."""
         batches = self._dataset.eval_batches("val", self._recipe, device=self._device)
         return _accuracy(self._state.evaluated, batches, self._recipe, self._chunks)
 
@@ -213,9 +225,16 @@ class _Training:
         return Sign(step=step, num_steps=self._num_steps, checkpoint=name)
 
 
+class _Accuracy(NamedTuple):
+    """Shares of the images, in [0, 1]."""
+
+    top1: float  # whose class has the highest output
+    top5: float | None  # whose class is among the five highest; None where there are no more classes
+
+
 @torch.inference_mode()
-def _accuracy(model: nn.Module, batches: Iterator[Batch], recipe: Recipe, chunks: Chunks) -> float:
-    """Accuracy in [0, 1].
+def _accuracy(model: nn.Module, batches: Iterator[Batch], recipe: Recipe, chunks: Chunks) -> _Accuracy:
+    """Top-1 and top-5 accuracy.
 
     Raises:
         TrainingError: An output is not finite, or one image does not fit into memory.
@@ -226,16 +245,19 @@ def _accuracy(model: nn.Module, batches: Iterator[Batch], recipe: Recipe, chunks
             return torch.cat([model(part) for part in x_BCHW.chunk(num_chunks)])
 
     model.eval()
-    right, finite, num_seen = [], [], 0
+    right, right5, finite, num_seen = [], [], [], 0
     for batch in batches:
         logits_BK = in_parts(batch, chunks, partial(logits, batch.x_BCHW))
         finite.append(torch.isfinite(logits_BK).all())
         right.append((logits_BK.argmax(1) == batch.y).sum())
+        if logits_BK.shape[1] > _TOP:
+            right5.append((logits_BK.topk(_TOP, dim=1).indices == batch.y[:, None]).sum())
         num_seen += len(batch.y)
     # Only now is the device waited for: it has been given all batches.
     if not torch.stack(finite).all():
         raise TrainingError("outputs: must stay finite, got some that are not after an epoch whose loss was")
-    return int(torch.stack(right).sum()) / num_seen
+    top5 = int(torch.stack(right5).sum()) / num_seen if right5 else None
+    return _Accuracy(int(torch.stack(right).sum()) / num_seen, top5)
 
 
 def _check_finite(loss: Tensor) -> None:

@@ -1,5 +1,6 @@
 """One architecture, trained by `nas.train`."""
 
+import csv
 import json
 import signal
 import subprocess
@@ -38,6 +39,15 @@ def test_it_notes_each_epoch_and_the_test_and_has_nothing_to_do_a_second_time(
     printed = capsys.readouterr().out
     record = json.loads((out / "train.json").read_text(encoding="utf-8"))
     assert [point["epoch"] for point in record["curve"]] == [1, 2]
+    for point in record["curve"]:
+        assert point["val_accuracy"] <= point["val_top5"] <= 1
+        assert 0 <= point["waiting"] <= 1
+        assert point["images_per_s"] > 0
+    with (out / "curve.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(int(row["epoch"]), float(row["val_top5"])) for row in rows] == [
+        (point["epoch"], point["val_top5"]) for point in record["curve"]
+    ]
     assert record["seed"] == 3
     assert 0.1 < record["test_accuracy"] < 1
     assert f"test {100 * record['test_accuracy']:.2f} %" in printed

@@ -53,6 +53,7 @@ def test_readers_change_nothing_but_what_they_write(tmp_path: Path, monkeypatch:
     assert {name for name in set(after) - set(before) if not name.startswith("front/")} == {
         "report.html",
         "trials.csv",
+        "curves.csv",
         "front.csv",
         ".report.lock",
     }

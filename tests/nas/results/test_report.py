@@ -15,7 +15,7 @@ from nas.record.trials import StopReason, TrialRecord, TrialState
 from nas.report import report
 from nas.results.report_files import summarise, write_report
 from nas.results.results import Results
-from nas.study.lease import Report
+from nas.study.lease import Metrics, Report
 from nas.study.splitting import Splitting
 from search_spaces.space import SpaceSettings
 from tests.nas.results.pages import Page, read_csv, read_page
@@ -215,6 +215,23 @@ def test_trials_csv_holds_the_record(run: Run) -> None:
         assert row["stop_reason"] == (trial.stop_reason or "")
 
 
+def test_curves_csv_holds_each_epoch_with_what_was_measured_of_it(tmp_path: Path) -> None:
+    run, _ = open_folder(tmp_path / "run", make_study())
+    trials = [run.record.start(arch) for arch in list(run.space.references().values())[:2]]
+    for epoch in (1, 2, 2):  # the second is trained again
+        trials[0].add_epoch(
+            Report(epoch=epoch, val_accuracy=epoch / 4, train_loss=1.0, checkpoint="x.pt"),
+            Metrics(epoch=epoch, val_top5=0.75, images_per_s=100.5, waiting=0.25, peak_mib=12.0, device_seconds=3.5),
+        )
+    trials[1].add_epoch(Report(epoch=1, val_accuracy=0.5, train_loss=2.0, checkpoint="x.pt"))  # of an earlier version
+    for trial in trials:
+        run.record.save(trial)
+    write_report(run)
+    header, *rows = run.folder.curves_csv.read_text(encoding="utf-8").splitlines()
+    assert header == "trial,epoch,val_accuracy,train_loss,val_top5,images_per_s,waiting,peak_mib,device_seconds"
+    assert rows == ["0,1,0.25,1.0,0.75,100.5,0.25,12.0,3.5", "0,2,0.5,1.0,0.75,100.5,0.25,12.0,3.5", "1,1,0.5,2.0,,,,,"]
+
+
 def test_front_csv_holds_the_members_and_where_their_architectures_lie(run: Run) -> None:
     rows = read_csv(run.folder.front_csv)
     assert {int(row["trial"]) for row in rows} == members(run)
@@ -248,6 +265,7 @@ def test_a_study_without_trials_has_a_report(tmp_path: Path) -> None:
         "not trained: over the limits of this study",
     }
     assert read_csv(run.folder.trials_csv) == read_csv(run.folder.front_csv) == []
+    assert read_csv(run.folder.curves_csv) == []
     assert "val_accuracy" in run.folder.trials_csv.read_text(encoding="utf-8")
 
 
@@ -408,6 +426,7 @@ def test_the_program_says_which_files_it_wrote(run: Run, capsys: pytest.CaptureF
     assert capsys.readouterr().out.splitlines() == [
         str(run.folder.report_html),
         str(run.folder.trials_csv),
+        str(run.folder.curves_csv),
         str(run.folder.front_csv),
         f"{run.folder.architectures} ({len(members(run))} architectures)",
     ]

@@ -270,6 +270,7 @@ def test_a_search_leaves_its_study_tables_architectures_and_report(good_run: Goo
         "study.db",
         "study.yaml",
         "trials.csv",
+        "curves.csv",
         "front.csv",
         "front",
         "report.html",
@@ -280,6 +281,12 @@ def test_a_search_leaves_its_study_tables_architectures_and_report(good_run: Goo
     assert Study.from_file(good_run.folder / "study.yaml").max_trials == 3
     trials, front = (read_table(good_run.folder / name) for name in ("trials.csv", "front.csv"))
     assert [row["state"] for row in trials] == ["complete"] * 4
+    epochs = read_table(good_run.folder / "curves.csv")
+    assert len(epochs) == sum(int(row["epochs"]) for row in trials)
+    for row in epochs:
+        assert 0 <= float(row["val_accuracy"]) <= float(row["val_top5"]) <= 1
+        assert 0 <= float(row["waiting"]) <= 1
+        assert min(float(row["images_per_s"]), float(row["device_seconds"])) > 0
     assert [row["trial"] for row in trials if row["on_front"] == "True"] == sorted(row["trial"] for row in front)
     for row in front:
         text = (good_run.folder / row["architecture"]).read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from metaformer.specs import AttentionSpec, Norm, PoolSpec, Stage, Stem
 from nas.data import Batch, Dataset, default_recipe, open_dataset
 from nas.make_study import make_study as make_default_study
 from nas.results.baselines import simple_classifiers
-from nas.study.lease import WEIGHTS, Lease, Report
+from nas.study.lease import WEIGHTS, Lease, Metrics, Report
 from nas.study.recipe import Augmentation, Recipe
 from nas.study.request import Request
 from nas.training.checkpoints import StorageError
@@ -155,6 +155,31 @@ def test_the_weights_give_the_last_reported_accuracy_and_a_test_accuracy(digits:
     assert last.val_accuracy == pytest.approx(expected["val"])
     tested = evaluate(lease_in(tmp_path, task="test", checkpoint=WEIGHTS), digits, device=CPU)
     assert tested == pytest.approx(expected["test"])
+
+
+def test_metrics_are_told_before_each_report_and_are_sane(tiny: Dataset, tmp_path: Path) -> None:
+    told: list[Metrics] = []
+    for report in train(tiny_lease(tmp_path), tiny, device=CPU, on_metrics=told.append):
+        assert told[-1].epoch == report.epoch == len(told)
+        assert report.val_accuracy <= float(told[-1].val_top5 or 0) <= 1
+        assert 0 <= told[-1].waiting <= 1
+        assert told[-1].images_per_s > 0
+        assert told[-1].peak_mib is None
+
+
+def test_top_5_is_the_share_of_images_whose_class_fewer_than_five_beat(tiny: Dataset, tmp_path: Path) -> None:
+    """It is counted again by hand, from the weights on disk."""
+    told: list[Metrics] = []
+    lease = tiny_lease(tmp_path)
+    list(train(lease, tiny, device=CPU, on_metrics=told.append))
+    model = load(lease.architecture, tmp_path / WEIGHTS).eval()
+    hits = []
+    with torch.inference_mode():
+        for x_BCHW, y in tiny.eval_batches("val", RECIPE, device=CPU):
+            for logits_K, label in zip(model(x_BCHW), y, strict=True):
+                hits.append(int((logits_K > logits_K[label]).sum()) < 5)
+    assert told[-1].val_top5 == pytest.approx(sum(hits) / len(hits))
+    assert 0.5 < sum(hits) / len(hits) < 1
 
 
 def test_a_loss_that_is_not_finite_ends_training_with_a_reason(digits: Dataset, tmp_path: Path) -> None:
