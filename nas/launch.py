@@ -37,6 +37,7 @@ from nas.record.storage import IN_MEMORY, check_storage, is_journal
 from nas.results.baselines import is_small, simple_classifiers
 from nas.results.console import ProgressView, make_console, print_plan, print_summary
 from nas.results.report_files import summarise, write_report
+from nas.results.trackers import check_tracker, tracked
 from nas.session.cost_model import CostModel
 from nas.session.forecast import fit_speed, forecast, representative
 from nas.session.leases import Place
@@ -62,6 +63,7 @@ def launch(
     runs: Path,
     loaders: int | None,
     ray_address: str | None,
+    tracker: str | None,
     deadline: str | None,
     plan_only: bool,
     as_json: bool,
@@ -75,6 +77,7 @@ def launch(
         UserError: Something asked for cannot be done.
     """
     check_path(runs, "runs", error=StudyError)
+    check_tracker(tracker)
     console = make_console(as_json=as_json)
     seconds = parse_duration("deadline", deadline) if deadline else None
     request, fields = _with_defaults(request, name, runs, team)
@@ -106,7 +109,7 @@ def launch(
     backend = RayBackend(info, wanted=wanted, address=ray_address, scratch=_scratch(folder))
     console.print("starting workers …", style="dim")
     with interruptible(), _room_needed(folder.path), backend:
-        around = _Around(folder, backend, budget, info, images, describe_recipe(request, fields), console)
+        around = _Around(folder, backend, budget, info, images, describe_recipe(request, fields), console, tracker)
         for line in _defaults_lines(team, request, fields):
             console.print(line)
         measured = None if folder.study_file.exists() else _measure(study, backend, console)
@@ -199,6 +202,7 @@ class _Around(NamedTuple):
     images: Images
     recipe_source: str  # a clause for people
     console: Console
+    tracker: str | None  # that is told of each epoch, by name
 
 
 class _Search:
@@ -214,8 +218,18 @@ class _Search:
         self.show_plan()
         _LOG.info("the search begins: %s on %s, %s", self._run.study.space, self._run.study.data, self._around.budget)
         view = ProgressView(session, self._around.budget, self._console)
-        with view.live(), _deadline(session, deadline_seconds) as deadline_came:
-            self._around.backend.run(session, on_event=view.on_event)
+        folder = self._run.folder.path
+        with (
+            view.live(),
+            tracked(session, self._around.tracker, folder=folder, group=self._run.name) as tell_tracker,
+            _deadline(session, deadline_seconds) as deadline_came,
+        ):
+
+            def on_event() -> None:
+                view.on_event()
+                tell_tracker()
+
+            self._around.backend.run(session, on_event=on_event)
         if deadline_came.is_set():
             text = "the deadline has come; the same command goes on"
             session.events.append(self._run.record.add_event(EventKind.DEADLINE, text))

@@ -131,6 +131,13 @@ def search(
     ray_address: Annotated[
         str | None, typer.Option(help="Ray cluster to use: auto, or host:port.", show_default="this machine")
     ] = None,
+    tracker: Annotated[
+        str | None,
+        typer.Option(
+            help="Where to show each epoch as it comes: tensorboard, wandb or mlflow, if installed.",
+            show_default="none",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON; messages go to stderr.")] = False,
 ) -> None:
     """Find architectures of a space that are best in accuracy, parameters and MACs together.
@@ -160,13 +167,14 @@ def search(
     limits, changes = parse_limits(max_latency, limit or []), parse_changes(set_ or [])
     request = Request(**asked, measured_limits=limits, changes=changes)
     team = read_team(cli.TEAM_FILE)
-    program = {"runs": str(cli.RUNS), "loaders": None, "ray_address": None, **team.program}
+    program = {"runs": str(cli.RUNS), "loaders": None, "ray_address": None, "tracker": None, **team.program}
     launch(
         request,
         name=name,
         runs=Path(program["runs"]) if runs is None else runs,
         loaders=program["loaders"] if loaders is None else loaders,
         ray_address=program["ray_address"] if ray_address is None else ray_address,
+        tracker=program["tracker"] if tracker is None else tracker,
         deadline=deadline,
         plan_only=plan,
         as_json=json,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from metaformer import Architecture
     from nas.data import DataInfo, Dataset
+    from nas.results.trackers import Messenger
     from nas.study.lease import Lease, Metrics, Report
     from nas.study.recipe import Recipe
 
@@ -53,6 +54,13 @@ def train(
         str, typer.Option(metavar="TIME|never", help="Between checkpoints within a long epoch: 30s, 10m.")
     ] = "5m",
     loaders: Annotated[int, typer.Option(min=0, max=256, help="Processes that read images.")] = 0,
+    tracker: Annotated[
+        str | None,
+        typer.Option(
+            help="Where to show each epoch as it comes: tensorboard, wandb or mlflow, if installed.",
+            show_default="none",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train an architecture from scratch: its accuracy on val after each epoch, on test at the end.
@@ -80,6 +88,10 @@ def train(
 
     check_path(out / "train.json", "out", error=UserError)
     seconds_between = parse_interval("checkpoint_every", checkpoint_every)
+    if tracker is not None:
+        from nas.results.trackers import check_tracker  # with pandas and more, which nothing else here needs
+
+        check_tracker(tracker)
     arch = zoo.resolve(model)
     splits = Request(val_fraction=val_fraction, images_per_class=images_per_class, split_seed=split_seed)
     splitting = asked_splitting(splits, {})
@@ -110,10 +122,16 @@ def train(
             folder=str(out.absolute()),
             checkpoint_every=seconds_between,
         )
+        messenger = None if tracker is None else _make_messenger(tracker, out)
         try:
-            _carry_out(lease, dataset, place, record, out / "train.json")
+            _carry_out(lease, dataset, place, record, out / "train.json", messenger)
         except (TrainingError, StorageError) as error:
             raise UserError(str(error)) from None
+        finally:
+            if messenger is not None:
+                messenger.close()
+        if messenger is not None and messenger.problem:
+            typer.echo(f"the tracker was not told all: {messenger.problem}", err=True)
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
@@ -125,7 +143,14 @@ def train(
     )
 
 
-def _carry_out(lease: "Lease", dataset: "Dataset", device: "torch.device", record: dict[str, Any], path: Path) -> None:
+def _carry_out(
+    lease: "Lease",
+    dataset: "Dataset",
+    device: "torch.device",
+    record: dict[str, Any],
+    path: Path,
+    messenger: "Messenger | None",
+) -> None:
     """Train what is left, test, and note both in the record and its file.
 
     Raises:
@@ -159,6 +184,9 @@ def _carry_out(lease: "Lease", dataset: "Dataset", device: "torch.device", recor
             curve.append(_point(report, seen.pop(), taken))
             replace_text(path, json.dumps(record, indent=1) + "\n")
             replace_text(path.with_name("curve.csv"), _table(curve))
+            if messenger is not None:
+                messenger.begin(path.absolute().parent.name, _facts(record))
+                messenger.log(path.absolute().parent.name, {name: curve[-1].get(name) for name in _COLUMNS})
             bar.update(task, completed=report.epoch, description=f"val {100 * report.val_accuracy:.2f} %")
     test = lease.model_copy(update={"task": "test", "checkpoint": WEIGHTS})
     record["test_accuracy"] = evaluate(test, dataset, device=device)
@@ -186,11 +214,25 @@ def _point(report: "Report", metrics: "Metrics", seconds: float) -> dict[str, An
     }
 
 
+_COLUMNS = ("epoch", "val_accuracy", "train_loss", "val_top5", "images_per_s", "waiting", "peak_mib", "seconds")
+
+
+def _make_messenger(tracker: str, out: Path) -> "Messenger | None":
+    from nas.results.trackers import make_tracker
+
+    return make_tracker(tracker, folder=out, group="nas.train")
+
+
+def _facts(record: dict[str, Any]) -> dict[str, str]:
+    """The hyperparameters for a tracker."""
+    recipe = {f"recipe.{name}": str(value) for name, value in record["recipe"].items()}
+    return {**{name: str(record[name]) for name in ("model", "data", "seed")}, **recipe}
+
+
 def _table(curve: list[dict[str, Any]]) -> str:
     """The curve as CSV; empty is what was not measured, as by an earlier version."""
-    names = ("epoch", "val_accuracy", "train_loss", "val_top5", "images_per_s", "waiting", "peak_mib", "seconds")
     text = io.StringIO()
-    table = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    table = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
     table.writerows(curve)
     return text.getvalue()

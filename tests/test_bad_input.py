@@ -4,6 +4,7 @@ The programs run in this process from their arguments on. All of this is refused
 for workers fails its test.
 """
 
+import importlib.util
 import os
 import re
 import shutil
@@ -79,6 +80,9 @@ def options(field: str, *values: str, before: tuple[str, ...] = BUDGET, name: st
     option = name or "--" + field.rpartition(".")[2].replace("_", "-")
     return [Bad("search", (*before, f"{option}={value}"), field) for value in values]
 
+
+# Trackers whose package is not here.
+MISSING_TRACKERS = tuple(name for name in ("tensorboard", "wandb", "mlflow") if importlib.util.find_spec(name) is None)
 
 # Values that a type refuses wherever a whole number above 0 is asked for.
 NO_NUMBER = ("x", "", "1.5", "1e3", "nan", "inf", "0x10", "--", "1 2", "9" * 5000, "1" + "\x1b[31m")
@@ -186,6 +190,7 @@ SEARCH = [
         "checkpoints", "generic://", "generic:///x", "jupyter://x", "asyncwrapper://x", "cached://x", "memory://x"
     ),
     *options("checkpoints", "nothing://x", "a::b", "::", "filecache::x", "simplecache::memory://x", "http+x://y"),
+    *options("tracker", "nothing", "", LONG, "tensorbord", *MISSING_TRACKERS),
     *bad("search", "budget", (), "--seed 3"),
     *bad("search", "arguments", "stray", "a b c"),
     *bad("search", "option", "--bugdet 6cpu-minutes", "-x"),
@@ -295,6 +300,7 @@ TRAIN = [
             ("split-seed", "split_seed", NO_NUMBER),
             ("loaders", "loaders", (*NO_NUMBER, "-1", "257")),
             ("device", "device", ("", "gpu", LONG)),
+            ("tracker", "tracker", ("nothing", "", LONG, *MISSING_TRACKERS)),
         )
         for value in values
     ),

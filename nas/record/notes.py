@@ -17,6 +17,7 @@ class EventKind(StrEnum):
     UNTESTED = "untested"
     IMAGES_LEFT_OUT = "images left out"
     DEADLINE = "deadline"
+    TRACKER = "tracker"  # it could not be told any more
 
 
 class Event(Spec):

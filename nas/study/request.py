@@ -20,7 +20,7 @@ _CHANGE = re.compile(r"recipe((?:\.[^.=\s]+){1,3})=(.*\S.*)", re.DOTALL)
 
 
 # Options of the program that are no fields of a request, and fields that are said anew for each run.
-_PROGRAM = {"runs": "str", "loaders": "int", "ray_address": "str"}
+_PROGRAM = {"runs": "str", "loaders": "int", "ray_address": "str", "tracker": "str"}
 _NOT_OF_A_TEAM = {"extend", "study", "changes", "measured_limits"}
 
 

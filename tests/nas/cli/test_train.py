@@ -57,6 +57,20 @@ def test_it_notes_each_epoch_and_the_test_and_has_nothing_to_do_a_second_time(
     assert (out / "weights.pt").stat().st_mtime_ns == before
 
 
+def test_a_tracker_is_told_each_epoch(small: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "run"
+    train(str(small), "digits", out, epochs=2, tracker="tensorboard")
+    events = EventAccumulator(str(out / "tensorboard" / "run")).Reload()
+    curve = json.loads((out / "train.json").read_text(encoding="utf-8"))["curve"]
+    for name in ("val_accuracy", "train_loss", "val_top5", "images_per_s", "waiting", "seconds"):
+        read = [(event.step, event.value) for event in events.Scalars(name)]
+        assert read == [(point["epoch"], pytest.approx(point[name])) for point in curve]
+    assert "peak_mib" not in events.Tags()["scalars"]  # of a GPU alone
+
+
 @pytest.mark.slow
 def test_killed_it_goes_on_to_the_same_weights(small: Path, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"

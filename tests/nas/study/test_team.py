@@ -16,14 +16,19 @@ def team_of(folder: Path, text: str) -> Team:
 
 
 def test_it_fills_what_was_not_asked_for(tmp_path: Path) -> None:
-    team = team_of(tmp_path, "data: prepared:/fast/x\nepochs: 12\nwidth_scale: 1\ngpus_per_trial: 0.5\nloaders: 3\n")
+    team = team_of(
+        tmp_path,
+        "data: prepared:/fast/x\nepochs: 12\nwidth_scale: 1\ngpus_per_trial: 0.5\nloaders: 3\ntracker: wandb\n",
+    )
     filled = team.fill(Request(epochs=4, budget="1gpu-days"))
     assert filled == Request(
         epochs=4, budget="1gpu-days", data="prepared:/fast/x", width_scale=1.0, gpus_per_trial="0.5"
     )
     assert team.fill(Request(), ("data",)) == Request(data="prepared:/fast/x")
-    assert team.program == {"loaders": 3}
-    assert str(team) == "data prepared:/fast/x, epochs 12, width_scale 1.0, gpus_per_trial 0.5, loaders 3"
+    assert team.program == {"loaders": 3, "tracker": "wandb"}
+    assert (
+        str(team) == "data prepared:/fast/x, epochs 12, width_scale 1.0, gpus_per_trial 0.5, loaders 3, tracker wandb"
+    )
     assert str(Team()) == ""
 
 
