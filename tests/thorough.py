@@ -1,6 +1,6 @@
 """What more of the same `make test-slow` tries."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -9,3 +9,8 @@ import pytest
 def thorough(values: Iterable[object]) -> list[Any]:
     """Parameters of a test that is run with a few others by `make test`, and with these by `make test-slow` alone."""
     return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
+def every_third(values: Sequence[object]) -> list[Any]:
+    """The same parameters, of which `make test` tries every third."""
+    return [value if not place % 3 else thorough([value])[0] for place, value in enumerate(values)]

@@ -24,10 +24,9 @@ from typing import Literal, TypedDict
 
 import ray
 import torch
-from PIL import Image
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
-from timm.data import Mixup, auto_augment, create_dataset, create_loader
+from timm.data import Mixup, create_dataset, create_loader
 from timm.layers import GroupNorm1, LayerNorm, LayerNorm2d
 from timm.models.metaformer import Attention, MetaFormer, Pooling
 from timm.optim import create_optimizer_v2
@@ -35,6 +34,8 @@ from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+
+from nas.data.augment import mend
 
 NORMS: dict[str, type[nn.Module]] = {
     "GroupNorm1": GroupNorm1,
@@ -135,8 +136,6 @@ def make_model(spec: Model, *, num_classes: int) -> MetaFormer:
 
 def make_loader(plan: Plan, split: Literal["train", "val"]) -> "DataLoader[tuple[Tensor, Tensor]]":
     """timm's loader over the folder's JPEGs."""
-    for name in ("Posterize", "PosterizeIncreasing", "PosterizeOriginal"):
-        auto_augment.NAME_TO_OP[name] = posterize
     recipe = plan["recipe"]
     loader: DataLoader[tuple[Tensor, Tensor]] = create_loader(
         create_dataset("", root=plan["data"], split=split),
@@ -155,12 +154,8 @@ def make_loader(plan: Plan, split: Literal["train", "val"]) -> "DataLoader[tuple
         persistent_workers=plan["num_loaders"] > 0,
         device=torch.device("cpu"),
     )
+    mend(loader.dataset.transform)  # timm 1.0.31 asks Pillow 13 for what it refuses
     return loader
-
-
-def posterize(image: Image.Image, bits_to_keep: int, **options: object) -> Image.Image:
-    """timm's operation; timm 1.0.31 also asks for 0 bits, which Pillow 13 refuses."""
-    return auto_augment.posterize(image, max(1, bits_to_keep), **options)  # type: ignore[no-untyped-call]
 
 
 def make_mix(recipe: Recipe, num_classes: int) -> Mixup | None:

@@ -181,6 +181,7 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
         make_folders(tmp_path, tmp_path / "part", images_per_class=10)
 
 
+@pytest.mark.slow
 def test_a_program_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nas.prepare: must end with code 0, got 2: error: "):
         run_apart("nas.prepare", "folder:/not/there", "--out", str(tmp_path / "out"), folder=tmp_path)

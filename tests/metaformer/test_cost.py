@@ -16,6 +16,7 @@ from metaformer import Architecture, ArchitectureError, build, count_cost, zoo
 from metaformer.network.layers import ChannelLayerNorm
 from metaformer.specs import PartCost, RandomSpec, SpatialMlpSpec, TokenMap
 from tests.strategies import architectures
+from tests.thorough import every_third
 
 NORMS_OF_FVCORE = {"group_norm", "layer_norm", "batch_norm"}  # it counts their element-wise work as MACs
 
@@ -44,7 +45,7 @@ def test_macs_are_those_of_the_flop_counter_of_torch(arch: Architecture) -> None
     assert count_cost(arch).macs == macs_by_torch(arch, resolution=arch.resolution, device="meta")
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(architectures())
 def test_parameters_are_those_of_the_built_model(arch: Architecture) -> None:
     with torch.device("meta"):
@@ -121,7 +122,7 @@ def walk(name: str) -> Walk:
     return Walk(params_by_torch(model), counter.get_total_flops() / 2, shapes, norms)
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", every_third(zoo.names()))
 def test_a_zoo_model_has_the_cost_and_the_shapes_that_torch_sees(name: str) -> None:
     arch, cost, seen = zoo.get(name), count_cost(zoo.get(name)), walk(name)
     assert (cost.params, cost.frozen_params) == seen.params
@@ -132,7 +133,7 @@ def test_a_zoo_model_has_the_cost_and_the_shapes_that_torch_sees(name: str) -> N
 
 # fvcore scripts a loss function when it is imported, which torch 2.15 deprecates.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
-@pytest.mark.parametrize("name", by_weight())
+@pytest.mark.parametrize("name", every_third(by_weight()))
 def test_macs_are_those_of_fvcore_without_its_norms(name: str) -> None:
     by_operator = macs_by_fvcore(zoo.get(name))
     counted = {operator: macs for operator, macs in by_operator.items() if operator not in NORMS_OF_FVCORE}

@@ -218,6 +218,7 @@ def test_the_program_prints_the_accuracy_counted_by_hand(photos: Path) -> None:
     assert found["published_top1"] is None
 
 
+@pytest.mark.slow
 def test_the_program_prints_what_the_paper_measured_beside_its_own(tmp_path: Path) -> None:
     """One picture in a thousand classes: either always right or never."""
     for label in range(1000):

@@ -24,6 +24,7 @@ from metaformer.errors import CheckpointError, UserError
 from metaformer.specs import AttentionSpec, Head, PoolSpec, Stage, Stem
 from metaformer.timm_models.network import TimmMetaFormer
 from tests.metaformer.checkpoints.timm_weights import pair_with_timm
+from tests.thorough import every_third
 
 REGISTRY = """
 import timm
@@ -97,7 +98,7 @@ def test_the_names_that_timm_makes_public_are_there() -> None:
     assert all(hasattr(timm_models, name) for name in timm_models.__all__)
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", every_third(zoo.names()))
 def test_a_zoo_model_has_the_parameters_that_build_gives_it(name: str) -> None:
     with torch.device("meta"):
         model, built = timm.create_model(f"mf_{name}"), build(name)

@@ -208,5 +208,5 @@ def test_a_path_is_printed_without_what_acts_on_a_terminal(
     report(odd)
     out = capsys.readouterr().out
     assert out.replace("\n", "").isprintable()
-    assert len(out.splitlines()) == 2 + 4
+    assert len(out.splitlines()) == 2 + 5
     assert metaformer.Architecture.from_file(tmp_path / f"{odd}.yaml")

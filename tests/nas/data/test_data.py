@@ -187,6 +187,7 @@ def test_digits_can_be_evaluated_first_and_trained_on_then(digits: Dataset) -> N
     assert layer.weight.grad is not None
 
 
+@pytest.mark.slow
 def test_another_process_sees_the_same_digits_and_loads_no_more_than_it_needs(digits: Dataset) -> None:
     code = """if True:
         import sys, torch

@@ -384,6 +384,7 @@ def test_a_disk_that_fills_while_the_work_goes_on_stops_it_and_the_same_command_
 # The program
 
 
+@pytest.mark.slow
 def test_the_program_tells_what_it_found_and_what_to_type_next(odd: Path, tmp_path: Path) -> None:
     done = program(f"folder:{odd}", "--out", tmp_path / "out", "--resolution", "32", "--workers", "1")
     assert (done.returncode, done.stderr) == (0, "")

@@ -68,6 +68,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     return folder, run_program(*command, "--runs", runs, logs=runs / "logs")
 
 
+@pytest.mark.slow
 def test_it_goes_on_to_its_end_and_loses_nothing(ended: tuple[Path, Outcome], before: Recorded) -> None:
     folder, outcome = ended
     assert outcome.code == 0, outcome.err

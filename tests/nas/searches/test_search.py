@@ -393,6 +393,7 @@ def budget_of(run: Path) -> float:
     return Budget.parse(Study.from_file(run / "study.yaml").budget).seconds
 
 
+@pytest.mark.slow
 @starts_ray
 def test_an_extension_adds_to_the_budget_of_the_run_until_that_is_spent(
     spent_run: Path, good_run: GoodRun, search: Search

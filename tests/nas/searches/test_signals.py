@@ -18,7 +18,8 @@ def terminate(program: Program) -> None:
     program.send(signal.SIGTERM)
 
 
-@pytest.mark.parametrize("end", [terminate, pytest.param(Program.close_terminal, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [terminate, Program.close_terminal])
 def test_in_a_trial_it_reports_is_saved_and_can_go_on(tmp_path: Path, end: Callable[[Program], None]) -> None:
     run = tmp_path / "runs" / "ended"
     gate = Gate(tmp_path / "gate")
