@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help install search test test-slow test-services lint format lock clean
+.PHONY: help install search test quick-tests types test-slow test-services lint format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -23,8 +23,17 @@ $(INSTALLED): requirements.lock pyproject.toml
 search: $(INSTALLED)  ## look for architectures on scikit-learn's digits, on CPU, in a few minutes
 	$(BIN)/python -m nas.search --space hybrid_stages --budget 6cpu-minutes
 
-test: lint  ## lint, types, import contracts and every test that is not marked slow and needs no server
+test: $(INSTALLED)  ## lint, types, import contracts and every test that is not marked slow and needs no server
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory -j2 quick-tests types
+
+quick-tests:
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not slow and not services"
+
+types:
+	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test-slow: $(INSTALLED)  ## the tests that take longer: every size of every model family beside timm
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "slow and not services"
@@ -35,8 +44,7 @@ test-services: $(INSTALLED)  ## searches with a real PostgreSQL, installed where
 lint: $(INSTALLED)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory types
 
 format: $(INSTALLED)  ## put the code into its form
 	$(BIN)/ruff check --fix .

@@ -61,8 +61,8 @@ def test_proposals_are_canonical_within_limits_and_never_repeat(space: SearchSpa
 def test_the_same_history_limits_and_seed_give_the_same_genes_also_to_a_proposer_made_anew(
     space: SearchSpace, name: str
 ) -> None:
-    whole = search(space, name, num_trials=40)
-    assert search(space, name, num_trials=40, restart_every=7) == whole
+    whole = search(space, name, num_trials=32)
+    assert search(space, name, num_trials=32, restart_every=7) == whole
 
 
 @pytest.mark.parametrize("name", names())

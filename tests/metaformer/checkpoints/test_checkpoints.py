@@ -129,7 +129,11 @@ def test_in_every_model_each_tensor_of_ours_is_filled_once_and_whole() -> None:
 
 @pytest.mark.parametrize(
     ("name", "convention"),
-    [(name, convention) for name in ONE_OF_EACH_FORM for convention in conventions(zoo.get(name))],
+    [
+        pytest.param(name, convention, marks=[pytest.mark.slow] * (place % 3 > 0))
+        for place, name in enumerate(ONE_OF_EACH_FORM)
+        for convention in conventions(zoo.get(name))
+    ],
 )
 def test_there_and_back_changes_no_number(name: str, convention: Convention) -> None:
     arch = shallow(name)

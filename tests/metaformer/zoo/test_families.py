@@ -16,6 +16,7 @@ from metaformer.checkpoints import to_ours
 from metaformer.specs import Activation
 from metaformer.zoo.convmixer import convmixer
 from tests.metaformer.checkpoints.timm_weights import pair_with_timm
+from tests.thorough import every_third
 
 FAMILIES = ("poolformerv2_", "convformer_", "caformer_", "deit_", "mixer_", "resmlp_", "convmixer_")
 SMALLEST = {
@@ -105,7 +106,7 @@ FULL_SIZE = SMALLEST - {"convmixer_1024_20_ks9_p14"} | {
 }
 
 
-@pytest.mark.parametrize("name", sorted(FULL_SIZE))
+@pytest.mark.parametrize("name", every_third(sorted(FULL_SIZE)))
 def test_every_trainable_parameter_of_a_whole_model_gets_a_gradient(name: str) -> None:
     torch.manual_seed(0)
     arch = zoo.get(name)

@@ -27,6 +27,7 @@ from nas.data.augment import (
 )
 from nas.data.generators import PrivateGenerators
 from nas.study.recipe import Augmentation
+from tests.thorough import every_third
 
 POLICIES = ("original", "originalr", "v0", "v0r", "3a")
 NAMED = [
@@ -110,7 +111,7 @@ def _seed() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("notation", NAMED)
+@pytest.mark.parametrize("notation", every_third(NAMED))
 def test_a_named_augmentation_runs_on_every_image(notation: str, pictures: list[Image.Image]) -> None:
     augment = augmentation_of(training_transform(notation))
     for image in pictures:

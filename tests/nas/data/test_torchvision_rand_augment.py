@@ -30,6 +30,7 @@ from nas.data.in_batch.rand_augment import (
 from nas.data.sources.folder import FolderSource
 from tests.nas.conftest import PreparedFolder
 from tests.nas.photographs import CPU, assert_same_distribution, our_images, photographs, recipe_of, timm_images
+from tests.thorough import thorough
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 SPACE = (
@@ -95,7 +96,7 @@ def test_the_operations_are_torchvisions() -> None:
 
 
 @pytest.mark.parametrize("name", GEOMETRIC)
-@pytest.mark.parametrize("size", [8, 31, 32, 224, 331])
+@pytest.mark.parametrize("size", [8, 31, 32, *thorough([224, 331])])
 def test_sheared_moved_and_turned_images_are_torchvisions_to_the_last_pixel(name: str, size: int) -> None:
     """At 331 pixels each move is a whole number, which a rounding could make one less."""
     for magnitude in range(31) if size <= 32 else (1, 12, 29, 30):

@@ -354,6 +354,7 @@ def test_the_same_command_again_starts_nothing_new(good_run: GoodRun, search: Se
     assert json.loads(outcome.out) == json.loads(good_run.outcome.out)
 
 
+@pytest.mark.slow
 @starts_ray
 def test_a_plan_says_what_the_budget_buys_and_writes_nothing(search: Search, runs: Path) -> None:
     outcome = search(*QUICK, "--stopper", "rank", "--budget", "2cpu-hours", "--plan", "--json")
