@@ -118,26 +118,13 @@ def search(
     bad_images: Annotated[
         str | None, typer.Option(help="At an image that cannot be read: stop, or skip it.", show_default="stop")
     ] = None,
-    val_fraction: Annotated[
-        float | None,
-        typer.Option(help="Part of each class of train that is held out to choose by.", show_default="0.1"),
-    ] = None,
-    images_per_class: Annotated[
-        int | None, typer.Option(help="Most images of a class to train on, for a proxy.", show_default="all")
-    ] = None,
-    split_seed: Annotated[
-        int | None, typer.Option(help="Seed by which these images are drawn.", show_default="0")
-    ] = None,
+    val_fraction: cli.ValFraction = None,
+    images_per_class: cli.ImagesPerClass = None,
+    split_seed: cli.SplitSeed = None,
     ray_address: Annotated[
         str | None, typer.Option(help="Ray cluster to use: auto, or host:port.", show_default="this machine")
     ] = None,
-    tracker: Annotated[
-        str | None,
-        typer.Option(
-            help="Where to show each epoch as it comes: tensorboard, wandb or mlflow, if installed.",
-            show_default="none",
-        ),
-    ] = None,
+    tracker: cli.TrackerName = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON; messages go to stderr.")] = False,
 ) -> None:
     """Find architectures of a space that are best in accuracy, parameters and MACs together.

@@ -38,29 +38,16 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs.", show_default="by the recipe")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="by the recipe")] = None,
-    val_fraction: Annotated[
-        float | None,
-        typer.Option(help="Part of each class of train that is held out to choose by.", show_default="0.1"),
-    ] = None,
-    images_per_class: Annotated[
-        int | None, typer.Option(help="Most images of a class to train on, for a proxy.", show_default="all")
-    ] = None,
-    split_seed: Annotated[
-        int | None, typer.Option(help="Seed by which these images are drawn.", show_default="0")
-    ] = None,
+    val_fraction: cli.ValFraction = None,
+    images_per_class: cli.ImagesPerClass = None,
+    split_seed: cli.SplitSeed = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")] = "auto",
     checkpoint_every: Annotated[
         str, typer.Option(metavar="TIME|never", help="Between checkpoints within a long epoch: 30s, 10m.")
     ] = "5m",
     loaders: Annotated[int, typer.Option(min=0, max=256, help="Processes that read images.")] = 0,
-    tracker: Annotated[
-        str | None,
-        typer.Option(
-            help="Where to show each epoch as it comes: tensorboard, wandb or mlflow, if installed.",
-            show_default="none",
-        ),
-    ] = None,
+    tracker: cli.TrackerName = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train an architecture from scratch: its accuracy on val after each epoch, on test at the end.

@@ -162,7 +162,7 @@ def make_mix(recipe: Recipe, num_classes: int) -> Mixup | None:
     """timm's Mixup and CutMix, where the recipe mixes."""
     if not recipe["mixup"] and not recipe["cutmix"]:
         return None
-    return Mixup(  # type: ignore[no-untyped-call]
+    return Mixup(  # type: ignore[no-untyped-call]  # timm's, without types
         recipe["mixup"], recipe["cutmix"], label_smoothing=recipe["label_smoothing"], num_classes=num_classes
     )
 
@@ -271,7 +271,7 @@ def search(plan: Plan, folder: Path) -> list[Done]:
     for error in results.errors:
         raise RuntimeError(f"trial: must end, got {error}")
     found = (results[place].metrics or {} for place in range(len(results)))
-    return [Done(**{key: metrics[key] for key in Done.__annotations__}) for metrics in found]  # type: ignore[typeddict-item]
+    return [Done(**{key: metrics[key] for key in Done.__annotations__}) for metrics in found]  # type: ignore[typeddict-item]  # they are its keys
 
 
 def main() -> None:

@@ -140,8 +140,8 @@ class PoolMixer(nn.Module):
             from metaformer.network.fused.pooling import pooled_difference
 
             return pooled_difference(x_BCHW, size=self.size)
-        # On CUDA the gradient of a padded, channels-last pooling is wrong in versions of 2026 and before
-        # (pytorch/pytorch issue 188344); this copy may go when no version in use has the fault.
+        # On CUDA the gradient of a padded, channels-last pooling is wrong in torch 2.11 and others (pytorch/pytorch
+        # issue 188344). The copy may go when no version in use has that fault.
         given_BCHW = x_BCHW.contiguous() if x_BCHW.is_cuda else x_BCHW
         mean_BCHW = F.avg_pool2d(given_BCHW, self.size, 1, self.size // 2, count_include_pad=False)
         return mean_BCHW.sub_(x_BCHW)

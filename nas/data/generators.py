@@ -24,24 +24,26 @@ class PrivateGenerators:
         self._ours: tuple[Any, Any, Tensor] | None = None
 
     def __enter__(self) -> None:
-        self._theirs = _get_states()
+        self._theirs = get_states()
         if self._ours is not None:
-            _set_states(*self._ours)
+            set_states(*self._ours)
         else:
             random.seed(self._seed)
             np.random.seed(self._seed % 2**32)
             torch.default_generator.manual_seed(self._seed)  # torch.manual_seed would set the GPU's too
 
     def __exit__(self, *_: object) -> None:
-        self._ours = _get_states()
-        _set_states(*self._theirs)
+        self._ours = get_states()
+        set_states(*self._theirs)
 
 
-def _get_states() -> tuple[Any, Any, Tensor]:
+def get_states() -> tuple[Any, Any, Tensor]:
+    """Where the global generators of Python, numpy and torch, on the CPU, stand."""
     return random.getstate(), np.random.get_state(), torch.get_rng_state()
 
 
-def _set_states(python: Any, numpy: Any, of_torch: Tensor) -> None:
+def set_states(python: Any, numpy: Any, of_torch: Tensor) -> None:
+    """Set them to where they stood."""
     random.setstate(python)
     np.random.set_state(numpy)
     torch.set_rng_state(of_torch)

@@ -131,10 +131,10 @@ class MLflow(Tracker):
         self._client.set_terminated(self._ids.pop(name))
 
 
-_TRACKERS: dict[str, tuple[Callable[[Path, str], Tracker], str]] = {
-    "tensorboard": (TensorBoard, "tensorboard"),
-    "wandb": (WeightsAndBiases, "wandb"),
-    "mlflow": (MLflow, "mlflow"),
+_TRACKERS: dict[str, Callable[[Path, str], Tracker]] = {  # by the name of the package, too
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+    "mlflow": MLflow,
 }
 
 
@@ -148,9 +148,8 @@ def check_tracker(name: str | None) -> None:
         return
     if name not in _TRACKERS:
         raise UserError(unknown_name("tracker", str(name), [NO_TRACKER, *_TRACKERS]))
-    package = _TRACKERS[name][1]
-    if importlib.util.find_spec(package) is None:
-        raise UserError(f"tracker: must have its package, got none for {name}; python -m pip install {package}")
+    if importlib.util.find_spec(str(name)) is None:
+        raise UserError(f"tracker: must have its package, got none for {name}; python -m pip install {name}")
 
 
 def make_tracker(name: str | None, *, folder: Path, group: str) -> "Messenger | None":
@@ -163,7 +162,7 @@ def make_tracker(name: str | None, *, folder: Path, group: str) -> "Messenger | 
         UserError: It is not known, or its package is not installed.
     """
     check_tracker(name)
-    return None if name in (None, NO_TRACKER) else Messenger(_TRACKERS[str(name)][0](folder, group))
+    return None if name in (None, NO_TRACKER) else Messenger(_TRACKERS[str(name)](folder, group))
 
 
 class Messenger:
@@ -213,7 +212,7 @@ class Messenger:
             while (message := self._messages.get()) is not None:
                 message()
         except self._tracker.errors as error:
-            self.problem = f"{one_line(f'{type(error).__name__}: {error}', 200)}"
+            self.problem = one_line(f"{type(error).__name__}: {error}", 200)
 
 
 class TrialFeed:

@@ -13,6 +13,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from metaformer.network.model import MetaFormer, build
+from nas.data.generators import get_states, set_states
 from nas.study.lease import WEIGHTS, Lease
 from nas.training.checkpoints import CheckpointFolder, DamagedCheckpointError, checkpoint_name, place_of
 from nas.training.optimisation import make_ema, make_optimizer, with_drop_path
@@ -177,24 +178,15 @@ def seed_everything(seed: int, *, epoch: int) -> None:
 
 def generator_states(device: torch.device) -> dict[str, Any]:
     """Where the global generators of Python, numpy, torch and a GPU stand, in types that a checkpoint may hold."""
-    python = random.getstate()
-    _, keys, *rest = np.random.get_state()
-    states = {
-        "python": [python[0], list(python[1]), python[2]],
-        "numpy": [torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
-        "torch": torch.get_rng_state(),
-    }
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
+    python, (kind, keys, *rest), of_torch = get_states()
+    numpy = (kind, torch.from_numpy(keys.astype(np.int64)), *rest)
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {"python": python, "numpy": numpy, "torch": of_torch, "cuda": cuda}
 
 
 def set_generators(states: dict[str, Any], device: torch.device) -> None:
     """Set them to where they stood."""
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    keys, *rest = states["numpy"]
-    np.random.set_state(("MT19937", keys.cpu().numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(states["torch"].cpu())
-    if "cuda" in states and device.type == "cuda":
+    kind, keys, *rest = states["numpy"]
+    set_states(states["python"], (kind, keys.cpu().numpy().astype(np.uint32), *rest), states["torch"].cpu())
+    if device.type == "cuda" and states["cuda"] is not None:
         torch.cuda.set_rng_state(states["cuda"].cpu(), device)

@@ -1,7 +1,7 @@
-"""A gate before the third epoch of each training, at which a test knows where a search stands.
+"""A gate in each training, at which a test knows where a search stands.
 
-The search is given its `data`: the digits, batch for batch. A worker that has come to the gate has reported two epochs,
-and both are recorded.
+The search is given its `data`: the digits, batch for batch. Of `tests.nas.gated` the gate is before the third epoch: a
+worker that has come to it has reported two epochs, and both are recorded. Of `tests.nas.gated_within` it is in the first.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from pathlib import Path
 class Gate:
     """Workers come to it one after another, numbered from 0, and wait until it is opened."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, data: str = "tests.nas.gated") -> None:
         folder.mkdir(parents=True)
         self._folder = folder.absolute()
-        self.data = f"tests.nas.gated:{self._folder}"
+        self.data = f"{data}:{self._folder}"
 
     def reached(self, number: int) -> Callable[[], bool]:
         """Whether the worker of that number is there, or has been."""

@@ -145,3 +145,16 @@ def write_tensorflow(root: Path) -> Path:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     subprocess.run([sys.executable, "-c", code, str(root / "sets")], check=True, capture_output=True, env=environment)
     return root / "sets"
+
+
+def write_set(kind: str, root: Path) -> str:
+    """A set of a kind below `root`, and its name."""
+    if kind.startswith("cifar"):
+        return f"torch/{kind}:{write_cifar(root, kind)}"
+    if kind == "imagenet":
+        return f"torch/imagenet:{write_imagenet(root)}"
+    if kind == "shards":
+        return f"wds/{write_shards(root)}"
+    if kind == "pets":
+        return f"tfds/pets:{write_tensorflow(root)}"
+    return f"hfds/{write_hugging_face(root, kind)}"

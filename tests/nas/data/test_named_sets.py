@@ -28,7 +28,7 @@ from tests.nas.sets import (
     add,
     write_cifar,
     write_hugging_face,
-    write_imagenet,
+    write_set,
     write_shard,
     write_shards,
     write_tensorflow,
@@ -43,22 +43,9 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 KINDS = ("cifar10", "cifar100", "imagenet", "shards", "saved", "parquet", "images", "pets")
 
 
-def written(kind: str, root: Path) -> str:
-    """A set of a kind below `root`, and its name."""
-    if kind.startswith("cifar"):
-        return f"torch/{kind}:{write_cifar(root, kind)}"
-    if kind == "imagenet":
-        return f"torch/imagenet:{write_imagenet(root)}"
-    if kind == "shards":
-        return f"wds/{write_shards(root)}"
-    if kind == "pets":
-        return f"tfds/pets:{write_tensorflow(root)}"
-    return f"hfds/{write_hugging_face(root, kind)}"
-
-
 @pytest.fixture(scope="module", params=KINDS)
 def name(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return written(request.param, tmp_path_factory.mktemp(request.param))
+    return write_set(request.param, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from nas.study.recipe import BadImages
 from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 from tests.nas.images import write_folder
 from tests.nas.photographs import CPU, recipe_of
-from tests.nas.sets import write_cifar, write_hugging_face, write_imagenet, write_shards
+from tests.nas.sets import write_set
 
 pytestmark = [
     # Python 3.12 warns of every fork in a process with threads; torch's DataLoader forks its workers.
@@ -60,13 +60,7 @@ def written(kind: str, root: Path) -> str:
     """A set of a kind below `root`, and its name."""
     if kind == "folder":
         return f"folder:{write_folder(root, train=PER_CLASS, val=dict.fromkeys(PER_CLASS, 2))}"
-    if kind == "cifar10":
-        return f"torch/cifar10:{write_cifar(root, 'cifar10')}"
-    if kind == "imagenet":
-        return f"torch/imagenet:{write_imagenet(root)}"
-    if kind == "shards":
-        return f"wds/{write_shards(root)}"
-    return f"hfds/{write_hugging_face(root, 'saved')}"
+    return write_set(kind, root)
 
 
 # The default, which is what there was before anything else could be asked for
