@@ -1,7 +1,8 @@
 """A gate in each training, at which a test knows where a search stands.
 
-The search is given its `data`: the digits, batch for batch. Of `tests.nas.gated` the gate is before the third epoch: a
-worker that has come to it has reported two epochs, and both are recorded. Of `tests.nas.gated_within` it is in the first.
+The search is given its `data`: the digits, batch for batch. In `tests.nas.gated` the gate is before the third epoch: a
+worker that has come to it has reported two epochs, and both are recorded. In `tests.nas.gated_within` it is in the
+middle of the first epoch.
 """
 
 from collections.abc import Callable
