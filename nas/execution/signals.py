@@ -67,13 +67,18 @@ def heard() -> Iterator[None]:
 
 @contextmanager
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Turn the first of the signals into a call of `stop`; after it only Ctrl-C is a KeyboardInterrupt."""
+    """Turn the first of the signals into a call of `stop`; after it only Ctrl-C is a KeyboardInterrupt.
+
+    A terminal that closes may send SIGHUP twice, from the kernel and from its shell.
+    After the first it is ignored until the program ends.
+    """
     before = _heeded()
     terminals = [output for output in _OUTPUTS if os.isatty(output)]
 
     def ask(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             _write_to_nowhere(terminals)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         stop()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -107,7 +112,8 @@ def _set(numbers: _Handlers, handler: Callable[[int, FrameType | None], object])
 
 def _restore(handlers: _Handlers) -> None:
     for number, handler in handlers.items():
-        signal.signal(number, handler)
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def _write_to_nowhere(outputs: list[int]) -> None:

@@ -5,6 +5,7 @@ import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from tests.nas.programs import PATIENCE, QUICK, ROOT
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PROGRAM = """
+import os
+import signal
 import sys
 from pathlib import Path
 from threading import Event
@@ -23,8 +26,18 @@ with stop_on_signals(asked.set):
     print("runs", flush=True)
     asked.wait()
     print("a summary", flush=True)
+os.kill(os.getpid(), signal.SIGHUP)  # the shell's, after the kernel's
 Path(sys.argv[1]).touch()
 """
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    """Put back what a SIGHUP leaves behind: it stays ignored."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def raise_in(number: int) -> None:
