@@ -71,7 +71,7 @@ def train(
     from nas.study.lease import WEIGHTS, Lease
     from nas.study.request import Request, asked_splitting
     from nas.training.checkpoints import StorageError
-    from nas.training.steps import TrainingError
+    from nas.training.errors import TrainingError
 
     check_path(out / "train.json", "out", error=UserError)
     seconds_between = parse_interval("checkpoint_every", checkpoint_every)

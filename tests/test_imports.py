@@ -7,7 +7,7 @@ import pytest
 
 import search_spaces
 
-HEAVY = ("torch", "timm", "ray", "optuna", "pandas", "plotly")
+HEAVY = ("torch", "timm", "ray", "optuna", "pandas", "plotly", "sklearn")
 
 
 def loaded_by(code: str) -> set[str]:
@@ -32,6 +32,11 @@ def test_writing_things_down_and_asking_for_help_load_nothing_heavy(code: str) -
 
 def test_the_session_loads_neither_torch_nor_ray() -> None:
     assert loaded_by("import nas.session.session") & {"torch", "timm", "ray"} == set()
+
+
+def test_a_driver_that_has_workers_train_does_not_load_what_trains() -> None:
+    code = "import nas.launch, nas.data; nas.data.open_dataset('digits', resolution=16)"
+    assert loaded_by(code) & {"timm", "sklearn"} == set()
 
 
 def test_training_and_data_load_no_more_than_a_bare_gpu_machine_has() -> None:

@@ -4,6 +4,8 @@ B batch, H height, W width, N images of a split.
 """
 
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -65,13 +67,10 @@ class Digits(Dataset):
         splitting: Splitting = DEFAULT_SPLITTING,
     ) -> None:
         del num_workers, bad_images  # nothing is read while training
-        try:
-            from sklearn.datasets import load_digits
-        except ModuleNotFoundError as error:
-            raise DataError("dataset: digits needs scikit-learn, which is not installed") from error
-        found = load_digits()
-        scans_NHW, labels_N = torch.from_numpy(found.images).byte(), torch.from_numpy(found.target).long()
-        places = _split_digits(found.target, splitting)
+        rows_NF = _read_rows()
+        scans_NHW = torch.from_numpy(rows_NF[:, :-1]).reshape(-1, 8, 8)
+        labels_N = torch.from_numpy(rows_NF[:, -1]).long()
+        places = _split_digits(labels_N.numpy(), splitting)
         enlarged_NHW = F.interpolate(scans_NHW[:, None].float(), (resolution,) * 2, mode="bilinear")[:, 0]
         std, mean = torch.std_mean(enlarged_NHW[places["train"]])
         self._background = float(-mean / std)
@@ -131,6 +130,21 @@ class Digits(Dataset):
             here = self._resident[torch.device("cpu")]
             self._resident[device] = {split: (x.to(device), y.to(device)) for split, (x, y) in here.items()}
         return self._resident[device]
+
+
+def _read_rows() -> NDArray[np.uint8]:
+    """scikit-learn's file (N, 65): the pixels of a scan, 0 to 16, and its label.
+
+    `load_digits` gives the same, and takes two seconds of every process for importing all of scikit-learn.
+
+    Raises:
+        DataError: scikit-learn is not installed.
+    """
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise DataError("dataset: digits needs scikit-learn, which is not installed")
+    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    return np.loadtxt(path, delimiter=",", dtype=np.uint8)
 
 
 def _split_digits(labels_N: NDArray[np.int64], splitting: Splitting) -> dict[Split, NDArray[np.int64]]:

@@ -207,7 +207,7 @@ def register_dataset(
 
 def names() -> list[str]:
     """The known names; a capital word stands for what the user fills in, as in `folder:PATH`."""
-    _register_built_in()
+    _register_built_in(*_BUILT_IN)
     return [entry.form(kind) for kind, entry in sorted(_REGISTRY.items())]
 
 
@@ -305,7 +305,7 @@ def _find(name: str) -> tuple[_Kind, str]:
     """The entry of a name and its argument."""
     check_type(name, str, "dataset: must be a name", error=DataError)
     kind, separator, argument = split_name(name)
-    _register_built_in()
+    _register_built_in(kind)
     if kind not in _REGISTRY and "." in kind and all(part.isidentifier() for part in kind.split(".")):
         _import(kind)
     if kind not in _REGISTRY:
@@ -318,11 +318,11 @@ def _find(name: str) -> tuple[_Kind, str]:
     return entry, argument
 
 
-def _register_built_in() -> None:
-    """Import the modules of our own datasets, which import this one."""
-    for kind, module in _BUILT_IN.items():
-        if kind not in _REGISTRY:
-            importlib.import_module(module)
+def _register_built_in(*kinds: str) -> None:
+    """Import the modules of those of these that are our own; they import this one."""
+    for kind in kinds:
+        if kind in _BUILT_IN and kind not in _REGISTRY:
+            importlib.import_module(_BUILT_IN[kind])
 
 
 def _import(module: str) -> None:

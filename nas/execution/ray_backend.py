@@ -36,7 +36,7 @@ from nas.execution.worker import Data, measure_steps
 from nas.session.session import Session
 from nas.study.recipe import Recipe
 from nas.study.study import StudyError
-from nas.training.measure import MeasuringError
+from nas.training.errors import MeasuringError
 
 _OBJECT_STORE_BYTES = 200 * 1024**2  # leases and reports are small; nothing large travels
 _MOST_TRIALS = 10_000  # at a time, on any cluster

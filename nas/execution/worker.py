@@ -1,4 +1,7 @@
-"""What a worker does with a lease: it opens the data once, and turns each step into an outcome. It knows no ray."""
+"""What a worker does with a lease: it opens the data once, and turns each step into an outcome. It knows no ray.
+
+What trains is imported where it is called: it loads timm, which takes seconds that a driver need not spend.
+"""
 
 import platform
 import socket
@@ -29,9 +32,7 @@ from nas.study.lease import (
 from nas.study.recipe import BadImages, Recipe
 from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 from nas.training.checkpoints import StorageError
-from nas.training.loop import evaluate, measure_training, train
-from nas.training.measure import measure_objectives
-from nas.training.steps import TrainingError
+from nas.training.errors import TrainingError
 
 
 class Data(Spec):
@@ -115,6 +116,9 @@ class Worker:
         return sorted(new)
 
     def _carry_out(self, lease: Lease) -> Iterator[Outcome]:
+        from nas.training.loop import evaluate, train
+        from nas.training.measure import measure_objectives
+
         if lease.task == "test":
             yield Evaluated(accuracy=evaluate(lease, self._dataset, device=self._device))
             return
@@ -140,6 +144,9 @@ def measure_steps(
     Raises:
         UserError, TrainingError: Not even a step of training works.
     """
+    from nas.training.loop import measure_training
+    from nas.training.measure import measure_objectives
+
     device, dataset = devices.take(), data.open()
     steps = []
     for arch in archs:

@@ -6,10 +6,6 @@ N images of a split, F numbers of an image.
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from nas.data import DataInfo, Dataset, Split
 from nas.study.recipe import Recipe
@@ -28,6 +24,11 @@ def simple_classifiers(dataset: Dataset, recipe: Recipe) -> dict[str, tuple[floa
     Raises:
         DataError: An image cannot be read.
     """
+    from sklearn.linear_model import LogisticRegression  # takes two seconds, for small sets alone
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     splits: tuple[Split, ...] = ("train", "val", "test")
     train, val, test = (_pixels(dataset, split, recipe) for split in splits)
     classifiers = {

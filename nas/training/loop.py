@@ -22,9 +22,10 @@ from nas.data import Batch, Dataset
 from nas.study.lease import WEIGHTS, Lease, Metrics, Report, Sign, Step
 from nas.study.recipe import Recipe
 from nas.training.checkpoints import CheckpointFolder, DamagedCheckpointError
+from nas.training.errors import TrainingError
 from nas.training.optimisation import make_ema, make_optimizer, make_schedule, with_drop_path
 from nas.training.state import State, Within, generator_states, restore, resume, save, seed_everything, set_generators
-from nas.training.steps import EAGER_STEPS, Chunks, Stepper, TrainingError, in_parts, memory_named, precision
+from nas.training.steps import EAGER_STEPS, Chunks, Stepper, in_parts, memory_named, precision
 from nas.training.watch import EpochWatch
 
 SIGN_EVERY = 30.0  # seconds between signs of life within an epoch

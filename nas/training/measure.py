@@ -9,12 +9,8 @@ from metaformer.errors import UserError
 from metaformer.network.model import build
 from nas.study.lease import Measurement
 from nas.study.objectives import MeasuredObjective, find
+from nas.training.errors import MeasuringError
 from nas.training.state import seed_everything
-from nas.training.steps import TrainingError
-
-
-class MeasuringError(TrainingError):
-    """An objective that this device cannot measure; the message says why."""
 
 
 def measure_objectives(

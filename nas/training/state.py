@@ -16,8 +16,9 @@ from metaformer.network.model import MetaFormer, build
 from nas.data.generators import get_states, set_states
 from nas.study.lease import WEIGHTS, Lease
 from nas.training.checkpoints import CheckpointFolder, DamagedCheckpointError, checkpoint_name, place_of
+from nas.training.errors import TrainingError
 from nas.training.optimisation import make_ema, make_optimizer, with_drop_path
-from nas.training.steps import TrainingError, is_out_of_memory, memory_named
+from nas.training.steps import is_out_of_memory, memory_named
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,10 @@ from torch import Tensor, nn
 from metaformer.network.model import MetaFormer
 from nas.data import Batch
 from nas.study.recipe import Recipe
+from nas.training.errors import TrainingError
 
 _NO_MEMORY = ("DefaultCPUAllocator", "could not create a primitive")  # what torch and oneDNN say on a CPU
 EAGER_STEPS = 3  # of each training on a GPU before its graph: kernels are chosen and memory is found
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot go on; the message says why."""
 
 
 @dataclass

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from timm.utils import natural_key
 
 from metaformer.documents import is_folder
 from metaformer.errors import nearest_first
@@ -110,6 +109,8 @@ def _list_classes(root: Path, part: str) -> list[str]:
         classes = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     if len(classes) < 2:
         raise wrong("dataset", f"{str(folder)!r} must hold a folder for each of 2 or more classes", classes)
+    from timm.utils import natural_key  # timm takes seconds, and sets of other kinds need none
+
     return sorted(classes, key=lambda name: (natural_key(name), name))  # type: ignore[no-untyped-call]
 
 

@@ -627,7 +627,7 @@ def test_a_wrong_option_is_refused(resolution: int, num_workers: int, message: s
 
 
 def test_digits_without_scikit_learn_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setattr("nas.data.digits.find_spec", lambda _name: None)
     with pytest.raises(DataError, match=r"^dataset: digits needs scikit-learn, which is not installed$"):
         open_dataset("digits", resolution=32)
 

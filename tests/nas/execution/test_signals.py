@@ -118,6 +118,7 @@ cli.run(search)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("ray_2")
 def test_sigterm_while_ray_starts_ends_the_program_and_does_not_abort_it(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _TOLD_WHILE_RAY_STARTS, *QUICK, "--runs", str(tmp_path / "runs")]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nas.execution.signals import interruptible
 from nas.record.atomic import part_of, replace_text, replacing
 from nas.record.lock import lock_folder
 from tests.nas.programs import ROOT
@@ -74,6 +75,6 @@ def test_an_interrupted_writer_leaves_the_old_file(tmp_path: Path) -> None:
             part.write_text("half", encoding="utf-8")
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), interruptible():  # a shell's job in the background ignores SIGINT
         write_half()
     assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == ["old"]

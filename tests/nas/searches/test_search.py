@@ -497,7 +497,8 @@ def test_a_folder_of_images_of_odd_sizes_and_modes_ends_with_a_front(
 
 
 @starts_ray
-@pytest.mark.parametrize("kind", ["prepared", pytest.param("torch", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["prepared", "torch"])
 def test_a_prepared_set_and_a_set_by_name_end_with_a_front(
     search: Search, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:

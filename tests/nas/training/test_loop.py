@@ -21,9 +21,10 @@ from nas.study.lease import WEIGHTS, Lease, Metrics, Report
 from nas.study.recipe import Augmentation, Recipe
 from nas.study.request import Request
 from nas.training.checkpoints import StorageError
+from nas.training.errors import TrainingError
 from nas.training.loop import evaluate, measure_training, train
 from nas.training.state import seed_everything
-from nas.training.steps import Chunks, Stepper, TrainingError
+from nas.training.steps import Chunks, Stepper
 from tests.nas.programs import ROOT
 from tests.nas.runs import make_study
 
@@ -348,7 +349,7 @@ from pathlib import Path
 import torch
 from nas.data import open_dataset
 from nas.training.loop import train
-from nas.training.steps import TrainingError
+from nas.training.errors import TrainingError
 from tests.nas.training.test_loop import CPU, RECIPE, lease_in, small_model, tiny_lease
 
 torch.set_num_threads(1)

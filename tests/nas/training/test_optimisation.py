@@ -18,7 +18,8 @@ from metaformer.specs import AttentionSpec, Norm, PoolSpec, Stage, Stem
 from nas.data import Dataset, default_recipe, open_dataset
 from nas.study.lease import WEIGHTS, Lease
 from nas.study.recipe import Recipe
-from nas.training.loop import TrainingError, evaluate, train
+from nas.training.errors import TrainingError
+from nas.training.loop import evaluate, train
 from nas.training.optimisation import make_ema, make_optimizer, make_schedule, with_drop_path
 
 CPU = torch.device("cpu")

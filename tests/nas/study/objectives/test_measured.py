@@ -10,8 +10,8 @@ from nas.execution.worker import device_name
 from nas.study.objectives import MeasuredObjective, Objectives, choose, find, measured_names
 from nas.study.objectives.base import register_objective
 from nas.study.objectives.memory import _peak_tensor_bytes
+from nas.training.errors import TrainingError
 from nas.training.measure import measure_objectives
-from nas.training.steps import TrainingError
 from tests.nas.runs import make_study
 
 CPU = torch.device("cpu")

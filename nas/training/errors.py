@@ -1,0 +1,9 @@
+"""What ends a training; the messages say why. Imports nothing, so that a driver knows them without torch or timm."""
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on."""
+
+
+class MeasuringError(TrainingError):
+    """An objective that this device cannot measure."""
