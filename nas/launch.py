@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from rich.console import Console
 
+from metaformer.cli.console import progress_bar
 from metaformer.cost import count_cost
 from metaformer.documents import check_path, exists, is_folder
 from metaformer.errors import shown
@@ -44,6 +45,8 @@ from nas.session.leases import Place
 from nas.session.session import Session, open_session
 from nas.study.budget import Budget, parse_duration
 from nas.study.lease import Speed, Step
+from nas.study.objectives.units import parse_quantity
+from nas.study.recipe import BadImages
 from nas.study.request import Request, Team
 from nas.study.study import MAY_CHANGE, Study, StudyError, read_mapping
 from nas.training.checkpoints import NO_ROOM, check_place
@@ -53,6 +56,8 @@ _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENO
 _MOST_NAMES = 10  # of images, in a line
 _REFERENCE_SHARE = 1 / 3  # of a budget that hand-designed models take, unless they are asked for
 _MOST_OF_NAME = 200  # characters of a run's name in the name of its study in a shared database
+_CACHE_LIMIT = "100GiB"
+_BYTES = {"MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40}
 _BELOW, _ABOVE = 2.0, 4.0  # how far a measured objective's bounds lie beyond what a few architectures had
 
 
@@ -64,6 +69,8 @@ def launch(
     loaders: int | None,
     ray_address: str | None,
     tracker: str | None,
+    cache: Path | None,
+    cache_limit: str | None,
     deadline: str | None,
     plan_only: bool,
     as_json: bool,
@@ -81,10 +88,13 @@ def launch(
     console = make_console(as_json=as_json)
     seconds = parse_duration("deadline", deadline) if deadline else None
     request, fields = _with_defaults(request, name, runs, team)
+    named_data = request.data
+    if cache is not None:
+        request = _decoded(request, fields, cache, cache_limit, console)
     images = find_images(request, fields)
     info = open_dataset(images.data, resolution=images.resolution, splitting=images.splitting).info
     study = make_study(request, fields, info)
-    folder = RunFolder(runs / (name or _default_name(study.space, study.data)), study.checkpoints)
+    folder = RunFolder(runs / (name or _default_name(study.space, named_data or study.data)), study.checkpoints)
     study = _named_in_storage(study, folder)
     if study.storage is not None:
         check_storage(study.storage)
@@ -161,6 +171,28 @@ def _with_defaults(request: Request, name: str | None, runs: Path, team: Team) -
     if not fields:  # a run keeps what it began with, and a study file says all
         request = team.fill(request)
     return request, fields
+
+
+def _decoded(request: Request, fields: dict[str, object], cache: Path, limit: str | None, console: Console) -> Request:
+    """The request with a decoded copy of its dataset in its place, which is made in the cache if it is not there."""
+    from nas.data.sources.cached import Cache, is_decoded  # with timm, which takes seconds
+
+    most_bytes = parse_quantity("cache_limit", limit or _CACHE_LIMIT, _BYTES, example=_CACHE_LIMIT)
+    check_path(cache, "cache", error=StudyError)
+    if request.data is None or is_decoded(request.data):
+        return request
+    bad_images: BadImages = "skip" if (request.bad_images or fields.get("bad_images")) == "skip" else "stop"
+    images = find_images(request, fields)
+    with progress_bar() as bar:
+        task = bar.add_task("decoding", total=None)
+        copy = Cache(cache, most_bytes=int(most_bytes)).keep(
+            request.data,
+            resolution=images.resolution,
+            bad_images=bad_images,
+            progress=lambda done, total: bar.update(task, advance=done, total=total),
+        )
+    console.print(f"cache    {request.data}, decoded once: {copy}", markup=False)
+    return replace(request, data=copy)
 
 
 def _defaults_lines(team: Team, request: Request, fields: dict[str, object]) -> list[str]:

@@ -118,6 +118,13 @@ def search(
     bad_images: Annotated[
         str | None, typer.Option(help="At an image that cannot be read: stop, or skip it.", show_default="stop")
     ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps decoded copies of datasets; images are decoded once, by nas.prepare."),
+    ] = None,
+    cache_limit: Annotated[
+        str | None, typer.Option(help="Most that all copies there may take.", show_default="100GiB")
+    ] = None,
     val_fraction: cli.ValFraction = None,
     images_per_class: cli.ImagesPerClass = None,
     split_seed: cli.SplitSeed = None,
@@ -148,20 +155,23 @@ def search(
     options = dict(locals())
     with cli.deaf_threads():
         from nas.launch import launch
-    from nas.study.request import Request, parse_changes, parse_limits, read_team
+    from nas.study.request import PROGRAM, Request, parse_changes, parse_limits, read_team
 
     asked = {field.name: options[field.name] for field in fields(Request) if field.name in options}
     limits, changes = parse_limits(max_latency, limit or []), parse_changes(set_ or [])
     request = Request(**asked, measured_limits=limits, changes=changes)
     team = read_team(cli.TEAM_FILE)
-    program = {"runs": str(cli.RUNS), "loaders": None, "ray_address": None, "tracker": None, **team.program}
+    program = {"runs": str(cli.RUNS), **dict.fromkeys(PROGRAM), **team.program}
+    program |= {name: value for name in PROGRAM if (value := options[name]) is not None}
     launch(
         request,
         name=name,
-        runs=Path(program["runs"]) if runs is None else runs,
-        loaders=program["loaders"] if loaders is None else loaders,
-        ray_address=program["ray_address"] if ray_address is None else ray_address,
-        tracker=program["tracker"] if tracker is None else tracker,
+        runs=Path(program["runs"]),
+        loaders=program["loaders"],
+        ray_address=program["ray_address"],
+        tracker=program["tracker"],
+        cache=program["cache"] and Path(program["cache"]),
+        cache_limit=program["cache_limit"],
         deadline=deadline,
         plan_only=plan,
         as_json=json,

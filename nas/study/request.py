@@ -20,7 +20,14 @@ _CHANGE = re.compile(r"recipe((?:\.[^.=\s]+){1,3})=(.*\S.*)", re.DOTALL)
 
 
 # Options of the program that are no fields of a request, and fields that are said anew for each run.
-_PROGRAM = {"runs": "str", "loaders": "int", "ray_address": "str", "tracker": "str"}
+PROGRAM = {
+    "runs": "str",
+    "loaders": "int",
+    "ray_address": "str",
+    "tracker": "str",
+    "cache": "str",
+    "cache_limit": "str",
+}
 _NOT_OF_A_TEAM = {"extend", "study", "changes", "measured_limits"}
 
 
@@ -143,14 +150,14 @@ def read_team(path: Path) -> Team:
     if not exists(path):
         return Team()
     said = parse_mapping(read_text(path, str(path), error=StudyError), str(path), error=StudyError)
-    kinds = {field.name: str(field.type).partition(" ")[0] for field in fields(Request)} | _PROGRAM
+    kinds = {field.name: str(field.type).partition(" ")[0] for field in fields(Request)} | PROGRAM
     kinds = {name: kind for name, kind in kinds.items() if name not in _NOT_OF_A_TEAM}
     request: dict[str, Any] = {}
     program: dict[str, Any] = {}
     for name, value in said.items():
         if name not in kinds:
             raise StudyError(f"{path}: {unknown_name('option', name, sorted(kinds))}")
-        (program if name in _PROGRAM else request)[name] = _typed(value, kinds[name], f"{path}: {name}")
+        (program if name in PROGRAM else request)[name] = _typed(value, kinds[name], f"{path}: {name}")
     return Team(request, program)
 
 

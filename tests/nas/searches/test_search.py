@@ -498,6 +498,25 @@ def test_a_folder_of_images_of_odd_sizes_and_modes_ends_with_a_front(
 
 @starts_ray
 @pytest.mark.slow
+def test_a_folder_is_decoded_once_into_a_cache_and_the_same_command_goes_on(
+    search: Search, runs: Path, tmp_path: Path
+) -> None:
+    data, cache = write_odd_images(tmp_path / "kept"), tmp_path / "cache"
+    small = ("--resolution", 32, "--epochs", 1, "--batch-size", 8, "--width-scale", 0.125, "--max-macs", "1M")
+    limits = ("--references", "none", "--budget", "9cpu-hours", "--workers", 1)
+    for num_trials in (1, 2):
+        asked = ("--data", f"folder:{data}", "--cache", cache, *small, *limits, "--max-trials", num_trials, "--json")
+        outcome = search(*asked)
+        assert outcome.code == 0, outcome.err
+        found = json.loads(outcome.out)
+        assert found["folder"] == str(runs / "hybrid_stages-kept")
+        assert found["trials"]["complete"] == num_trials
+    [copy] = cache.iterdir()
+    assert Study.from_file(runs / "hybrid_stages-kept/study.yaml").data == f"prepared:{copy}"
+
+
+@starts_ray
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["prepared", "torch"])
 def test_a_prepared_set_and_a_set_by_name_end_with_a_front(
     search: Search, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
