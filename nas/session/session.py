@@ -357,7 +357,8 @@ class Session:
         """Say so where the budget did not suffice for the test split."""
         untested = len(self._finalists.untried)
         if untested:
-            text = f"{untested} trials were not tested, since the budget is spent; --extend adds to it"
+            were = "1 trial was" if untested == 1 else f"{untested} trials were"
+            text = f"{were} not tested, since the budget is spent; --extend adds to it"
             self._note(EventKind.UNTESTED, text)
 
     def _note(self, kind: EventKind, text: str, *, trial: TrialRecord | None = None) -> None:

@@ -18,6 +18,8 @@ from nas.study.objectives import find
 from tests.nas.results.pages import read_csv, read_page
 from tests.nas.runs import make_run, make_study, open_folder
 
+pytestmark = pytest.mark.xdist_group("objectives")  # the runs are made once
+
 TWO = ("accuracy", "latency")
 FOUR = ("params", "latency", "accuracy", "peak_memory")
 FIVE = ("accuracy", "params", "macs", "latency", "batch_latency")
