@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from nas.execution.simulator import CurveTable, Simulator
+from nas.execution.curves import CurveTable
+from nas.execution.simulator import Simulator
 from nas.record.record import Record
 from nas.record.storage import IN_MEMORY
 from nas.record.trials import TrialState

@@ -24,7 +24,8 @@ from rich.table import Table
 
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
-from nas.execution.simulator import Curve, Simulated, Simulator
+from nas.execution.curves import Curve
+from nas.execution.simulator import Simulated, Simulator
 from nas.record.record import Record
 from nas.record.storage import sqlite_url
 from nas.session.leases import Place

@@ -46,7 +46,7 @@ from nas.session.session import Session, open_session
 from nas.study.budget import Budget, parse_duration
 from nas.study.lease import Speed, Step
 from nas.study.objectives.units import parse_quantity
-from nas.study.recipe import BadImages
+from nas.study.recipe import BadImages, Precision
 from nas.study.request import Request, Team
 from nas.study.study import MAY_CHANGE, Study, StudyError, read_mapping
 from nas.training.checkpoints import NO_ROOM, check_place
@@ -123,8 +123,9 @@ def launch(
         for line in _defaults_lines(team, request, fields):
             console.print(line)
         measured = None if folder.study_file.exists() else _measure(study, backend, console)
-        if measured is not None and request.references is None and "references" not in fields:
-            study = _with_affordable_references(study, measured, around)
+        if measured is not None:
+            are_asked_for = request.references is not None or "references" in fields
+            study = _fitted(study, measured, around, keep_references=are_asked_for)
         if plan_only:
             _preview(study, around, measured).show_plan(as_json)
             return
@@ -221,6 +222,7 @@ class _Costs(NamedTuple):
     peak_bytes: int  # of the architecture that takes the most memory
     bounds: dict[str, tuple[float, float]]  # of the objectives that are measured
     device: str | None  # that measured them
+    precision: Precision | None  # that was faster, where the recipe leaves it open
     spent: float  # device-seconds that measuring took
 
 
@@ -339,6 +341,14 @@ def _open_search(
     return _Search(Run(folder, study, record.space, record), session, around)
 
 
+def _fitted(study: Study, costs: _Costs, around: _Around, *, keep_references: bool) -> Study:
+    """The study with what measuring decides: the precision, and which hand-designed models the budget pays for."""
+    if costs.precision is not None:
+        study = study.with_precision(costs.precision)
+        around.console.print(f"training in {costs.precision}, the faster precision as measured", style="dim")
+    return study if keep_references else _with_affordable_references(study, costs, around)
+
+
 def _with_affordable_references(study: Study, costs: _Costs, around: _Around) -> Study:
     """The study with as many of its hand-designed models, in their order, as a third of the budget pays for."""
     num_images = {str(split): number for split, number in around.info.num_images.items()}
@@ -381,7 +391,7 @@ def _known_costs(notes: Notes) -> _Costs | None:
     """What was measured before, and has been charged."""
     if notes.speed is None or notes.peak_bytes is None:
         return None
-    return _Costs(notes.speed, notes.peak_bytes, notes.bounds, notes.device, spent=0.0)
+    return _Costs(notes.speed, notes.peak_bytes, notes.bounds, notes.device, precision=None, spent=0.0)
 
 
 def _note_costs(record: Record, costs: _Costs) -> None:
@@ -402,7 +412,8 @@ def _measure(study: Study, backend: Backend, console: Console) -> _Costs:
         name: (min(value[name] for value in values) / _BELOW, max(value[name] for value in values) * _ABOVE)
         for name in measured
     }
-    return _Costs(speed, max(step.peak_bytes for step in steps), bounds, _device(steps), spent)
+    peak_bytes = max(step.peak_bytes for step in steps)
+    return _Costs(speed, peak_bytes, bounds, _device(steps), steps[0].precision, spent)
 
 
 def _device(steps: list[Step]) -> str | None:
@@ -501,6 +512,8 @@ def _named_in_storage(study: Study, folder: RunFolder) -> Study:
     """
     if folder.study_file.exists():
         earlier = Study.from_file(folder.study_file)
+        if study.recipe.precision == "auto":
+            study = study.with_precision(earlier.recipe.precision)
         study.check_continues(earlier, folder.path)
         return study.model_copy(update={"storage_name": earlier.storage_name, "identity": earlier.identity})
     shared_name = f"{folder.path.name[:_MOST_OF_NAME]}-{uuid4().hex[:8]}" if study.storage else None

@@ -161,7 +161,7 @@ def search(
     limits, changes = parse_limits(max_latency, limit or []), parse_changes(set_ or [])
     request = Request(**asked, measured_limits=limits, changes=changes)
     team = read_team(cli.TEAM_FILE)
-    program = {"runs": str(cli.RUNS), **dict.fromkeys(PROGRAM), **team.program}
+    program = {**dict.fromkeys(PROGRAM), "runs": str(cli.RUNS), **team.program}
     program |= {name: value for name in PROGRAM if (value := options[name]) is not None}
     launch(
         request,

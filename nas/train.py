@@ -5,7 +5,7 @@ import io
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -87,18 +87,20 @@ def train(
     place = find_device(None if device == "auto" else device)
     dataset = open_dataset(data, resolution=arch.resolution, num_workers=loaders, splitting=splitting)
     arch = _with_classes(arch, dataset.info)
-    settings = {
-        "model": model,
-        "architecture": arch.model_dump(mode="json"),
-        "data": dataset.info.name,
-        "splitting": splitting.model_dump(mode="json"),
-        "data_fingerprint": dataset.info.fingerprint,
-        "recipe": asked.model_dump(mode="json"),
-        "seed": seed,
-    }
     _make_folder(out)
     with lock_folder(out):
-        record = _open_record(out / "train.json", settings)
+        known = _read_record(out / "train.json")
+        asked = _with_precision(asked, arch, dataset, place, known)
+        settings = {
+            "model": model,
+            "architecture": arch.model_dump(mode="json"),
+            "data": dataset.info.name,
+            "splitting": splitting.model_dump(mode="json"),
+            "data_fingerprint": dataset.info.fingerprint,
+            "recipe": asked.model_dump(mode="json"),
+            "seed": seed,
+        }
+        record = _go_on_with(known, settings, out / "train.json")
         lease = Lease(
             trial=0,
             attempt=1,
@@ -260,30 +262,71 @@ def _recipe(
         raise StudyError(f"recipe.{line}" if line.partition(":")[0] in request.changes else line) from None
 
 
-def _open_record(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """What earlier runs of the same command noted.
+def _with_precision(
+    recipe: "Recipe", arch: "Architecture", dataset: "Dataset", device: "torch.device", known: dict[str, Any] | None
+) -> "Recipe":
+    """The recipe with the precision of an earlier run, or the faster one by measurement, where it leaves that open."""
+    from metaformer.errors import UserError
+    from nas.study.recipe import Precision
+    from nas.training.errors import TrainingError
+    from nas.training.loop import measure_trainings
+    from nas.training.precision import open_precisions
+
+    if recipe.precision != "auto":
+        return recipe
+    if known is not None:
+        noted = known.get("recipe")
+        precision = noted.get("precision") if isinstance(noted, dict) else None
+        if precision not in get_args(Precision):
+            return recipe
+    elif open_precisions(device, recipe):
+        try:
+            precision = measure_trainings([arch], recipe, dataset, device=device)[0].precision
+        except TrainingError as error:
+            raise UserError(str(error)) from None
+    else:
+        return recipe
+    return recipe.model_copy(update={"precision": precision})
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """What earlier runs of the same command noted; None where there were none.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    from metaformer.documents import exists, read_text
+    from metaformer.errors import UserError, shown
+
+    if not exists(path):
+        return None
+    try:
+        record = json.loads(read_text(path, "out", error=UserError))
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise UserError(f"out: must hold a whole train.json, got {shown(str(path))}")
+    return record
+
+
+def _go_on_with(record: dict[str, Any] | None, settings: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The record of earlier runs, or a new one.
 
     Raises:
         UserError: The folder is of another training.
     """
-    from metaformer.documents import exists, read_text
     from metaformer.errors import UserError, shown
     from nas.study.splitting import DEFAULT_SPLITTING
 
-    if not exists(path):
+    if record is None:
         return {**settings, "curve": []}
-    try:
-        record = json.loads(read_text(path, "out", error=UserError))
-    except ValueError:
-        raise UserError(f"out: must hold a whole train.json, got {shown(str(path))}") from None
-    if isinstance(record, dict):  # of before it was noted
-        record.setdefault("splitting", DEFAULT_SPLITTING.model_dump(mode="json"))
+    record.setdefault("splitting", DEFAULT_SPLITTING.model_dump(mode="json"))  # of before it was noted
     for name, value in settings.items():
-        if not isinstance(record, dict) or record.get(name) != value:
+        if record.get(name) != value:
             raise UserError(
                 f"out: must be a new folder or one of the same training, got {shown(str(path))} with another {name}"
             )
-    return dict(record)
+    return record
 
 
 if __name__ == "__main__":

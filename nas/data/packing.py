@@ -11,14 +11,12 @@ import json
 import math
 import os
 import shutil
-import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import cast, get_args
 
@@ -29,6 +27,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from metaformer.images import ImageError
+from metaformer.processes import belong_to_program
 from nas.data.prepared import (
     DOCUMENT,
     UNREADABLE,
@@ -294,16 +293,7 @@ _work: tuple[Source, Path, _Job]  # of this process, which decodes
 def _begin_worker(source: Source, part: Path, job: _Job) -> None:
     global _work  # noqa: PLW0603  a pool gives its processes no other place
     _work = source, part, job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program itself is interrupted, and ends these
-    threading.Thread(target=_end_with_program, daemon=True, name="end-with-program").start()
-
-
-def _end_with_program() -> None:
-    """End this process when the program has been killed; it would wait for work for ever."""
-    program = parent_process()
-    if program is not None:
-        program.join()
-        os._exit(1)
+    belong_to_program()
 
 
 def _decode_chunk(chunk: _Chunk) -> _Chunk:

@@ -4,92 +4,21 @@ Learning curves come from a table that the project's own trainer has recorded, o
 lease's start to its end; the driver answers one event at a time.
 """
 
-import csv
 import heapq
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import NamedTuple, Protocol
 
 from metaformer.architecture import Architecture
-from metaformer.documents import read_text
-from metaformer.errors import unknown_name
 from nas.execution.backend import Backend, Steps, tell
+from nas.execution.curves import Curve, Curves
 from nas.session.session import Decision, Session
-from nas.study.lease import EpochDone, Evaluated, Lease, Measured, Measurement, Outcome, Report, Step
+from nas.study.lease import EpochDone, Evaluated, Lease, Measured, Outcome, Report, Step
 from nas.study.recipe import Recipe
-from nas.study.study import StudyError
-from search_spaces.space import SearchSpace
 
 _TEST_SHARE = 0.1  # of an epoch's time, for evaluating on the test split
-
-
-class Curve(NamedTuple):
-    """How an architecture does when it is trained to full length."""
-
-    epoch_seconds: float  # on one device
-    val_accuracies: tuple[float, ...]  # after each epoch
-    measured: Mapping[str, float] = {}  # by objective
-
-    def measurement(self, names: Sequence[str]) -> Measurement:
-        """What a device would measure.
-
-        Raises:
-            StudyError: The curve does not know one of the objectives.
-        """
-        for name in names:
-            if name not in self.measured:
-                raise StudyError(unknown_name("objectives", name, self.measured))
-        return Measurement(values={name: self.measured[name] for name in names}, device="simulated")
-
-
-class Curves(Protocol):
-    """Where the simulator reads how an architecture does."""
-
-    def curve(self, architecture: Architecture) -> Curve: ...
-
-
-class CurveTable:
-    """Recorded learning curves by architecture, as `benchmarks/record_curves.py` writes them."""
-
-    def __init__(self, path: Path, space: SearchSpace) -> None:
-        """Read a CSV file of a space's genes, seconds an epoch and accuracies.
-
-        Raises:
-            StudyError: There is no such file, or it is no such table.
-        """
-        text = read_text(path, "curves", error=StudyError)
-        self._curves: dict[str, Curve] = {}
-        self.architectures: list[Architecture] = []
-        try:
-            for row in csv.DictReader(text.splitlines()):
-                architecture = space.decode(json.loads(row["genes"]))
-                accuracies = tuple(float(row[name]) for name in row if name.startswith("epoch_") and name[6:].isdigit())
-                self._curves[architecture.digest] = Curve(float(row["epoch_seconds"]), accuracies)
-                self.architectures.append(architecture)
-        except (KeyError, TypeError, ValueError) as error:
-            raise StudyError(
-                f"curves: must be a table of genes, epoch_seconds, epoch_1, …, got {path} ({error})"
-            ) from None
-
-    @property
-    def num_epochs(self) -> int:
-        """Epochs of the longest curve."""
-        return max(len(curve.val_accuracies) for curve in self._curves.values())
-
-    def curve(self, architecture: Architecture) -> Curve:
-        """The recorded curve.
-
-        Raises:
-            StudyError: It was not recorded.
-        """
-        if architecture.digest not in self._curves:
-            raise StudyError(f"curves: must hold every architecture tried, got none of {architecture.digest}")
-        return self._curves[architecture.digest]
 
 
 @dataclass

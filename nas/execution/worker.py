@@ -144,18 +144,17 @@ def measure_steps(
     Raises:
         UserError, TrainingError: Not even a step of training works.
     """
-    from nas.training.loop import measure_training
+    from nas.training.loop import measure_trainings
     from nas.training.measure import measure_objectives
 
     device, dataset = devices.take(), data.open()
-    steps = []
-    for arch in archs:
-        step = measure_training(arch, recipe, dataset, device=device)
-        if objectives:
-            measurement = measure_objectives(arch, objectives, device=device, device_name=device_name(device))
-            step = step.model_copy(update={"measurement": measurement})
-        steps.append(step)
-    return steps
+    steps = measure_trainings(archs, recipe, dataset, device=device)
+    if not objectives:
+        return steps
+    measured = [measure_objectives(arch, objectives, device=device, device_name=device_name(device)) for arch in archs]
+    return [
+        step.model_copy(update={"measurement": measurement}) for step, measurement in zip(steps, measured, strict=True)
+    ]
 
 
 def device_name(device: torch.device) -> str:

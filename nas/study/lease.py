@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from metaformer.architecture import Architecture
 from metaformer.specs import Spec
-from nas.study.recipe import Fraction, Recipe
+from nas.study.recipe import Fraction, Precision, Recipe
 
 Task = Literal["train", "test"]
 WEIGHTS = "weights.pt"  # file in a trial's folder, left by its last epoch
@@ -154,4 +154,5 @@ class Step(Spec):
 
     seconds_per_image: NonNegativeFloat
     peak_bytes: NonNegativeInt  # most memory, of a GPU what torch holds there, on a CPU what the process grew by
+    precision: Precision | None = None  # the fastest by measurement, where the recipe leaves it open
     measurement: Measurement | None = None  # where the study has objectives that are measured

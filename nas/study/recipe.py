@@ -17,6 +17,7 @@ BelowOne = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Pixels = Annotated[int, Field(strict=True, ge=0, le=8192)]
 Epochs = Annotated[int, Field(strict=True, gt=0, le=100_000)]
 FewEpochs = Annotated[int, Field(strict=True, ge=0, lt=100_000)]
+Precision = Literal["auto", "float32", "bfloat16"]
 BadImages = Literal["stop", "skip"]  # what an image that cannot be read does: end the search, or be left out
 NoDecay = Literal["vectors", "position_embedding", "class_token"]  # vectors: biases and what has one dimension
 LrPoints = Annotated[tuple[tuple[Fraction, NonNegativeFloat], ...], Field(min_length=1, max_length=1000)]
@@ -96,7 +97,7 @@ class Recipe(Spec):
     )
     label_smoothing: BelowOne = 0.1
     clip_grad: PositiveFloat | None = None  # largest norm of the gradient
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on GPUs that have it
+    precision: Precision = "auto"  # auto: bfloat16 on GPUs that have it, on CPUs the faster of both
     augmentation: Augmentation = Augmentation()
 
     @model_validator(mode="after")

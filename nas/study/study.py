@@ -18,7 +18,7 @@ from metaformer.specs import PositiveFloat, Spec, Version
 from nas.study.budget import Budget, parse_interval
 from nas.study.database_url import without_password
 from nas.study.objectives import DEFAULT, Objectives, choose
-from nas.study.recipe import BadImages, Recipe
+from nas.study.recipe import BadImages, Precision, Recipe
 from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 from search_spaces.space import SearchSpace, SpaceSettings, get
 
@@ -150,6 +150,10 @@ class Study(Spec):
             return cls.model_validate(read_mapping(path))
         except ValidationError as error:
             raise StudyError(f"{path}: {explain(error, cls)}") from None
+
+    def with_precision(self, precision: Precision) -> Self:
+        """The same study, trained in this precision."""
+        return self.model_copy(update={"recipe": self.recipe.model_copy(update={"precision": precision})})
 
     def check_continues(self, earlier: "Study", where: Path) -> None:
         """Check that this study goes on with `earlier`; only budget, trial limit and workers may differ.

@@ -7,7 +7,7 @@ starts from, on nothing else: a run that goes on from a checkpoint gives what an
 import itertools
 import resource
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,13 @@ from metaformer.architecture import Architecture
 from metaformer.network.model import build
 from nas.data import Batch, Dataset
 from nas.study.lease import WEIGHTS, Lease, Metrics, Report, Sign, Step
-from nas.study.recipe import Recipe
+from nas.study.recipe import Precision, Recipe
 from nas.training.checkpoints import CheckpointFolder, DamagedCheckpointError
 from nas.training.errors import TrainingError
 from nas.training.optimisation import make_ema, make_optimizer, make_schedule, with_drop_path
+from nas.training.precision import autocast, faster, open_precisions
 from nas.training.state import State, Within, generator_states, restore, resume, save, seed_everything, set_generators
-from nas.training.steps import EAGER_STEPS, Chunks, Stepper, in_parts, memory_named, precision
+from nas.training.steps import EAGER_STEPS, Chunks, Stepper, in_parts, memory_named
 from nas.training.watch import EpochWatch
 
 SIGN_EVERY = 30.0  # seconds between signs of life within an epoch
@@ -125,6 +126,26 @@ def measure_training(
         times.append((time.perf_counter() - start) / len(batch.x_BCHW))
     peak_bytes = max(0, _peak_memory(device) - memory_before)
     return Step(seconds_per_image=sorted(times[num_warm:])[num_steps // 2], peak_bytes=peak_bytes)
+
+
+def measure_trainings(
+    archs: Sequence[Architecture], recipe: Recipe, dataset: Dataset, *, device: torch.device
+) -> list[Step]:
+    """The same for several architectures. Where the recipe leaves the precision open, the faster one, which they name.
+
+    Raises:
+        TrainingError: Not even one image of one of them fits into the device's memory.
+    """
+    precisions = open_precisions(device, recipe)
+    if not precisions:
+        return [measure_training(arch, recipe, dataset, device=device) for arch in archs]
+    steps: dict[Precision, list[Step]] = {precision: [] for precision in precisions}
+    for arch in archs:
+        for precision, found in steps.items():
+            asked = recipe.model_copy(update={"precision": precision})
+            found.append(measure_training(arch, asked, dataset, device=device))
+    chosen = faster(steps)
+    return [step.model_copy(update={"precision": chosen}) for step in steps[chosen]]
 
 
 def _prepare(device: torch.device) -> None:
@@ -242,7 +263,7 @@ def _accuracy(model: nn.Module, batches: Iterator[Batch], recipe: Recipe, chunks
     """
 
     def logits(x_BCHW: Tensor, num_chunks: int) -> Tensor:
-        with precision(x_BCHW.device, recipe):
+        with autocast(x_BCHW.device, recipe):
             return torch.cat([model(part) for part in x_BCHW.chunk(num_chunks)])
 
     model.eval()

@@ -15,6 +15,7 @@ from metaformer.network.model import MetaFormer
 from nas.data import Batch
 from nas.study.recipe import Recipe
 from nas.training.errors import TrainingError
+from nas.training.precision import autocast
 
 _NO_MEMORY = ("DefaultCPUAllocator", "could not create a primitive")  # what torch and oneDNN say on a CPU
 EAGER_STEPS = 3  # of each training on a GPU before its graph: kernels are chosen and memory is found
@@ -74,7 +75,7 @@ class Stepper:
         smoothing = recipe.label_smoothing if batch.y.ndim == 1 else 0.0  # soft targets come smoothed
         losses = []
         for x_BCHW, y in zip(batch.x_BCHW.chunk(num_chunks), batch.y.chunk(num_chunks), strict=True):
-            with precision(x_BCHW.device, recipe):
+            with autocast(x_BCHW.device, recipe):
                 logits_BK = self._model(x_BCHW)
             part = F.cross_entropy(logits_BK.float(), y, label_smoothing=smoothing, reduction="sum") / len(batch.y)
             part.backward()  # type: ignore[no-untyped-call]
@@ -183,12 +184,3 @@ def memory_named() -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise _out_of_memory(error) from None
-
-
-def precision(device: torch.device, recipe: Recipe) -> torch.autocast:
-    """Autocast to bfloat16 where the recipe asks for it, or leaves it open and the device is a GPU that has it."""
-    if recipe.precision == "auto":
-        enabled = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        enabled = recipe.precision == "bfloat16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)

@@ -3,9 +3,12 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.nas.programs import ROOT
 
 
+@pytest.mark.slow
 def test_one_addition_of_each_kind_works_as_contributing_says() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contracts/additions_check.py"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -11,8 +11,9 @@ from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from nas.data import open_dataset
 from nas.execution.backend import Backend
+from nas.execution.curves import Curve
 from nas.execution.devices import Wanted
-from nas.execution.simulator import Curve, Simulator
+from nas.execution.simulator import Simulator
 from nas.record.run_folder import RunFolder, open_record
 from nas.record.trials import LeaseEnd, StopReason, TrialState
 from nas.session.forecast import fit_speed

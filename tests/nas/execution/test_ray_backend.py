@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,10 +40,16 @@ def test_a_cluster_that_cannot_be_used_is_refused_in_one_line(info: DataInfo, ad
         backend.__enter__()
 
 
+@pytest.fixture(scope="module")
+def niceness(info: DataInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Of a worker in a cluster that stands as long as the fixture."""
+    scratch = tmp_path_factory.mktemp("scratch")
+    with RayBackend(info, wanted=Wanted(kind="cpu", workers=1), address=None, scratch=scratch):
+        yield ray.get(ray.remote(num_cpus=0)(lambda: os.nice(0)).remote())
+
+
 @pytest.mark.xdist_group("ray_2")
-def test_a_worker_yields_to_other_programs_no_more_than_the_driver(info: DataInfo, tmp_path: Path) -> None:
-    with RayBackend(info, wanted=Wanted(kind="cpu", workers=1), address=None, scratch=tmp_path):
-        niceness = ray.get(ray.remote(num_cpus=0)(lambda: os.nice(0)).remote())
+def test_a_worker_yields_to_other_programs_no_more_than_the_driver(niceness: int) -> None:
     assert niceness == os.nice(0)
 
 
@@ -68,22 +75,21 @@ def _descendants(pid: int) -> set[int]:
 
 
 @pytest.mark.xdist_group("ray_2")
+@pytest.mark.usefixtures("niceness")
 @pytest.mark.skipif(sys.platform != "linux", reason="sockets are looked up in /proc")
-def test_a_cluster_that_the_program_starts_is_reached_from_this_machine_alone(info: DataInfo, tmp_path: Path) -> None:
-    with RayBackend(info, wanted=Wanted(kind="cpu", workers=1), address=None, scratch=tmp_path):
-        ray.get(ray.remote(num_cpus=0)(lambda: os.nice(0)).remote())  # a worker has sockets of its own
-        listening = _listening(_descendants(os.getpid()))
+def test_a_cluster_that_the_program_starts_is_reached_from_this_machine_alone() -> None:
+    listening = _listening(_descendants(os.getpid()))
     assert listening
     assert listening <= {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, and the same in IPv6
 
 
 @pytest.mark.xdist_group("ray_2")
+@pytest.mark.usefixtures("niceness")
 @pytest.mark.skipif(sys.platform != "linux", reason="what is blocked is looked up in /proc")
-def test_what_ray_starts_hears_sigterm_by_which_it_is_ended(info: DataInfo, tmp_path: Path) -> None:
-    with RayBackend(info, wanted=Wanted(kind="cpu", workers=1), address=None, scratch=tmp_path):
-        pids = _descendants(os.getpid()) - {os.getpid()}
-        lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
-        blocked = [int(line.split()[1], 16) for line in lines if line.startswith("SigBlk:")]
+def test_what_ray_starts_hears_sigterm_by_which_it_is_ended() -> None:
+    pids = _descendants(os.getpid()) - {os.getpid()}
+    lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    blocked = [int(line.split()[1], 16) for line in lines if line.startswith("SigBlk:")]
     assert blocked
     assert not [mask for mask in blocked if mask >> (signal.SIGTERM - 1) & 1]
 

@@ -9,7 +9,8 @@ import pytest
 from benchmarks.halving import replay, study_of_table
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
-from nas.execution.simulator import Curve, CurveTable, Simulation, Simulator
+from nas.execution.curves import Curve, CurveTable
+from nas.execution.simulator import Simulation, Simulator
 from nas.record.record import Record
 from nas.record.storage import IN_MEMORY, sqlite_url
 from nas.record.trials import TrialState

@@ -33,6 +33,7 @@ def test_a_database_that_is_deleted_is_told_and_the_budget_is_not_spent_again(
     assert not (run / "study.db").exists()
 
 
+@pytest.mark.slow
 def test_a_study_that_another_driver_began_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     """The first look at the run is long past when the program measures; the lock is taken after that."""
     run = tmp_path / "runs" / "twice"
