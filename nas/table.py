@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from search_spaces.space import SearchSpace
 
 _NO_BUDGET = "1cpu-days"  # a study has one; a table is trained until it is full
+_RANDOM = 100  # architectures among which the largest is looked for where there is no limit
 _GOLDEN = (5**0.5 - 1) / 2
-_DRAWS = 20  # of which the one nearest to the wanted cost is taken
+_DRAWS = 3  # of which the one nearest to the wanted cost is taken
 _ABOVE = 0.3  # how far above the wanted logarithm of the MACs is drawn
-_MOST_IN_VAIN = 1000  # draws of what was drawn before, after which a space counts as exhausted
+_MOST_IN_VAIN = 200  # draws of what was drawn before, after which a space counts as exhausted
 
 
 def table(
@@ -110,7 +111,7 @@ def _trainings(space: "SearchSpace", *, number: int, replicas: int, seed: int) -
 def _architectures(space: "SearchSpace", number: int, seed: int) -> "Iterator[Architecture]":
     """Different ones: the cheapest, the hand-designed ones within the limits, and random ones.
 
-    A random one is that of 20 whose MACs lie nearest to the next of positions that fill the logarithm of the MACs.
+    A random one is that of three whose MACs lie nearest to the next of positions that fill the logarithm of the MACs.
     """
     limits, rng = space.settings.limits, random.Random(seed)
     first = [space.smallest("params"), space.smallest("macs"), *space.references().values()]
@@ -144,7 +145,7 @@ def _range_of_macs(space: "SearchSpace") -> tuple[int, int]:
     if limits.max_macs is not None:
         return least, limits.max_macs
     rng = random.Random(0)
-    return least, max(space.cost(space.sample(rng)).macs for _ in range(_DRAWS))
+    return least, max(space.cost(space.sample(rng)).macs for _ in range(_RANDOM))
 
 
 if __name__ == "__main__":

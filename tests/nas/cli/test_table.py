@@ -114,13 +114,13 @@ def test_written_rows_are_read_again(tmp_path: Path, space: SearchSpace) -> None
 
 def test_architectures_fill_the_costs_evenly_and_none_comes_twice(space: SearchSpace) -> None:
     bounded = space.within(Limits(max_macs=2_000_000))
-    found = list(_architectures(bounded, 60, 0))
-    assert len({arch.digest for arch in found}) == 60
+    found = list(_architectures(bounded, 30, 0))
+    assert len({arch.digest for arch in found}) == 30
     macs = [bounded.cost(arch).macs for arch in found]
     assert max(macs) <= 2_000_000
     least, most = math.log(min(macs)), math.log(2_000_000)
     thirds = [int(3 * (math.log(count) - least) / (most - least + 1e-9)) for count in macs]
-    assert min(thirds.count(third) for third in range(3)) >= 12
+    assert min(thirds.count(third) for third in range(3)) >= 5
 
 
 def test_a_space_that_has_fewer_gives_all() -> None:
