@@ -37,6 +37,7 @@ from nas.record.storage import open_storage
 from nas.report import report
 from nas.search import search
 from nas.session.proposers import register_proposer
+from nas.status import status
 from nas.study.budget import Budget, parse_duration
 from nas.study.objectives import register_objective
 from nas.study.request import parse_count
@@ -51,6 +52,7 @@ PROGRAMS: dict[str, tuple[Callable[..., None], ...]] = {
     "report": (report,),
     "export": (export,),
     "dashboard": (dashboard,),
+    "status": (status,),
     "prepare": (prepare,),
     "train": (train,),
     "metaformer": (models.list_models, models.show, models.cost, models.compare, models.validate),
@@ -202,7 +204,7 @@ SEARCH = [
 RUNS = [
     *(
         Bad(program, (name, *rest), "run")
-        for program, rest in (("report", ()), ("export", ()), ("dashboard", ("--port", "0")))
+        for program, rest in (("report", ()), ("export", ()), ("dashboard", ("--port", "0")), ("status", ()))
         for name in (
             "nothing",
             "arch.yaml",
@@ -216,9 +218,9 @@ RUNS = [
             f"x/{LONG}",
         )
     ),
-    *(Bad(program, (), "run") for program in ("report", "export", "dashboard")),
-    *(Bad(program, ("a", "b"), "arguments") for program in ("report", "export", "dashboard")),
-    *(Bad(program, ("good", "--nothing"), "option") for program in ("report", "export", "dashboard")),
+    *(Bad(program, (), "run") for program in ("report", "export", "dashboard", "status")),
+    *(Bad(program, ("a", "b"), "arguments") for program in ("report", "export", "dashboard", "status")),
+    *(Bad(program, ("good", "--nothing"), "option") for program in ("report", "export", "dashboard", "status")),
     *(
         Bad("export", ("runs/good", f"--{option}={path}", "--force"), option)
         for option in ("out", "weights")
@@ -253,6 +255,20 @@ RUNS = [
         Bad("dashboard", ("good", f"--host={host}"), "host")
         for host in ("0.0.0.0", "::", "192.0.2.1", "é", "example.org", "", "a b", LONG, "\x1b[31m")  # noqa: S104
     ),
+]
+
+STATUS = [
+    *(
+        Bad("status", ("good", f"--watch={seconds}"), "watch")
+        for seconds in ("0", "-1", "0.0", "nan", "inf", "-inf", "1e9")
+    ),
+    *(Bad("status", ("good", f"--watch={seconds}"), "watch") for seconds in ("", "x", "1 2", "\x1b[31m", LONG)),
+    *bad("status", "watch", "good --watch 0", "good --watch -1"),
+    *(Bad("status", ("good", f"--lines={lines}"), "lines") for lines in (*NO_NUMBER, "-1", "1001")),
+    *bad("status", "json", "good --json --watch 5"),
+    *bad("status", "run", "empty", "runs/empty", "god", "damaged"),
+    *bad("status", "storage", "truncated", "no_database", "text", "newer", "foreign"),
+    *bad("status", "runs/later/study.yaml", "later"),
 ]
 
 TO_PREPARE = ("folder:photos", "--out", "fresh")
@@ -418,7 +434,25 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, text in enumerate(journals):
         (root / f"{number}.journal").write_text(text, encoding="utf-8")
     make_run(root / "runs" / "good", max_trials=2).record.close()
+    _damage(root / "runs")
     return root
+
+
+def _damage(runs: Path) -> None:
+    """Make copies of a good run that cannot be read, each for a reason of its own."""
+    (runs / "empty").mkdir()
+    for name in ("damaged", "truncated", "no_database", "text", "newer", "foreign", "later"):
+        shutil.copytree(runs / "good", runs / name)
+    (runs / "damaged" / "study.db").unlink()
+    whole = (runs / "good" / "study.db").read_bytes()
+    (runs / "truncated" / "study.db").write_bytes(whole[: len(whole) // 2])
+    (runs / "no_database" / "study.db").write_bytes(b"")
+    (runs / "text" / "study.db").write_text("no database", encoding="utf-8")
+    with closing(sqlite3.connect(runs / "newer" / "study.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v99.0.0'")
+    fields = yaml.safe_load((runs / "good" / "study.yaml").read_text(encoding="utf-8"))
+    (runs / "foreign" / "study.yaml").write_text(yaml.safe_dump({**fields, "identity": "of another"}), encoding="utf-8")
+    (runs / "later" / "study.yaml").write_text(yaml.safe_dump({**fields, "version": 2}), encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -454,7 +488,7 @@ def _check(case: Bad, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert _files(place) == before
 
 
-@pytest.mark.parametrize("case", [*SEARCH, *RUNS, *PREPARE, *TRAIN, *METAFORMER], ids=str)
+@pytest.mark.parametrize("case", [*SEARCH, *RUNS, *STATUS, *PREPARE, *TRAIN, *METAFORMER], ids=str)
 def test_a_bad_input_is_one_short_line_with_the_field_and_code_2(
     case: Bad, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -40,11 +40,14 @@ def deaf_threads() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def run(*commands: Callable[..., None]) -> None:
+def run(*commands: Callable[..., None], bare: Mapping[str, str] | None = None) -> None:
     """Run a program: a command's parameters are its arguments, its docstring the help.
 
     Several commands are called by their names. A paragraph of a docstring that begins with a line of `\\b` keeps its
     line breaks.
+
+    Args:
+        bare: Options that take a number and may stand without it, with the number that is meant then.
     """
     app = typer.Typer(
         add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=len(commands) > 1
@@ -54,7 +57,7 @@ def run(*commands: Callable[..., None]) -> None:
         app.command(name, context_settings={"help_option_names": ["-h", "--help"]})(command)
     with _logged_defects(), one_line_errors():
         try:
-            code = app(standalone_mode=False)
+            code = app(_completed(sys.argv[1:], bare or {}), standalone_mode=False)
             sys.stdout.flush()  # else a disk that is full is met when nobody can be told any more
         except _UsageError as error:
             if type(error).__name__ == "NoArgsIsHelpError":
@@ -65,6 +68,23 @@ def run(*commands: Callable[..., None]) -> None:
             typer.echo("Aborted!", err=True)
             raise SystemExit(1) from None
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _completed(arguments: list[str], bare: Mapping[str, str]) -> list[str]:
+    """The arguments with a number after each option of `bare` that has none."""
+    completed = []
+    for place, argument in enumerate(arguments):
+        is_bare = argument in bare and not any(map(_is_number, arguments[place + 1 : place + 2]))
+        completed.append(f"{argument}={bare[argument]}" if is_bare else argument)
+    return completed
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager

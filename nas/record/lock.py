@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
@@ -30,6 +30,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    inspect,
     select,
     update,
 )
@@ -37,10 +38,12 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, S
 
 from metaformer.specs import Spec
 from nas.record.atomic import is_alive, replace_text
-from nas.record.storage import no_storage
+from nas.record.storage import MALFORMED, no_storage, reading_engine
 from nas.study.study import StudyError
 
 BEAT_EVERY = 20.0  # seconds between signs of life
+_LOCK, _NOTE = ".lock", ".driver"  # files in a run's folder
+_LOCKS = Path("/proc/locks")  # of all processes, on Linux
 STALE_AFTER = timedelta(minutes=3)  # a driver of another machine without one is taken for dead
 _DRIVERS = Table(
     "metaformer_nas_drivers",
@@ -84,7 +87,7 @@ def lock_folder(path: Path) -> Iterator[None]:
     Raises:
         StudyError: Another one is; the message says which.
     """
-    lock, note = FileLock(path / ".lock"), path / ".driver"
+    lock, note = FileLock(path / _LOCK), path / _NOTE
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -186,6 +189,69 @@ class StudyLock:
                 return None if taken else holder
         except IntegrityError:  # another driver was faster; now its row can be read
             return self._try_claim()
+
+
+class SeenDriver(NamedTuple):
+    """A driver that has not said that it ended, as a reader finds it."""
+
+    driver: Driver
+    is_alive: bool  # as far as can be told; one of another machine is taken for dead after `STALE_AFTER` without a sign
+    sign_at: datetime | None  # UTC, of its last sign of life
+
+
+def see_driver_of_folder(path: Path, *, sign_at: datetime | None) -> SeenDriver | None:
+    """The driver of a run's folder, or one that was killed there; None where the last one ended by itself.
+
+    The lock is not touched: a reader that tried it might turn a driver away that begins at that moment.
+
+    Args:
+        sign_at: When the study was written last, UTC.
+    """
+    try:
+        driver = Driver.model_validate_json((path / _NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none, or one that nobody of ours wrote
+        return None
+    is_fresh = sign_at is not None and datetime.now(UTC) - sign_at < STALE_AFTER
+    is_alive = _is_locked_by(driver, path / _LOCK) or (is_fresh and not driver.is_gone)
+    return SeenDriver(driver, is_alive, sign_at)
+
+
+def see_driver_of_study(url: str, name: str) -> SeenDriver | None:
+    """The driver that has the row of a study in a shared database, likewise.
+
+    Raises:
+        StudyError: The database cannot be read.
+    """
+    engine = reading_engine(url)
+    try:
+        if not inspect(engine).has_table(_DRIVERS.name):
+            return None
+        with engine.connect() as connection:
+            row = connection.execute(select(_DRIVERS, func.now().label("now")).where(_DRIVERS.c.study == name)).first()
+        if row is None:
+            return None
+        driver, age = Driver(host=row.host, pid=row.pid, since=row.since), row.now - row.beat
+        return SeenDriver(driver, not driver.is_gone and age < STALE_AFTER, datetime.now(UTC) - age)
+    except (SQLAlchemyError, *MALFORMED) as error:
+        raise no_storage(url, error) from None
+    finally:
+        engine.dispose()
+
+
+def _is_locked_by(driver: Driver, lock: Path) -> bool:
+    """Whether the system lists a lock as held by a driver of this machine."""
+    if driver.host != socket.gethostname():
+        return False
+    try:
+        held = [line.split() for line in _LOCKS.read_text(encoding="utf-8").splitlines()]
+        inode = str(lock.stat().st_ino)
+    except OSError:
+        return False
+    # 1: FLOCK  ADVISORY  WRITE 27106 fe:00:3629722 0 EOF
+    return any(
+        words[1:2] == ["FLOCK"] and words[4] == str(driver.pid) and words[5].rpartition(":")[2] == inode
+        for words in held
+    )
 
 
 def _noted(note: Path) -> str:

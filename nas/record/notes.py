@@ -54,6 +54,7 @@ class Notes(Spec):
     alive: dict[str, NonNegativeFloat] = Field(
         default_factory=dict
     )  # device-seconds of each open lease at the driver's last sign of life
+    finished: bool = False  # a driver came to the end: nothing more could be begun
     overhead_device_seconds: NonNegativeFloat = 0.0  # outside training leases: measuring before, testing after
     images_left_out: tuple[str, ...] = ()
     correction: Correction = Correction()

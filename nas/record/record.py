@@ -308,6 +308,8 @@ class Record:
             reason=attrs.reason,
             progress=attrs.progress,
             test_accuracy=attrs.test_accuracy,
+            begun_at=_utc(frozen.datetime_start),
+            ended_at=_utc(frozen.datetime_complete),
         )
         if trial.state is TrialState.COMPLETE:
             try:
@@ -339,6 +341,11 @@ def _read_notes(attrs: dict[str, Any]) -> Notes:
 def _stop_reason(attrs: Attributes) -> StopReason:
     """Why a trial was stopped; version 0.1 wrote the sentence alone."""
     return attrs.stop_reason or _EARLIER_REASONS.get(attrs.reason or "", StopReason.STOPPER)
+
+
+def _utc(local: datetime | None) -> datetime | None:
+    """A time as Optuna gives it, which is local and says no zone."""
+    return None if local is None else local.astimezone(UTC)
 
 
 def _test_key(number: int) -> str:

@@ -2,13 +2,14 @@
 
 import os
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy import URL, create_engine, event, inspect, make_url
+from sqlalchemy import URL, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -103,6 +104,30 @@ def open_storage(url: str, *, writes: bool = False, begins: bool = True, once: b
     event.listen(storage.engine, "connect", _wait_less)
     storage.engine.dispose()  # the connection it has was made before
     return storage
+
+
+def reading_engine(url: str) -> Engine:
+    """Connections to a database that write nothing, for what lies there beside Optuna's study.
+
+    Args:
+        url: Of a database; a journal file has no tables.
+    """
+    if _is_sqlite(url):
+        return create_engine(_read_only(url, once=True), poolclass=NullPool)
+    return create_engine(url, poolclass=NullPool, **_reader_kwargs(url))
+
+
+def last_written(url: str) -> datetime | None:
+    """When a file of a storage was written last, UTC by the clock of its disk; None for a database server."""
+    if is_journal(url):
+        path = _journal_path(url)
+    elif _is_sqlite(url):
+        path = _sqlite_path(url)
+    else:
+        return None
+    files = (path, path.with_name(f"{path.name}-wal"))
+    times = [file.stat().st_mtime for file in files if file.exists()]
+    return datetime.fromtimestamp(max(times), UTC) if times else None
 
 
 class _ReadOnlyJournal(JournalFileBackend):

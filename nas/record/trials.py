@@ -5,6 +5,7 @@ States and ends are enums, since decisions hang on them; the sentences beside th
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -60,6 +61,7 @@ class Progress(Spec):
     curve: tuple[Report, ...] = ()
     metrics: tuple[Metrics, ...] = ()  # of the curve's epochs, as far as they are known
     sign: Sign | None = None  # the last checkpoint after the curve's end, within the next epoch
+    within: Fraction = 0.0  # how much of that epoch is trained, by the last sign of life
     measured: dict[str, NonNegativeFloat] = Field(default_factory=dict)  # by objective
     device: str | None = None  # that measured
 
@@ -98,7 +100,8 @@ class TrialRecord:
     reason: str | None = None  # the sentence: why it was stopped or failed
     progress: Progress = field(default_factory=Progress)
     test_accuracy: float | None = None
-    within: float = 0.0  # how much of the epoch after the curve is trained, as last heard of; it is not kept
+    begun_at: datetime | None = field(default=None, compare=False)  # UTC, by the driver's clock; for people
+    ended_at: datetime | None = field(default=None, compare=False)  # likewise; None: it has not, or was not read
 
     @property
     def reference(self) -> str | None:
@@ -114,6 +117,11 @@ class TrialRecord:
     def measured(self) -> Mapping[str, float]:
         """What a device measured, by objective."""
         return self.progress.measured
+
+    @property
+    def within(self) -> float:
+        """How much of the epoch after the curve is trained, as last heard of."""
+        return self.progress.within
 
     @property
     def num_epochs(self) -> int:
@@ -137,6 +145,9 @@ class TrialRecord:
     def begin_lease(self) -> int:
         """Add a lease; its number."""
         attempt = len(self.progress.leases) + 1
+        sign = self.progress.sign
+        within = 0.0 if sign is None else sign.fraction
+        self.progress = self.progress.model_copy(update={"within": within})
         self._set_leases((*self.progress.leases, LeaseCharge(attempt=attempt)))
         return attempt
 
@@ -166,14 +177,14 @@ class TrialRecord:
         """Add an epoch to the curve, whose later part goes where training had to fall back."""
         before = (earlier for earlier in self.progress.curve if earlier.epoch < report.epoch)
         curve = (*before, report.model_copy(update={"note": None}))
-        self.within = 0.0
         kept = tuple(earlier for earlier in self.progress.metrics if earlier.epoch < report.epoch)
         known = kept if metrics is None else (*kept, metrics)
-        self.progress = self.progress.model_copy(update={"curve": curve, "metrics": known, "sign": None})
+        self.progress = self.progress.model_copy(update={"curve": curve, "metrics": known, "sign": None, "within": 0.0})
 
     def add_sign(self, sign: Sign) -> None:
-        """Note a checkpoint within the epoch that follows the curve."""
-        self.progress = self.progress.model_copy(update={"sign": sign})
+        """Note how far the epoch that follows the curve has come, and a checkpoint within it, where it left one."""
+        kept = self.progress.sign if sign.checkpoint is None else sign
+        self.progress = self.progress.model_copy(update={"sign": kept, "within": sign.fraction})
 
     def add_measurement(self, measurement: Measurement) -> None:
         """Note what a device measured."""

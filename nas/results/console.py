@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
@@ -19,11 +19,19 @@ from nas.data import DataInfo
 from nas.record.run_folder import RunFolder
 from nas.record.trials import TrialRecord, TrialState
 from nas.results.results import mixer_text, percent
-from nas.results.words import objective_text, objective_titles, plural, recipe_text, spent_text, splitting_text
+from nas.results.words import (
+    duration_text,
+    objective_text,
+    objective_titles,
+    plural,
+    recipe_text,
+    spent_text,
+    splitting_text,
+)
 from nas.session.forecast import Forecast
 from nas.session.session import Session
 from nas.study.budget import Budget, format_device_time
-from nas.study.objectives import DEFAULT
+from nas.study.objectives import DEFAULT, Objectives
 from search_spaces.space import SearchSpace
 
 _PLAIN_SECONDS = 15  # between lines where there is no terminal
@@ -83,7 +91,7 @@ class ProgressView:
         table.add_row("best", "-" if best is None else f"{best:.2%} validation accuracy")
         table.add_row("front", f"{plural(len(session.front), 'architecture')}, hypervolume {session.hypervolume:.4f}")
         for trial in session.running:
-            table.add_row("running", _running_line(trial, session.study.recipe.epochs))
+            table.add_row("running", running_line(trial, session.study.recipe.epochs))
         if session.events:
             table.add_row("note", Text(printable(str(session.events[-1]))))
         note = Text("stopping: running trials end at their next report", style="yellow") if session.stopping else Text()
@@ -136,7 +144,7 @@ def print_plan(
         console.print(f"goals    {objective_titles(study)}")
     console.print(
         f"budget   {budget}, {spelled(left)} left; {plural(session.place.num_workers, 'trial')} at a time, "
-        f"about {_duration(wall)}, until {datetime.now() + timedelta(seconds=wall):%a %H:%M}"
+        f"about {duration_text(wall)}, until {datetime.now() + timedelta(seconds=wall):%a %H:%M}"
     )
     console.print(
         f"largest  {plan.most_params:,} parameters, {plan.most_macs:,} MACs, {spelled(plan.most_seconds)} to the end; "
@@ -196,23 +204,7 @@ def _rounded(count: int) -> str:
 
 def print_summary(console: Console, session: Session, folder: RunFolder, budget: Budget) -> None:
     """Say what came out, and what to type next."""
-    table = Table(title=f"Pareto front: {plural(len(session.front), 'architecture')}", title_justify="left")
-    measured = session.objectives.measured
-    for column in ("trial", "mixers", "depths", "val", "test", "params", "MACs", *(goal.noun for goal in measured)):
-        table.add_column(column, justify="left" if column in ("trial", "mixers") else "right")
-    for trial in session.front:
-        arch = trial.architecture
-        table.add_row(
-            trial.reference or f"#{trial.number}",
-            " ".join(mixer_text(stage.mixer) for stage in arch.stages),
-            "-".join(str(stage.depth) for stage in arch.stages),
-            f"{trial.val_accuracy:.2%}",
-            "-" if trial.test_accuracy is None else f"{trial.test_accuracy:.2%}",
-            f"{trial.params:,}",
-            f"{trial.macs:,}",
-            *(objective_text(objective, trial) for objective in measured),
-        )
-    console.print(table)
+    console.print(front_table(session.front, session.objectives))
     found = sum(not trial.references for trial in session.front)
     console.print(
         f"{found} of the front were found, {len(session.front) - found} were designed by hand. {_counts(session)}."
@@ -232,6 +224,26 @@ def print_summary(console: Console, session: Session, folder: RunFolder, budget:
         console.print("         --extend, or a larger --budget, goes on")
 
 
+def front_table(front: Sequence[TrialRecord], objectives: Objectives) -> Table:
+    """The front with what each member has and costs, a column for each measured objective."""
+    table = Table(title=f"Pareto front: {plural(len(front), 'architecture')}", title_justify="left")
+    measured = objectives.measured
+    for column in ("trial", "mixers", "depths", "val", "test", "params", "MACs", *(goal.noun for goal in measured)):
+        table.add_column(column, justify="left" if column in ("trial", "mixers") else "right")
+    for trial in front:
+        table.add_row(
+            trial.reference or f"#{trial.number}",
+            _mixers(trial),
+            "-".join(str(stage.depth) for stage in trial.architecture.stages),
+            f"{trial.val_accuracy:.2%}",
+            "-" if trial.test_accuracy is None else f"{trial.test_accuracy:.2%}",
+            f"{trial.params:,}",
+            f"{trial.macs:,}",
+            *(objective_text(objective, trial) for objective in measured),
+        )
+    return table
+
+
 def best_accuracy(front: list[TrialRecord]) -> float | None:
     """The highest validation accuracy on a front, or None."""
     return max((trial.val_accuracy for trial in front if trial.val_accuracy is not None), default=None)
@@ -248,11 +260,15 @@ def _counts(session: Session) -> str:
     return ", ".join(parts)
 
 
-def _running_line(trial: TrialRecord, epochs: int) -> str:
+def running_line(trial: TrialRecord, epochs: int) -> str:
+    """What a running trial is, how far it has come of its epochs, and how good it is so far."""
     accuracy = "" if trial.val_accuracy is None else f", {trial.val_accuracy:.2%}"
-    mixers = " ".join(mixer_text(stage.mixer) for stage in trial.architecture.stages)
     done = f"{trial.num_epochs + trial.within:.1f}" if trial.within else f"{trial.num_epochs}"
-    return f"{trial.reference or f'#{trial.number}'}: {mixers}, epoch {done} of {epochs}{accuracy}"
+    return f"{trial.reference or f'#{trial.number}'}: {_mixers(trial)}, epoch {done} of {epochs}{accuracy}"
+
+
+def _mixers(trial: TrialRecord) -> str:
+    return " ".join(mixer_text(stage.mixer) for stage in trial.architecture.stages)
 
 
 def _limits(space: SearchSpace) -> str:
@@ -268,10 +284,3 @@ def _limits(space: SearchSpace) -> str:
 def _left_out(session: Session) -> list[str]:
     limits, known = session.space.settings.limits, session.space.references()
     return [name for name in session.study.references if not limits.allow(count_cost(known[name]))]
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"

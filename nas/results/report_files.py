@@ -10,7 +10,7 @@ from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord
 from nas.results.page import render
 from nas.results.picks import architecture_text
-from nas.results.results import Results, curve_frame, trial_frame
+from nas.results.results import Results, curve_frame, front_as_plain, trial_frame
 from nas.study.study import StudyError
 
 
@@ -58,20 +58,7 @@ def summarise(run: Run) -> dict[str, object]:
         "lost_device_seconds": run.record.lost_seconds,
         "hypervolume": results.hypervolume,
         "objectives": list(results.goals.names),
-        "front": [
-            {
-                "trial": trial.number,
-                "reference": trial.reference,
-                "val_accuracy": trial.val_accuracy,
-                "test_accuracy": trial.test_accuracy,
-                "params": trial.params,
-                "macs": trial.macs,
-                "objectives": dict(zip(results.goals.names, results.goals.values(trial), strict=True)),
-                "device_seconds": trial.device_seconds,
-                "architecture": results.architecture_file(trial),
-            }
-            for trial in results.front
-        ],
+        "front": front_as_plain(results),
         "references": [
             {
                 "names": list(reference.names),

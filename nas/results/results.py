@@ -169,6 +169,24 @@ def best_of(trials: Iterable[TrialRecord], objectives: Objectives) -> TrialRecor
     return min(trials, key=losses, default=None)
 
 
+def front_as_plain(results: Results) -> list[dict[str, object]]:
+    """The members of the front, as plain values for a program; accuracies lie in [0, 1], times are device-seconds."""
+    return [
+        {
+            "trial": trial.number,
+            "reference": trial.reference,
+            "val_accuracy": trial.val_accuracy,
+            "test_accuracy": trial.test_accuracy,
+            "params": trial.params,
+            "macs": trial.macs,
+            "objectives": dict(zip(results.goals.names, results.goals.values(trial), strict=True)),
+            "device_seconds": trial.device_seconds,
+            "architecture": results.architecture_file(trial),
+        }
+        for trial in results.front
+    ]
+
+
 def trial_frame(trials: Iterable[TrialRecord], *, front: Sequence[TrialRecord], objectives: Objectives) -> pd.DataFrame:
     """One row for each trial, with a column for each measured objective.
 

@@ -86,6 +86,14 @@ def part_of(part: int, whole: int) -> str:
     return "none" if part == 0 else "all" if part == whole else str(part)
 
 
+def duration_text(seconds: float) -> str:
+    """Wall time in the largest unit that gives at least 2: `2.9 minutes`."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
 def large_number(number: int) -> str:
     """A number in full or, from a million on, to two digits: `2.0 × 10¹¹`."""
     if number < 10**6:

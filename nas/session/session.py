@@ -75,6 +75,8 @@ class Session:
 
     def take_over(self) -> None:
         """Go on where the record stands: close the leases that a dead driver left open, and queue their trials."""
+        if self.record.notes.finished:
+            self.record.note(finished=False)
         for trial in self.record:
             self.stopper.observe(trial)
         self._charge_lost()
@@ -112,6 +114,7 @@ class Session:
             for trial in self.queue.end_resumable():
                 self._end(trial, "stopped", StopReason.BUDGET, _BUDGET_SPENT)
             self._note_untested()
+            self.record.note(finished=True)
         return None
 
     def measured(self, name: str, measurement: Measurement, *, device_seconds: float) -> Decision:
@@ -165,9 +168,8 @@ class Session:
         It may end only where it left a checkpoint, so that nothing that was paid for is lost.
         """
         out = self._charge(name, device_seconds)
-        out.trial.within = sign.step / sign.num_steps
+        out.trial.add_sign(sign)
         if sign.checkpoint is not None:
-            out.trial.add_sign(sign)
             self._end_early(out)
         self.record.save(out.trial)
         return Decision.STOP if out.end else Decision.CONTINUE

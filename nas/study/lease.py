@@ -67,6 +67,11 @@ class Sign(Spec):
     num_steps: PositiveInt  # of the whole epoch
     checkpoint: str | None = None  # file in the lease's folder, from which training goes on after this step
 
+    @property
+    def fraction(self) -> float:
+        """How much of the epoch is trained."""
+        return min(1.0, self.step / self.num_steps)
+
 
 class Measurement(Spec):
     """What a device measured of an architecture before its first epoch."""

@@ -7,9 +7,10 @@ import pytest
 from nas.data import DataInfo
 from nas.record.run_folder import RunFolder
 from nas.record.trials import TrialRecord
-from nas.results.console import _running_line, make_console, print_plan, print_summary
+from nas.results.console import make_console, print_plan, print_summary, running_line
 from nas.session.forecast import forecast
 from nas.study.budget import Budget
+from nas.study.lease import Sign
 from nas.study.splitting import Splitting
 from tests.nas.runs import make_run, make_study, open_folder
 
@@ -61,6 +62,6 @@ def test_a_plan_tells_of_splits_that_are_not_the_default(tmp_path: Path, capsys:
 
 def test_a_running_trial_says_how_far_it_is_within_an_epoch() -> None:
     trial = TrialRecord(7, make_study().make_space().smallest("macs"), 1, 1, checkpoint_trial=7)
-    assert _running_line(trial, 30).endswith(", epoch 0 of 30")
-    trial.within = 0.42
-    assert _running_line(trial, 30).endswith(", epoch 0.4 of 30")
+    assert running_line(trial, 30).endswith(", epoch 0 of 30")
+    trial.add_sign(Sign(step=42, num_steps=100))
+    assert running_line(trial, 30).endswith(", epoch 0.4 of 30")

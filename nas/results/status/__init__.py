@@ -1,0 +1,1 @@
+"""Where a search stands, read from its storage by a program that takes no part in it."""
