@@ -19,8 +19,11 @@ from nas.data import DataInfo
 from nas.record.run_folder import RunFolder
 from nas.record.trials import TrialRecord, TrialState
 from nas.results.results import mixer_text, percent
+from nas.results.uncertainty import Uncertainty
 from nas.results.words import (
+    certainty_lines,
     duration_text,
+    interval_text,
     objective_text,
     objective_titles,
     plural,
@@ -204,7 +207,11 @@ def _rounded(count: int) -> str:
 
 def print_summary(console: Console, session: Session, folder: RunFolder, budget: Budget) -> None:
     """Say what came out, and what to type next."""
-    console.print(front_table(session.front, session.objectives))
+    num_val = (session.record.notes.num_images or session.place.num_images).get("val")
+    uncertainty = Uncertainty.of(session.record.complete, session.objectives, num_val)
+    console.print(front_table(session.front, session.objectives, uncertainty))
+    for line in certainty_lines(uncertainty, session.front):
+        console.print(line)
     found = sum(not trial.references for trial in session.front)
     console.print(
         f"{found} of the front were found, {len(session.front) - found} were designed by hand. {_counts(session)}."
@@ -224,18 +231,22 @@ def print_summary(console: Console, session: Session, folder: RunFolder, budget:
         console.print("         --extend, or a larger --budget, goes on")
 
 
-def front_table(front: Sequence[TrialRecord], objectives: Objectives) -> Table:
+def front_table(front: Sequence[TrialRecord], objectives: Objectives, uncertainty: Uncertainty | None) -> Table:
     """The front with what each member has and costs, a column for each measured objective."""
     table = Table(title=f"Pareto front: {plural(len(front), 'architecture')}", title_justify="left")
     measured = objectives.measured
-    for column in ("trial", "mixers", "depths", "val", "test", "params", "MACs", *(goal.noun for goal in measured)):
+    head = ("trial", "mixers", "depths", "val", "true (90 %)", "p front", "test", "params", "MACs")
+    for column in (*head, *(goal.noun for goal in measured)):
         table.add_column(column, justify="left" if column in ("trial", "mixers") else "right")
     for trial in front:
+        estimate = uncertainty.estimate(trial) if uncertainty else None
         table.add_row(
             trial.reference or f"#{trial.number}",
             _mixers(trial),
             "-".join(str(stage.depth) for stage in trial.architecture.stages),
             f"{trial.val_accuracy:.2%}",
+            interval_text(estimate),
+            f"{estimate.p_on_front:.2f}" if estimate else "–",
             "-" if trial.test_accuracy is None else f"{trial.test_accuracy:.2%}",
             f"{trial.params:,}",
             f"{trial.macs:,}",

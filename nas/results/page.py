@@ -16,23 +16,29 @@ from nas.results.charts.figures import Chart, accuracy_faces, cost_faces, hover_
 from nas.results.charts.mixer_figures import mixer_colours, mixer_shares, mixer_tiles
 from nas.results.results import Results, differs_from_paper, mixer_counts, mixer_text, percent
 from nas.results.words import (
+    certainty_lines,
     cost_text,
     difference,
+    interval_text,
     large_number,
     listing,
     objective_text,
     objective_titles,
     part_of,
     plural,
+    probability_text,
     recipe_text,
     spent_text,
     splitting_text,
+    standing_text,
 )
 from nas.session.pareto import knee
 from nas.study.budget import Budget
 from nas.study.objectives.units import short_count
 
-_MOST_DOMINATORS = 3  # found models spelled out for each hand-designed one; the others are listed by number
+_MOST_RIVALS = 3  # found models spelled out for each hand-designed one; the others are listed by number
+_MOST_NEAR = 10  # trials near the front that are named
+_NEAR_FRONT = 0.25  # from this probability of being on the front on, a trial that is off it is named
 _MOST_SENTENCES = 20  # about trials that were stopped, for each reason; they can be as many as the trials
 _STOPPED = {  # how each reason reads after a number of trials
     StopReason.BUDGET: "stopped because the budget was spent",
@@ -64,6 +70,8 @@ def render(results: Results) -> str:
         "objective": objective_text,
         "plural": plural,
         "listing": listing,
+        "interval": interval_text,
+        "probability": probability_text,
     }
     study, goals = results.run.study, results.goals
     charts = _charts(results)
@@ -86,11 +94,16 @@ def render(results: Results) -> str:
         failed=[trial for trial in results.trials if trial.state is TrialState.FAILED],
         cost_text=cost_text,
         difference=difference,
-        most_dominators=_MOST_DOMINATORS,
+        standing=standing_text,
+        certainty=certainty_lines(results.uncertainty, results.front),
+        near_front=_near_front(results),
+        most_rivals=_MOST_RIVALS,
+        most_near=_MOST_NEAR,
+        shown=lambda reference: [rival.trial for rival in reference.rivals[:_MOST_RIVALS]],
         tested=any(trial.test_accuracy is not None for trial in results.front),
         charts=charts,
         figures=_in_script("{" + ",".join(f'"{name}":{figure}' for name, figure in figures.items()) + "}"),
-        texts=_in_script(json.dumps({"others": [hover_text(trial, goals) for trial in results.others]})),
+        texts=_in_script(json.dumps({"others": [hover_text(trial, results) for trial in results.others]})),
         plotly_js=get_plotlyjs() if charts else "",
         plotly_version=plotly.__version__,
     )
@@ -129,11 +142,24 @@ def _headline(results: Results) -> str:
     )
     trained = [reference for reference in results.references if reference.trial in results.trained_references]
     if trained:
-        beaten = sum(bool(reference.dominated_by) for reference in trained)
-        verb = "is" if beaten == 1 else "are"
+        beaten = sum(reference.is_dominated for reference in trained)
+        tied = sum(reference.is_tied for reference in trained)
         models = plural(len(trained), "hand-designed model")
-        text += f" Of {models}, {part_of(beaten, len(trained))} {verb} dominated by a found one."
+        text += f" Of {models}, {part_of(beaten, len(trained))} {_be(beaten)} dominated by a found one"
+        text += f" and {tied} {_be(tied)} tied with one." if tied else "."
     return text
+
+
+def _be(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _near_front(results: Results) -> list[TrialRecord]:
+    """Trials that are off the front, but belong there with a probability of a quarter or more; the likeliest first."""
+    members = {trial.number for trial in results.front}
+    known = [(estimate.p_on_front, trial) for trial in results.complete if (estimate := results.estimate(trial))]
+    near = [(p, trial) for p, trial in known if p >= _NEAR_FRONT and trial.number not in members]
+    return [trial for p, trial in sorted(near, key=lambda pair: (-pair[0], pair[1].number))]
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:

@@ -1,16 +1,12 @@
 """The report of a run as files in its folder, and as plain values for a program."""
 
-from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
 
 from nas.record.atomic import replace_text
 from nas.record.run_folder import Run
-from nas.record.trials import TrialRecord
 from nas.results.page import render
 from nas.results.picks import architecture_text
-from nas.results.results import Results, curve_frame, front_as_plain, trial_frame
+from nas.results.results import Reference, Results, curve_frame, front_as_plain, trial_frame
 from nas.study.study import StudyError
 
 
@@ -33,9 +29,9 @@ def write_report(run: Run, *, empties_front: bool = False) -> Path:
             f"architectures, got none of {len(results.trials)} trials; --force empties it"
         )
     _write_architectures(results)
-    replace_text(run.folder.trials_csv, _frame(results, results.trials).to_csv(index=False))
+    replace_text(run.folder.trials_csv, trial_frame(results, results.trials).to_csv(index=False))
     replace_text(run.folder.curves_csv, curve_frame(results.trials).to_csv(index=False))
-    front = _frame(results, results.front)
+    front = trial_frame(results, results.front)
     front["architecture"] = [results.architecture_file(trial) for trial in results.front]
     replace_text(run.folder.front_csv, front.to_csv(index=False))
     replace_text(run.folder.report_html, render(results))
@@ -58,16 +54,9 @@ def summarise(run: Run) -> dict[str, object]:
         "lost_device_seconds": run.record.lost_seconds,
         "hypervolume": results.hypervolume,
         "objectives": list(results.goals.names),
+        "uncertainty": _uncertainty(results),
         "front": front_as_plain(results),
-        "references": [
-            {
-                "names": list(reference.names),
-                "trial": reference.trial.number if reference.trial else None,
-                "standing": reference.standing,
-                "dominated_by": [trial.number for trial in reference.dominated_by],
-            }
-            for reference in results.references
-        ],
+        "references": [_reference(reference) for reference in results.references],
         "baselines": {
             name: {"val_accuracy": val, "test_accuracy": test} for name, (val, test) in results.notes.baselines.items()
         },
@@ -75,8 +64,30 @@ def summarise(run: Run) -> dict[str, object]:
     }
 
 
-def _frame(results: Results, trials: Sequence[TrialRecord]) -> pd.DataFrame:
-    return trial_frame(trials, front=results.front, objectives=results.goals)
+def _uncertainty(results: Results) -> dict[str, object] | None:
+    """On what the intervals rest, and by how much the front's mean accuracy is expected to fall, in [0, 1]."""
+    known = results.uncertainty
+    if known is None:
+        return None
+    return {
+        "num_val": known.num_val,
+        "num_replicates": known.num_replicates,
+        "seed_sd_logit": known.seed_sd,
+        "expected_drop_to_test": known.expected_drop(results.front),
+        "expected_drop_other_seeds": known.optimism(results.front),
+    }
+
+
+def _reference(reference: Reference) -> dict[str, object]:
+    """A hand-designed model, and the found ones that dominate it or are tied with it."""
+    return {
+        "names": list(reference.names),
+        "trial": reference.trial.number if reference.trial else None,
+        "standing": reference.standing,
+        "p_dominated": reference.p_dominated,
+        "dominated_by": [trial.number for trial in reference.dominated_by],
+        "tied_with": [trial.number for trial in reference.tied_with],
+    }
 
 
 def _write_architectures(results: Results) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pandas as pd
@@ -14,6 +14,7 @@ from metaformer.specs import MixerSpec
 from nas.record.notes import Notes
 from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord, TrialState
+from nas.results.uncertainty import CLEAR, Estimate, Uncertainty
 from nas.session.pareto import HypervolumeScale, dominates, front_of
 from nas.study.objectives import ACCURACY, Objectives
 from nas.study.study import Study
@@ -38,15 +39,49 @@ _COLUMNS: dict[str, Callable[[TrialRecord], object]] = {
 
 
 @dataclass(frozen=True)
+class Rival:
+    """A found model that costs no more than a hand-designed one and may be more accurate."""
+
+    trial: TrialRecord
+    p_dominates: float | None  # that it is; None: the noise of val is not known, and it is no worse there
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it is said to dominate."""
+        return self.p_dominates is None or self.p_dominates >= CLEAR
+
+
+@dataclass(frozen=True)
 class Reference:
     """A hand-designed model in a run; it has several names where these are one network in this space."""
 
     names: tuple[str, ...]
     architecture: Architecture
     trial: TrialRecord | None
-    standing: str  # on the front, dominated, or why it cannot be compared
-    dominated_by: tuple[TrialRecord, ...]  # found models, members of the front first, then by falling accuracy
+    standing: str  # on the front, dominated, tied, or why it cannot be compared
+    rivals: tuple[Rival, ...]  # those that dominate it first, members of the front before others, then the likeliest
+    p_dominated: float | None  # that at least one found model dominates it; None where that is not known
     published_top1: float | None  # percent; only where the study repeats the paper's task and network
+
+    @property
+    def dominated_by(self) -> tuple[TrialRecord, ...]:
+        """The found models that are said to dominate it."""
+        return tuple(rival.trial for rival in self.rivals if rival.is_clear)
+
+    @property
+    def tied_with(self) -> tuple[TrialRecord, ...]:
+        """The found models that cost no more and of which it is a toss-up whether they are more accurate."""
+        return tuple(rival.trial for rival in self.rivals if not rival.is_clear)
+
+    @property
+    def is_dominated(self) -> bool:
+        """Whether it is said that a found model dominates it."""
+        return bool(self.rivals) if self.p_dominated is None else self.p_dominated >= CLEAR
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether it is a toss-up that a found model dominates it."""
+        return self.p_dominated is not None and 1 - CLEAR < self.p_dominated < CLEAR
 
     @cached_property
     def cost(self) -> Cost:
@@ -85,6 +120,11 @@ class Results:
     def best(self) -> TrialRecord | None:
         """The complete trial of highest validation accuracy; None while there is none."""
         return best_of(self.complete, self.goals)
+
+    @cached_property
+    def uncertainty(self) -> Uncertainty | None:
+        """How sure the accuracies are; None while no trial is complete, and where the size of val was not noted."""
+        return Uncertainty.of(self.complete, self.goals, self.num_val)
 
     @cached_property
     def others(self) -> list[TrialRecord]:
@@ -126,6 +166,12 @@ class Results:
         """Images in the validation split, where the search has noted it."""
         return (self.notes.num_images or {}).get("val")
 
+    def estimate(self, trial: TrialRecord) -> Estimate | None:
+        """What is believed of a trial's accuracy; None where it is not complete or nothing is known of the noise."""
+        if self.uncertainty is None or trial.state is not TrialState.COMPLETE:
+            return None
+        return self.uncertainty.estimate(trial)
+
     def architecture_file(self, trial: TrialRecord) -> str:
         """Where the architecture of a member of the front lies, in the run's folder."""
         return f"{self.run.folder.architectures.name}/trial-{trial.number:05d}.yaml"
@@ -134,25 +180,42 @@ class Results:
         digest = architecture.digest
         tried = [trial for trial in self.trials if trial.references and trial.architecture.digest == digest]
         trial = max(tried, key=lambda trial: trial.state is TrialState.COMPLETE, default=None)
-        better = self._dominators(trial) if trial and trial.state is TrialState.COMPLETE else []
-        on_front = {member.number for member in self.front}
-        found = [other for other in better if not other.references]
-        found.sort(key=lambda other: (other.number not in on_front, -(other.val_accuracy or 0), other.macs))
-        if trial and trial.number in on_front:
-            standing = "on the front"
-        elif found:
-            standing = "dominated"
-        elif better:
-            standing = "none found; dominated by " + ", ".join(str(other.reference) for other in better)
-        else:
-            standing = _why_not_trained(self.run.study, trial, architecture)
         top1 = _published(self.run.study, names[0], architecture)
-        return Reference(names, architecture, trial, standing, tuple(found), top1)
+        if trial is None or trial.state is not TrialState.COMPLETE:
+            standing = _why_not_trained(self.run.study, trial, architecture)
+            return Reference(names, architecture, trial, standing, (), None, top1)
+        found = [other for other in self.complete if not other.references]
+        p_dominated = self.uncertainty.p_dominated(trial, by=found) if self.uncertainty else None
+        reference = Reference(names, architecture, trial, "", self._rivals(trial, found), p_dominated, top1)
+        return replace(reference, standing=self._standing(reference, trial))
 
-    def _dominators(self, trial: TrialRecord) -> list[TrialRecord]:
-        """The complete trials that dominate a complete one."""
-        point = self.goals.values(trial)
-        return [other for other in self.complete if dominates(self.goals.values(other), point, self.goals)]
+    def _standing(self, reference: Reference, trial: TrialRecord) -> str:
+        """How a hand-designed model that has been trained stands to the others, in a few words."""
+        if trial.number in {member.number for member in self.front}:
+            return "on the front"
+        if reference.is_dominated:
+            return "dominated"
+        rivals = self._rivals(trial, [other for other in self.trained_references if other is not trial])
+        better = ", ".join(str(rival.trial.reference) for rival in rivals if rival.is_clear)
+        if better:
+            return f"none found; dominated by {better}"
+        return "tied" if rivals or reference.rivals else "off the front by chance"
+
+    def _rivals(self, trial: TrialRecord, others: Sequence[TrialRecord]) -> tuple[Rival, ...]:
+        """Those of some other complete trials that dominate a trial or are tied with it."""
+        if self.uncertainty is None:
+            point = self.goals.values(trial)
+            rivals = [Rival(other, None) for other in others if dominates(self.goals.values(other), point, self.goals)]
+        else:
+            known = zip(others, self.uncertainty.p_dominates(others, trial), strict=True)
+            rivals = [Rival(other, p) for other, p in known if p > 1 - CLEAR]
+        on_front = {member.number for member in self.front}
+
+        def order(rival: Rival) -> tuple[bool, bool, float, int]:
+            likelihood = rival.trial.val_accuracy if rival.p_dominates is None else rival.p_dominates
+            return not rival.is_clear, rival.trial.number not in on_front, -(likelihood or 0.0), rival.trial.macs
+
+        return tuple(sorted(rivals, key=order))
 
 
 def best_of(trials: Iterable[TrialRecord], objectives: Objectives) -> TrialRecord | None:
@@ -170,33 +233,47 @@ def best_of(trials: Iterable[TrialRecord], objectives: Objectives) -> TrialRecor
 
 
 def front_as_plain(results: Results) -> list[dict[str, object]]:
-    """The members of the front, as plain values for a program; accuracies lie in [0, 1], times are device-seconds."""
-    return [
-        {
-            "trial": trial.number,
-            "reference": trial.reference,
-            "val_accuracy": trial.val_accuracy,
-            "test_accuracy": trial.test_accuracy,
-            "params": trial.params,
-            "macs": trial.macs,
-            "objectives": dict(zip(results.goals.names, results.goals.values(trial), strict=True)),
-            "device_seconds": trial.device_seconds,
-            "architecture": results.architecture_file(trial),
-        }
-        for trial in results.front
-    ]
+    """The members of the front, as plain values for a program; accuracies lie in [0, 1], times are device-seconds.
+
+    `val_low` and `val_high` hold the true accuracy of a member's architecture with probability 0.9.
+    """
+    return [_as_plain(results, trial) for trial in results.front]
 
 
-def trial_frame(trials: Iterable[TrialRecord], *, front: Sequence[TrialRecord], objectives: Objectives) -> pd.DataFrame:
+def _as_plain(results: Results, trial: TrialRecord) -> dict[str, object]:
+    estimate = results.estimate(trial)
+    return {
+        "trial": trial.number,
+        "reference": trial.reference,
+        "val_accuracy": trial.val_accuracy,
+        "val_low": estimate and estimate.low,
+        "val_high": estimate and estimate.high,
+        "p_on_front": estimate and estimate.p_on_front,
+        "test_accuracy": trial.test_accuracy,
+        "params": trial.params,
+        "macs": trial.macs,
+        "objectives": dict(zip(results.goals.names, results.goals.values(trial), strict=True)),
+        "device_seconds": trial.device_seconds,
+        "architecture": results.architecture_file(trial),
+    }
+
+
+def trial_frame(results: Results, trials: Iterable[TrialRecord]) -> pd.DataFrame:
     """One row for each trial, with a column for each measured objective.
 
     Numbers are as they are (accuracy in [0, 1], seconds, the objective's unit); values of stages are joined by `|`.
+    `val_low` and `val_high` hold the true accuracy of a complete trial's architecture with probability 0.9.
     """
     rows = list(trials)
-    members = {trial.number for trial in front}
+    members = {trial.number for trial in results.front}
+    estimates = [results.estimate(trial) for trial in rows]
     frame = pd.DataFrame({name: [value(trial) for trial in rows] for name, value in _COLUMNS.items()})
     frame.insert(2, "on_front", [trial.number in members for trial in rows])
-    for goal in objectives.measured:
+    frame.insert(3, "p_on_front", [estimate and estimate.p_on_front for estimate in estimates])
+    place = list(frame.columns).index("val_accuracy") + 1
+    frame.insert(place, "val_low", [estimate and estimate.low for estimate in estimates])
+    frame.insert(place + 1, "val_high", [estimate and estimate.high for estimate in estimates])
+    for goal in results.goals.measured:
         frame.insert(list(frame.columns).index("epochs"), goal.metric, [goal.value(trial) for trial in rows])
     return frame
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from nas.record.trials import TrialRecord
+from nas.results.uncertainty import CLEAR, Estimate, Uncertainty
 from nas.study.budget import Budget, format_device_time
 from nas.study.objectives import ACCURACY, Objective, Objectives
 from nas.study.objectives.units import short_count
@@ -121,3 +122,67 @@ def spent_text(spent: float, lost: float, budget: Budget) -> str:
     return (
         f"{text}, {format_device_time(lost, budget.device)} of it lost with drivers that were killed" if lost else text
     )
+
+
+def probability_text(probability: float) -> str:
+    """`p = 0.97`, or `p > 0.99` and `p < 0.01` near certainty."""
+    if probability > 0.995:
+        return "p > 0.99"
+    return "p < 0.01" if probability < 0.005 else f"p = {probability:.2f}"
+
+
+def interval_text(estimate: Estimate | None) -> str:
+    """A 90 % interval of an accuracy by its middle, `91.6 ± 0.8 %`, or a dash."""
+    if estimate is None:
+        return "–"
+    middle, half = 50 * (estimate.low + estimate.high), 50 * (estimate.high - estimate.low)
+    digits = 1 if half >= 0.095 else 2
+    return f"{middle:.{digits}f} ± {half:.{digits}f} %"
+
+
+def standing_text(first: str, second: str, p_dominates: float | None) -> str:
+    """How one model stands to another that costs no less; `dominates` only from a probability of 0.9 on.
+
+    Args:
+        p_dominates: That the first is more accurate; None: the noise is not known, but it was more accurate on val.
+    """
+    if p_dominates is None:
+        return f"{first} is no worse than {second} on val"
+    certainty = probability_text(p_dominates)
+    if p_dominates >= CLEAR:
+        return f"{first} dominates {second} with {certainty}"
+    return f"{first} is {'tied with' if p_dominates > 1 - CLEAR else 'worse than'} {second} ({certainty})"
+
+
+def basis_text(uncertainty: Uncertainty) -> str:
+    """On what the intervals rest."""
+    spread = f"{100 * 0.9 * 0.1 * uncertainty.seed_sd:.1g} points at 90 %"
+    if uncertainty.num_replicates:
+        seeds = f"the spread of {plural(uncertainty.num_replicates, 'replicate')} between seeds ({spread})"
+    else:
+        seeds = f"a prior of the spread between seeds ({spread}), since no architecture was trained twice"
+    images = f"{uncertainty.num_val:,} val images"
+    return f"Intervals hold the true accuracy with probability 0.9. They rest on {images} and on {seeds}."
+
+
+def drop_text(uncertainty: Uncertainty, front: Sequence[TrialRecord]) -> str:
+    """By how much the front's mean accuracy is expected to change from val to test, beside the change that was seen."""
+    expected, again = (-100 * drop(front) for drop in (uncertainty.expected_drop, uncertainty.optimism))
+    text = (
+        f"Val chose the front, so it flatters it. Expected on test: {_signed(expected, '.2f')} points in the mean, "
+        f"{_signed(again, '.2f')} if trained again with other seeds."
+    )
+    tested = [trial for trial in front if trial.test_accuracy is not None]
+    if not tested:
+        return text
+    seen = sum((trial.test_accuracy or 0.0) - (trial.val_accuracy or 0.0) for trial in tested) / len(tested)
+    return f"{text} Seen: {_signed(100 * seen, '.2f')} points ({plural(len(tested), 'model')}, all on the same images)."
+
+
+def certainty_lines(uncertainty: Uncertainty | None, front: Sequence[TrialRecord]) -> list[str]:
+    """What error bars rest on, and what to expect of the front on test; one sentence where there are none."""
+    if not front:
+        return []
+    if uncertainty is None:
+        return ["There are no error bars, since the number of val images was not noted."]
+    return [basis_text(uncertainty), drop_text(uncertainty, front)]

@@ -18,7 +18,7 @@ from nas.record.trials import TrialRecord
 from nas.results.charts import labels
 from nas.results.charts.axes import ACCURACY_AXIS, PARAMS_AXIS, Axis
 from nas.results.results import Results, mixer_text, percent
-from nas.results.words import cost_text
+from nas.results.words import cost_text, interval_text, probability_text
 from nas.study.objectives import ACCURACY, Objectives
 from nas.study.objectives.units import short_count
 
@@ -59,15 +59,21 @@ def finish(figure: go.Figure, *, height: float) -> go.Figure:
     return figure
 
 
-def hover_text(trial: TrialRecord, objectives: Objectives) -> str:
+def hover_text(trial: TrialRecord, results: Results) -> str:
     """All that is known of a trial, in a few short lines of plotly's HTML."""
+    estimate = results.estimate(trial)
     title = f"trial {trial.number}" + (f": {trial.reference}" if trial.references else "")
     test = "" if trial.test_accuracy is None else f", test {percent(trial.test_accuracy)}"
     stages = (f"{mixer_text(stage.mixer)}, {stage.depth} × {stage.width}" for stage in trial.architecture.stages)
     lines = [
         f"<b>{title}</b>",
         f"val {percent(trial.val_accuracy)}{test}",
-        cost_text(trial, objectives),
+        *(
+            [f"true {interval_text(estimate)}, on the front {probability_text(estimate.p_on_front)}"]
+            if estimate
+            else []
+        ),
+        cost_text(trial, results.goals),
         *stages,
         f"{trial.device_seconds:,.0f} device-seconds",
     ]
@@ -151,7 +157,7 @@ def learning_curves(results: Results) -> go.Figure:
             y=[100 * report.val_accuracy for report in curve],
             mode="lines+markers" if len(curve) < 10 else "lines",
             line={"color": colour, "width": 1.5, "dash": "dot" if trial.references else "solid"},
-            hovertext=hover_text(trial, results.goals),
+            hovertext=hover_text(trial, results),
             hoverinfo="y+text",
             showlegend=False,
         )
@@ -205,8 +211,24 @@ def _marks(
         if trials is results.others:
             traces[-1].meta = "others"
         else:
-            traces[-1].hovertext = [hover_text(trial, results.goals) for trial in trials]
+            traces[-1].hovertext = [hover_text(trial, results) for trial in trials]
+            if axes[-1].objective.name == ACCURACY and len(axes) == 2 and results.uncertainty:
+                traces[-1].error_y = _error_bars(results, trials, colour=str(marker["color"]))
     return traces
+
+
+def _error_bars(results: Results, trials: Sequence[TrialRecord], *, colour: str) -> dict[str, object]:
+    """From val accuracies to the ends of the 90 % intervals, in percent; an end on the other side is no bar."""
+    known = [(trial.val_accuracy or 0.0, results.estimate(trial)) for trial in trials]
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [100 * max(0.0, estimate.high - seen) if estimate else 0.0 for seen, estimate in known],
+        "arrayminus": [100 * max(0.0, seen - estimate.low) if estimate else 0.0 for seen, estimate in known],
+        "color": colour,
+        "thickness": 0.8,
+        "width": 2,
+    }
 
 
 def _span(axis: Axis, results: Results) -> Span:

@@ -37,7 +37,7 @@ def mixer_tiles(results: Results) -> go.Figure:
     colours = mixer_colours(results.trials)
     kinds = list(colours)
     names = [f"{'★ ' if trial.references else ''}#{trial.number}" for trial in front]
-    hover = [hover_text(trial, results.goals) for trial in front]
+    hover = [hover_text(trial, results) for trial in front]
     num_stages = max(len(trial.architecture.stages) for trial in front)
     rows = [[_mixer(trial, i) for trial in front] for i in range(num_stages)]
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.03, row_heights=[0.4, 0.6])

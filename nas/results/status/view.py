@@ -60,7 +60,7 @@ def show(status: Status) -> RenderableType:
     lines += [_line("trial", _trial_text(trial, epochs)) for trial in status.running]
     lines += [_line("test", trial.reference or f"#{trial.number}") for trial in status.testing]
     if status.results.front:
-        lines.append(front_table(status.results.front, status.results.goals))
+        lines.append(front_table(status.results.front, status.results.goals, status.results.uncertainty))
     lines += [_line("log", as_line(line)) for line in status.log]
     return Group(*lines)
 
