@@ -6,11 +6,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import optuna
+import psycopg
 import pytest
 import yaml
 from optuna.exceptions import StorageInternalError
@@ -18,9 +19,13 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from sqlalchemy.pool import NullPool
 
+from nas.record.lock import lock_study
+from nas.record.run_folder import open_run
 from nas.record.storage import close_storage, open_storage
+from nas.results.status.status import RunState, Status, read_status
 from tests.nas.gate import Gate
 from tests.nas.programs import QUICK, ROOT, Outcome, Program, Recorded, run_here, run_program
+from tests.nas.runs import make_run
 from tests.services.postgresql import PASSWORD, Server, running_server
 
 pytestmark = [pytest.mark.services, pytest.mark.xdist_group("ray")]
@@ -170,6 +175,36 @@ def test_a_reader_can_write_nothing(server: Server) -> None:
                 reader.set_study_user_attr(number, "key", 1)
         assert "read-only transaction" in str(caught.value.__cause__)
         assert writer.get_study_user_attrs(number) == {}
+
+
+def test_where_a_search_stands_is_told_from_its_study_file_and_the_server(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while its driver is in the middle of a write; the driver is known by its row alone."""
+    url = server.url(server.new_database())
+    make_run(tmp_path / "run", storage=url, storage_name="run-1", max_trials=3).record.close()
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+
+    def read() -> Status:
+        run = open_run(tmp_path / "run")
+        with closing(run.record):
+            return read_status(run)
+
+    assert read().state is RunState.ENDED
+    with lock_study(url, "run-1"), psycopg.connect(url) as writer:
+        writer.execute("DELETE FROM trial_user_attributes")
+        assert read().counts["complete"] >= 3  # what is not committed is not seen, and waits for nobody
+        writer.rollback()
+        writer.execute("UPDATE metaformer_nas_drivers SET host = 'elsewhere', pid = 1")
+        writer.commit()
+        status = read()
+        assert status.state is RunState.RUNNING
+        assert status.driver is not None
+        assert (status.driver.driver.host, status.driver.is_alive) == ("elsewhere", True)
+        writer.execute("UPDATE metaformer_nas_drivers SET beat = beat - interval '1 hour'")
+        writer.commit()
+        assert read().state is RunState.ENDED
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["study.yaml"]
 
 
 @pytest.mark.parametrize("password", ["wrong-but-secret", "wrong@but:secret", None])

@@ -6,7 +6,7 @@ trials of a single lease took for as many device-seconds.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from statistics import median
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from nas.study.lease import lease_name
 
 _ENDED_WELL = (TrialState.COMPLETE, TrialState.STOPPED)
 _WITH_ITS_TRIAL = (LeaseEnd.COMPLETE, LeaseEnd.STOPPED, LeaseEnd.FAILED)
+_LONGEST = 100 * 365 * 86400.0  # seconds; an end that is further off is as good as none
 
 
 class Rate(NamedTuple):
@@ -60,6 +61,25 @@ def measure_rate(
     ended = [trial.ended_at.timestamp() for trial in trials if trial.ended_at and trial.state in _ENDED_WELL]
     num_ended = sum(moment >= start for moment in ended)
     return Rate(3600 * num_ended / seconds, sum(stretch.device_seconds for stretch in found) / seconds, seconds)
+
+
+def expected_end(now: datetime, rate: Rate | None, *, left: float, num_to_come: int | None) -> datetime | None:
+    """When the budget will be spent or the last trial trained, at the present rate; None where that cannot be told.
+
+    Args:
+        left: Device-seconds of the budget.
+        num_to_come: Trials until the study has all that it may have; None: as many as the budget pays for.
+    """
+    if rate is None:
+        return None
+    seconds = []
+    if rate.device_seconds_per_second > 0:
+        seconds.append(max(0.0, left) / rate.device_seconds_per_second)
+    if num_to_come is not None and rate.trials_per_hour > 0:
+        seconds.append(3600 * max(0, num_to_come) / rate.trials_per_hour)
+    if not seconds or min(seconds) > _LONGEST:
+        return None
+    return now + timedelta(seconds=min(seconds))
 
 
 def _device_seconds_a_second(trials: Iterable[TrialRecord]) -> float:

@@ -1,7 +1,7 @@
 """Where a search stands, as values: of a run that a driver may be writing at this moment, and nothing is written."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from metaformer.cost import count_cost
@@ -11,13 +11,11 @@ from nas.record.run_log import last_lines
 from nas.record.storage import is_journal, last_written
 from nas.record.trials import TrialRecord, TrialState
 from nas.results.results import Results, front_as_plain
-from nas.results.status.rate import Rate, measure_rate
+from nas.results.status.rate import Rate, expected_end, measure_rate
 from nas.results.words import recipe_text
 from nas.session.cost_model import CostModel
 from nas.study.budget import Budget
 from nas.study.lease import lease_name
-
-_LONGEST = timedelta(days=36500)  # until an end that is told; what is further off is as good as none
 
 
 class RunState(StrEnum):
@@ -88,7 +86,7 @@ def read_status(run: Run, *, num_lines: int = 5) -> Status:
         reserved=_reserved(run, running, testing),
         unreported=_unreported(run, unfinished),
         rate=rate,
-        expected_end=_expected_end(
+        expected_end=expected_end(
             now,
             rate if is_driven else None,
             left=budget.seconds - record.spent_seconds,
@@ -246,20 +244,6 @@ def _state_at_rest(run: Run, budget: Budget, is_unfinished: bool) -> RunState:
     macs = count_cost(run.space.smallest("macs")).macs  # a study of before `finished` was noted
     cheapest = costs.train_seconds(macs, epochs=run.study.recipe.epochs) + costs.test_seconds(macs)
     return RunState.ENDED if cheapest > left else RunState.STOPPED
-
-
-def _expected_end(now: datetime, rate: Rate | None, *, left: float, num_to_come: int | None) -> datetime | None:
-    """When the budget will be spent or the last trial trained, at the present rate; None where that cannot be told."""
-    if rate is None:
-        return None
-    seconds = []
-    if rate.device_seconds_per_second > 0:
-        seconds.append(max(0.0, left) / rate.device_seconds_per_second)
-    if num_to_come is not None and rate.trials_per_hour > 0:
-        seconds.append(3600 * max(0, num_to_come) / rate.trials_per_hour)
-    if not seconds or min(seconds) > _LONGEST.total_seconds():
-        return None
-    return now + timedelta(seconds=min(seconds))
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -33,16 +33,20 @@ def watch(read: Callable[[], Status], console: Console, *, seconds: float) -> St
     """
     status = read()
     with Live(console=console, auto_refresh=False) if console.is_terminal else _Blocks(console) as screen:
-        screen.update(show(status), refresh=True)
+        screen.update(show(status, folds=console.is_terminal), refresh=True)
         while status.state is RunState.RUNNING:
             time.sleep(seconds)
             status = _read_twice(read, seconds)
-            screen.update(show(status), refresh=True)
+            screen.update(show(status, folds=console.is_terminal), refresh=True)
     return status
 
 
-def show(status: Status) -> RenderableType:
-    """All that is to say, line by line; the first word is the state."""
+def show(status: Status, *, folds: bool = False) -> RenderableType:
+    """All that is to say, line by line; the first word is the state.
+
+    Args:
+        folds: Whether lines that are too long go on in the next, where a terminal would cut them off.
+    """
     study = status.run.study
     epochs = study.recipe.epochs
     lines: list[RenderableType] = [
@@ -62,6 +66,10 @@ def show(status: Status) -> RenderableType:
     if status.results.front:
         lines.append(front_table(status.results.front, status.results.goals, status.results.uncertainty))
     lines += [_line("log", as_line(line)) for line in status.log]
+    if folds:
+        for line in lines:
+            if isinstance(line, Text):
+                line.no_wrap, line.overflow = False, "fold"
     return Group(*lines)
 
 
@@ -111,9 +119,8 @@ def _driver_text(status: Status) -> str:
         return who
     if state is RunState.STOPPED:
         return f"{who}; the same command goes on with what is left of the budget"
-    return (
-        f"{who}; " + ("nothing more can be begun" if status.left else "the budget is spent") + "; --extend adds to it"
-    )
+    why = "nothing more can be begun" if status.left else "the budget is spent, --extend adds to it"
+    return f"{who}; {why}"
 
 
 def _study_text(status: Status) -> str:

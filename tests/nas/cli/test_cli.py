@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+import typer
 
 from metaformer.errors import ArchitectureError, UserError
-from nas.cli import one_line_errors, run_path
+from nas.cli import one_line_errors, run, run_path
 from nas.study.budget import BudgetError
 from nas.study.study import StudyError
 from search_spaces.space import SpaceError
@@ -66,3 +68,29 @@ def test_help_has_examples_and_loads_nothing_heavy(program: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
     assert f"Examples:\n    python -m {program} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "None False\n"),
+        (("--every",), "10.0 False\n"),
+        (("--every", "5"), "5.0 False\n"),
+        (("--every=5",), "5.0 False\n"),
+        (("--every", "-1"), "-1.0 False\n"),
+        (("--every", "--flag"), "10.0 True\n"),
+    ],
+)
+def test_an_option_may_be_declared_to_stand_without_its_number(
+    arguments: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def program(
+        every: Annotated[float | None, typer.Option()] = None,
+        flag: Annotated[bool, typer.Option("--flag")] = False,
+    ) -> None:
+        typer.echo(f"{every} {flag}")
+
+    monkeypatch.setattr(sys, "argv", ["program", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        run(program, bare={"--every": "10"})
+    assert (ended.value.code, capsys.readouterr().out) == (0, said)

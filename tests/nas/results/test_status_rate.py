@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from nas.record.trials import LeaseCharge, LeaseEnd, Progress, TrialRecord, TrialState
-from nas.results.status.rate import measure_rate
+from nas.results.status.rate import Rate, expected_end, measure_rate
 from tests.nas.runs import make_study
 
 ARCH = make_study().make_space().smallest("macs")
@@ -102,3 +102,25 @@ def test_a_record_without_time_has_no_rate() -> None:
     untimed = TrialRecord(0, ARCH, 1, 1, checkpoint_trial=0)
     for trials in ([], [untimed], [trial(0, 0, None, (0.0, None))], [trial(0, 0, 0, (5.0, DONE))]):
         assert measure_rate(trials, used={}, since=None, now=at(10)) is None
+
+
+@pytest.mark.parametrize(
+    ("left", "num_to_come", "seconds"),
+    [
+        (100.0, None, 50.0),  # two device-seconds a second
+        (100.0, 1, 36.0),  # 100 trials an hour
+        (100.0, 10, 50.0),
+        (-1.0, None, 0.0),
+        (1e12, None, None),  # too far off to tell
+    ],
+)
+def test_the_end_comes_with_the_budget_or_with_the_last_trial(
+    left: float, num_to_come: int | None, seconds: float | None
+) -> None:
+    end = expected_end(NOON, Rate(100.0, 2.0, 10.0), left=left, num_to_come=num_to_come)
+    assert end == (None if seconds is None else at(seconds))
+
+
+def test_no_end_is_told_without_a_rate() -> None:
+    assert expected_end(NOON, None, left=1.0, num_to_come=1) is None
+    assert expected_end(NOON, Rate(0.0, 0.0, 10.0), left=1.0, num_to_come=1) is None
