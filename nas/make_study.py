@@ -15,10 +15,7 @@ from nas.study.request import Request, asked_fields, asked_splitting, overlay, r
 from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 from nas.study.study import Study, StudyError
 from nas.training.checkpoints import absolute
-from search_spaces.space import Limits, SearchSpace, SpaceSettings, get
-
-_SMALL_IMAGES = 64  # pixels, up to which the stem takes every second one rather than every fourth
-_SMALL_WIDTHS = 0.25  # factor on all widths for them
+from search_spaces.space import SMALL_IMAGES, SMALL_WIDTHS, Limits, SearchSpace, SpaceSettings, get
 
 
 class Images(NamedTuple):
@@ -111,15 +108,16 @@ def default_settings(info: DataInfo, space_name: str = "hybrid_stages") -> Space
     """How a space is fitted to the data, by the side of the images that a model sees.
 
     Above 64 pixels as in the papers. Up to 64 pixels a stem of stride 2 instead of 4, so that the last stage keeps a
-    few tokens; a quarter of all widths; and no architecture with more parameters or MACs than any hand-designed
-    model has. A dataset can say otherwise (`Fit`).
+    few tokens, where the space takes a stem; a quarter of all widths; and no architecture with more parameters or MACs
+    than any hand-designed model has. A dataset can say otherwise (`Fit`).
     """
     settings = SpaceSettings(resolution=info.resolution, num_classes=info.num_classes)
-    if info.resolution > _SMALL_IMAGES:
+    if info.resolution > SMALL_IMAGES:
         return settings
     fit = fit_of(info.name, resolution=info.resolution)
-    stem = fit.stem or Stem(kernel=3, stride=2, padding=1)
-    small = settings.model_copy(update={"stem": stem, "width_scale": fit.width_scale or _SMALL_WIDTHS})
+    small = settings.model_copy(update={"width_scale": fit.width_scale or SMALL_WIDTHS})
+    if get(space_name).takes_stem:
+        small = small.model_copy(update={"stem": fit.stem or Stem(kernel=3, stride=2, padding=1)})
     limits = Limits(max_macs=fit.max_macs) if fit.max_macs else _limits_of_references(get(space_name, small))
     return small.model_copy(update={"limits": limits})
 

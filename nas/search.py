@@ -10,7 +10,10 @@ from nas import cli
 
 
 def search(
-    space: Annotated[str | None, typer.Option(help="Search space by name.", show_default="hybrid_stages")] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(help="Search space by name: hybrid_stages, isotropic or convmixer.", show_default="hybrid_stages"),
+    ] = None,
     budget: Annotated[
         str | None,
         typer.Option(help="Device time for the study in all: 64gpu-days, 36gpu-hours, 90cpu-minutes (of one core)."),
@@ -145,6 +148,7 @@ def search(
       python -m nas.search --space hybrid_stages --budget 6cpu-minutes
       python -m nas.search --space hybrid_stages --budget 64gpu-days --data folder:/data/imagenet --max-macs 1.9G
       python -m nas.search --space hybrid_stages --budget 64gpu-days --data folder:/data/imagenet --plan
+      python -m nas.search --space isotropic --budget 64gpu-days --data folder:/data/imagenet
       python -m nas.search --space hybrid_stages --budget 2gpu-days --data folder:/data/imagenet \\
           --objectives accuracy,latency --max-latency 3ms
       python -m nas.search --space hybrid_stages --budget 64gpu-days --data folder:/data/imagenet \\

@@ -1,6 +1,8 @@
 """Which architectures may be built: search spaces by name."""
 
-from search_spaces import hybrid_stages as hybrid_stages  # registers the space
+from search_spaces import convmixer as convmixer  # registers the space
+from search_spaces import hybrid_stages as hybrid_stages
+from search_spaces import isotropic as isotropic
 from search_spaces.space import Choice, Limits, SearchSpace, SpaceError, SpaceSettings, get, names
 
 __all__ = ["Choice", "Limits", "SearchSpace", "SpaceError", "SpaceSettings", "get", "names"]

@@ -143,15 +143,7 @@ class HybridStages(SearchSpace):
             genes[f"norm_{i}"] = stage.norm.kind
             genes[f"width_{i}"] = round(stage.width / self.settings.width_scale)
         genes["depth"], genes["depth_ratio"] = _depth_genes()[depths]
-        genes = {choice.name: genes[choice.name] for choice in self.choices}
-        for choice in self.choices:
-            if genes[choice.name] not in choice.values:
-                raise SpaceError(f"{choice.name}: must be one of {choice.values}, got {genes[choice.name]!r}")
-        if self.decode(genes).digest != arch.digest:
-            raise SpaceError(
-                f"architecture: must follow the rules of {self.name}, got one that differs outside its genes"
-            )
-        return genes
+        return self._checked(genes, arch)
 
     @cached_property
     def size(self) -> int:

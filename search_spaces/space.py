@@ -5,7 +5,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol, Self
+from typing import Annotated, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,8 @@ Genes = dict[str, Gene]
 CostLimit = Annotated[int, Field(strict=True, gt=0, le=10**15)]  # a million billion: beyond any model
 CostName = Literal["params", "macs"]
 HEAD_SIZE = 32  # of every attention in the papers' hybrids; widths are multiples of it
+SMALL_IMAGES = 64  # pixels, up to which a space is fitted to small images
+SMALL_WIDTHS = 0.25  # factor on all widths for them
 _TRIES = 200  # uniform draws before an architecture is brought below the limits step by step
 
 
@@ -100,6 +102,7 @@ class SearchSpace(ABC):
 
     name: str
     choices: tuple[Choice, ...]
+    takes_stem: ClassVar[bool] = True  # whether the stem is that of the settings, not a matter of genes
 
     def __init__(self, settings: SpaceSettings) -> None:
         self.settings = settings
@@ -125,6 +128,10 @@ class SearchSpace(ABC):
     @abstractmethod
     def references(self) -> dict[str, Architecture]:
         """The papers' hand-designed models that the genes can express, by zoo name, fitted to the settings."""
+
+    def stem_text(self) -> str:
+        """What leads into the first stage, as a clause for people."""
+        return f"a stem of stride {self.settings.stem.stride}"
 
     def cost(self, arch: Architecture) -> Cost:
         """What an architecture costs; a space whose costs come from a table says them here."""
@@ -251,6 +258,22 @@ class SearchSpace(ABC):
         """One cost of the architecture of these genes."""
         cost = self.cost(self.decode(genes))
         return cost.params if cost_name == "params" else cost.macs
+
+    def _checked(self, genes: Genes, arch: Architecture) -> Genes:
+        """The genes in the order of the choices, if they are those of an architecture.
+
+        Raises:
+            SpaceError: A gene has a value that is no choice, or the genes give another architecture.
+        """
+        genes = {choice.name: genes[choice.name] for choice in self.choices}
+        for choice in self.choices:
+            if genes[choice.name] not in choice.values:
+                raise SpaceError(f"{choice.name}: must be one of {choice.values}, got {genes[choice.name]!r}")
+        if self.decode(genes).digest != arch.digest:
+            raise SpaceError(
+                f"architecture: must follow the rules of {self.name}, got one that differs outside its genes"
+            )
+        return genes
 
     def _shrink(self, genes: Genes, rng: random.Random) -> Architecture:
         """Move random genes towards less cost until the limits are met; the smallest where that gets stuck."""

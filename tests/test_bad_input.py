@@ -58,6 +58,7 @@ PROGRAMS: dict[str, tuple[Callable[..., None], ...]] = {
     "metaformer": (models.list_models, models.show, models.cost, models.compare, models.validate),
 }
 LONG = "x" * 5000
+ONE_STAGE = ("convmixer", "isotropic")  # spaces without a stem
 BUDGET = ("--budget", "6cpu-minutes")
 
 
@@ -125,6 +126,17 @@ SEARCH = [
     *options("sampler", "nothing", "", LONG, "[bold]"),
     *options("stopper", "nothing", "", LONG),
     *options("space", "nothing", "", "hybrid_stages\x07"),
+    *bad("search", "resolution", f"{' '.join(BUDGET)} --space convmixer --resolution 37"),  # a prime
+    *bad("search", "resolution", f"{' '.join(BUDGET)} --space isotropic --resolution 8192"),
+    *bad("search", "max_macs", f"{' '.join(BUDGET)} --space convmixer --max-macs 1k"),
+    *bad("search", "max_params", f"{' '.join(BUDGET)} --space isotropic --max-params 10"),
+    *bad("search", "settings.stem", *(f"{' '.join(BUDGET)} --space {name} --study stem.yaml" for name in ONE_STAGE)),
+    *bad(
+        "search",
+        "settings.width_scale",
+        *(f"{' '.join(BUDGET)} --space {name} --width-scale 0.3" for name in ONE_STAGE),
+    ),
+    *bad("search", "references", f"{' '.join(BUDGET)} --space convmixer --references poolformer_s12"),
     *bad("search", "sampler", f"{' '.join(BUDGET)} --sampler exact_cost --objectives accuracy,latency"),
     *options("bad_images", "nothing", "", LONG),
     *options("checkpoint_every", "0s", "-1m", "5", "often", "Never", "", "nans", LONG),
@@ -414,6 +426,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "few_epochs.yaml": "epochs: 3",
         "wrong_key.yaml": "augmentation: {mixop: 0.2}",
         "wrong_value.yaml": "epochs: '3'",
+        "stem.yaml": "settings: {stem: {kernel: 3}}",
     }
     for name, text in texts.items():
         (root / name).write_text(text, encoding="utf-8")

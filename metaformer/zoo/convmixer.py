@@ -13,22 +13,28 @@ def convmixer(
     patch: int,
     kernel: int,
     activation: Activation = "gelu",
+    norm: Norm = BATCH_NORM,
+    residual: bool = True,
     resolution: int = 224,
     num_classes: int = 1000,
 ) -> Architecture:
-    """Patches, then blocks of a depthwise and a pointwise convolution, each with activation and batch norm behind."""
+    """Patches, then blocks of a depthwise and a pointwise convolution, each with activation and norm behind.
+
+    `residual`: whether the input of a depthwise convolution is added to what comes behind its norm.
+    """
     stage = Stage(
         depth=depth,
         width=width,
         mixer=DepthwiseConvSpec(size=kernel),
-        norm=BATCH_NORM,
+        norm=norm,
         mlp=None,
         layer_scale=None,
+        residual=residual,
         post_activation=activation,
     )
     return Architecture(
         resolution=resolution,
-        stem=Stem(kernel=patch, stride=patch, padding=0, activation=activation, post_norm=BATCH_NORM),
+        stem=Stem(kernel=patch, stride=patch, padding=0, activation=activation, post_norm=norm),
         stages=(stage,),
         head=Head(norm=Norm(kind="none"), num_classes=num_classes),
         init="pytorch",

@@ -18,7 +18,7 @@ from metaformer.errors import printable
 from nas.data import DataInfo
 from nas.record.run_folder import RunFolder
 from nas.record.trials import TrialRecord, TrialState
-from nas.results.results import mixer_text, percent
+from nas.results.results import mixer_text, percent, stem_stride
 from nas.results.uncertainty import Uncertainty
 from nas.results.words import (
     certainty_lines,
@@ -136,9 +136,7 @@ def print_plan(
         f"{info.resolution}x{info.resolution} pixels, {study.recipe.epochs} epochs a trial"
     )
     settings = study.settings
-    console.print(
-        f"images   {why_resolution}; a stem of stride {settings.stem.stride}, widths times {settings.width_scale:g}"
-    )
+    console.print(f"images   {why_resolution}; {space.stem_text()}, widths times {settings.width_scale:g}")
     console.print(f"recipe   {recipe_source}: {recipe_text(study.recipe)}")
     console.print(
         f"space    {space.size:.2g} architectures{_limits(space)}, sampler {study.sampler}, seed {study.seed}"
@@ -209,7 +207,8 @@ def print_summary(console: Console, session: Session, folder: RunFolder, budget:
     """Say what came out, and what to type next."""
     num_val = (session.record.notes.num_images or session.place.num_images).get("val")
     uncertainty = Uncertainty.of(session.record.complete, session.objectives, num_val)
-    console.print(front_table(session.front, session.objectives, uncertainty))
+    has_patches = not session.space.takes_stem
+    console.print(front_table(session.front, session.objectives, uncertainty, has_patches=has_patches))
     for line in certainty_lines(uncertainty, session.front):
         console.print(line)
     found = sum(not trial.references for trial in session.front)
@@ -231,11 +230,18 @@ def print_summary(console: Console, session: Session, folder: RunFolder, budget:
         console.print("         --extend, or a larger --budget, goes on")
 
 
-def front_table(front: Sequence[TrialRecord], objectives: Objectives, uncertainty: Uncertainty | None) -> Table:
-    """The front with what each member has and costs, a column for each measured objective."""
+def front_table(
+    front: Sequence[TrialRecord], objectives: Objectives, uncertainty: Uncertainty | None, *, has_patches: bool
+) -> Table:
+    """The front with what each member has and costs, a column for each measured objective.
+
+    Args:
+        has_patches: Whether the space chooses patches and one width for all stages, which are then shown.
+    """
     table = Table(title=f"Pareto front: {plural(len(front), 'architecture')}", title_justify="left")
     measured = objectives.measured
-    head = ("trial", "mixers", "depths", "val", "true (90 %)", "p front", "test", "params", "MACs")
+    patches = ("patch", "width") if has_patches else ()
+    head = ("trial", "mixers", *patches, "depths", "val", "true (90 %)", "p front", "test", "params", "MACs")
     for column in (*head, *(goal.noun for goal in measured)):
         table.add_column(column, justify="left" if column in ("trial", "mixers") else "right")
     for trial in front:
@@ -243,6 +249,7 @@ def front_table(front: Sequence[TrialRecord], objectives: Objectives, uncertaint
         table.add_row(
             trial.reference or f"#{trial.number}",
             _mixers(trial),
+            *((f"{stem_stride(trial.architecture)}", f"{trial.architecture.stages[0].width}") if has_patches else ()),
             "-".join(str(stage.depth) for stage in trial.architecture.stages),
             f"{trial.val_accuracy:.2%}",
             interval_text(estimate),

@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 from nas.record.trials import StopReason, TrialRecord, TrialState
 from nas.results.charts.figures import Chart, accuracy_faces, cost_faces, hover_text, learning_curves, space_chart
 from nas.results.charts.mixer_figures import mixer_colours, mixer_shares, mixer_tiles
-from nas.results.results import Results, differs_from_paper, mixer_counts, mixer_text, percent
+from nas.results.results import Results, differs_from_paper, mixer_counts, mixer_label, mixer_text, percent, stem_stride
 from nas.results.words import (
     certainty_lines,
     cost_text,
@@ -90,6 +90,9 @@ def render(results: Results) -> str:
         winners=_winners(results),
         baselines=_baselines(results),
         colours=mixer_colours(results.trials),
+        label=mixer_label(results.trials),
+        has_patches=not results.run.space.takes_stem,
+        stem_stride=stem_stride,
         stopped=_stopped(results.trials),
         failed=[trial for trial in results.trials if trial.state is TrialState.FAILED],
         cost_text=cost_text,
@@ -228,13 +231,14 @@ def _baselines(results: Results) -> str:
 
 def _winners(results: Results) -> list[str]:
     """For each stage the mixer that the front has most often, beside how often the search tried it."""
+    label = mixer_label(results.trials)
+    counts = list(zip(mixer_counts(results.front, label), mixer_counts(results.trials, label), strict=False))
     sentences = []
-    for i, (front, tried) in enumerate(zip(mixer_counts(results.front), mixer_counts(results.trials), strict=False)):
+    for i, (front, tried) in enumerate(counts):
+        stage = f"Stage {i + 1}" if len(counts) > 1 else "All blocks"
         kind, number = front.most_common(1)[0]
         shares = (100 * number / front.total(), 100 * tried[kind] / tried.total())
-        sentences.append(
-            f"Stage {i + 1}: {kind} in {shares[0]:.0f} % of the front, in {shares[1]:.0f} % of all trials."
-        )
+        sentences.append(f"{stage}: {kind} in {shares[0]:.0f} % of the front, in {shares[1]:.0f} % of all trials.")
     return sentences
 
 

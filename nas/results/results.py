@@ -30,6 +30,7 @@ _COLUMNS: dict[str, Callable[[TrialRecord], object]] = {
     "epochs": lambda trial: trial.num_epochs,
     "device_seconds": lambda trial: round(trial.device_seconds, 3),
     "mixers": lambda trial: "|".join(mixer_text(stage.mixer, between="") for stage in trial.architecture.stages),
+    "stride": lambda trial: stem_stride(trial.architecture),
     "depths": lambda trial: "|".join(str(stage.depth) for stage in trial.architecture.stages),
     "widths": lambda trial: "|".join(str(stage.width) for stage in trial.architecture.stages),
     "norms": lambda trial: "|".join(stage.norm.kind for stage in trial.architecture.stages),
@@ -304,14 +305,20 @@ def curve_values(trial: TrialRecord) -> list[dict[str, float | None]]:
     ]
 
 
-def mixer_counts(trials: Iterable[TrialRecord]) -> list[Counter[str]]:
-    """For each stage, how many of the trials have which mixer there."""
+def mixer_label(trials: Iterable[TrialRecord]) -> Callable[[MixerSpec], str]:
+    """How charts of these trials tell mixers apart: by their kind, or where all are of one kind by their window too."""
+    kinds = {stage.mixer.kind for trial in trials for stage in trial.architecture.stages}
+    return mixer_text if len(kinds) == 1 else _kind
+
+
+def mixer_counts(trials: Iterable[TrialRecord], label: Callable[[MixerSpec], str] | None = None) -> list[Counter[str]]:
+    """For each stage, how many of the trials have which mixer there, by its kind or another label."""
     stages: list[Counter[str]] = []
     for trial in trials:
         for i, stage in enumerate(trial.architecture.stages):
             if i == len(stages):
                 stages.append(Counter())
-            stages[i][stage.mixer.kind] += 1
+            stages[i][(label or _kind)(stage.mixer)] += 1
     return stages
 
 
@@ -321,13 +328,23 @@ def mixer_text(mixer: MixerSpec, *, between: str = " ") -> str:
     return mixer.kind if size is None else f"{mixer.kind}{between}{size}"
 
 
+def stem_stride(arch: Architecture) -> int:
+    """Pixels between neighbouring tokens of the first stage; of patches, their side."""
+    return arch.resolution // arch.sides()[0]
+
+
 def percent(accuracy: float | None) -> str:
     """An accuracy in [0, 1] as a percentage, or a dash."""
     return "–" if accuracy is None else f"{100 * accuracy:.2f} %"
 
 
 def differs_from_paper(study: Study) -> list[str]:
-    """In what the study's setting differs from ImageNet at 224 pixels, for which the papers' models were made."""
+    """In what the study's setting differs from ImageNet at 224 pixels, for which the papers' models were made.
+
+    In nothing where its hand-designed models are the published networks, as ConvMixers for CIFAR are.
+    """
+    if study.references and _are_published(study):
+        return []
     settings = study.settings
     usual = type(settings)()
     found = []
@@ -341,6 +358,21 @@ def differs_from_paper(study: Study) -> list[str]:
         stem = settings.stem
         found.append(f"a stem of {stem.kernel} × {stem.kernel}, stride {stem.stride}, padding {stem.padding}")
     return found
+
+
+def _are_published(study: Study) -> bool:
+    """Whether every hand-designed model of the study is a network of the zoo: classes, and side of the images too."""
+    known, published = study.make_space().references(), zoo.names()
+
+    def is_published(name: str) -> bool:
+        arch, other = known[name], zoo.get(name)
+        return (arch.digest, arch.resolution) == (other.digest, other.resolution)
+
+    return all(name in published and is_published(name) for name in study.references)
+
+
+def _kind(mixer: MixerSpec) -> str:
+    return mixer.kind
 
 
 def _why_not_trained(study: Study, trial: TrialRecord | None, architecture: Architecture) -> str:

@@ -2,20 +2,32 @@
 
 import random
 
+import optuna
 import pytest
 
 from metaformer.cost import count_cost
+from metaformer.network.model import build
+from nas.record.record import distribution
 from search_spaces.enumeration import architectures_within
-from search_spaces.space import Limits, SearchSpace, SpaceSettings, get, names
+from search_spaces.space import Limits, SearchSpace, SpaceError, SpaceSettings, get, names
 from tests.search_spaces import tiny
 
 SPACES = sorted(names())
+SETTINGS = {
+    "224 pixels": SpaceSettings(),
+    "32 pixels": SpaceSettings(resolution=32, num_classes=10, width_scale=0.25),
+}
 assert tiny.FewModels.name in SPACES  # those of the tests are registered too
 
 
+@pytest.fixture(params=SETTINGS)
+def settings(request: pytest.FixtureRequest) -> SpaceSettings:
+    return SETTINGS[request.param]
+
+
 @pytest.fixture(params=SPACES)
-def space(request: pytest.FixtureRequest) -> SearchSpace:
-    return get(request.param, SpaceSettings())
+def space(request: pytest.FixtureRequest, settings: SpaceSettings) -> SearchSpace:
+    return get(request.param, settings)
 
 
 def test_what_is_sampled_encodes_and_decodes_to_itself(space: SearchSpace) -> None:
@@ -57,3 +69,29 @@ def test_the_walk_of_a_small_space_meets_all_of_it() -> None:
     few = get(tiny.FewModels.name, SpaceSettings())
     found = [arch.digest for arch in architectures_within(few, Limits())]
     assert len(found) == len(set(found)) == few.size
+
+
+def test_what_an_optuna_trial_suggests_is_of_the_space(space: SearchSpace) -> None:
+    rng = random.Random(2)
+    for _ in range(20):
+        drawn = {choice.name: rng.choice(choice.values) for choice in space.choices}
+        trial = optuna.trial.FixedTrial(drawn)
+        arch = space.suggest(trial)
+        assert arch == space.decode(drawn)
+        assert space.contains(arch)
+        assert trial.distributions == {choice.name: distribution(choice) for choice in space.choices}
+
+
+def test_samples_satisfy_tight_limits_and_impossible_ones_are_refused(space: SearchSpace) -> None:
+    least = count_cost(space.smallest("macs"))
+    bounded = space.within(Limits(max_macs=int(1.2 * least.macs)))
+    for seed in range(3):
+        assert bounded.contains(bounded.sample(random.Random(seed)))
+    with pytest.raises(SpaceError, match=f"^max_macs: must be at least {least.macs:,} .*, got {least.macs - 1:,}$"):
+        space.within(Limits(max_macs=least.macs - 1)).check_limits()
+
+
+def test_the_smallest_has_as_many_parameters_as_its_cost_says(space: SearchSpace) -> None:
+    for name in ("params", "macs"):
+        arch = space.smallest(name)
+        assert count_cost(arch).params == sum(parameter.numel() for parameter in build(arch).parameters())

@@ -49,7 +49,7 @@ def made_up_accuracy(arch: Architecture, rng: random.Random) -> float:
     """Grows with cost, differs by mixer, is noisy, and moves in steps of one validation image."""
     cost = count_cost(arch)
     size = math.log10(cost.params) / 8 + math.log10(cost.macs) / 20
-    mixers = sum(_BONUS[stage.mixer.kind] for stage in arch.stages)
+    mixers = sum(_BONUS.get(stage.mixer.kind, 0.0) for stage in arch.stages)
     accuracy = size - 0.1 + mixers + rng.gauss(0, 0.01)
     return round(min(max(accuracy, 0.0), 1.0) * NUM_IMAGES["val"]) / NUM_IMAGES["val"]
 

@@ -1,5 +1,6 @@
 """The report's charts of token mixers: which one each stage has along the front, and how often."""
 
+import itertools
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -9,7 +10,7 @@ from metaformer.specs import MixerSpec
 from nas.record.trials import TrialRecord
 from nas.results.charts.axes import ACCURACY_AXIS
 from nas.results.charts.figures import FRONT_COLOUR, finish, hover_text
-from nas.results.results import Results, mixer_counts, mixer_text
+from nas.results.results import Results, mixer_counts, mixer_label, mixer_text
 
 _COLOURS = {
     "pool": "#5b8fc9",
@@ -18,24 +19,30 @@ _COLOURS = {
     "dwconv": "#e8bd4b",
     "identity": "#b3b3b3",
     "random": "#b56aa8",
+    "token_mlp": "#2ba3b8",
+    "sep_conv": "#9a6b5f",
+    "reduced_attention": "#7467b0",
 }
-_MORE_COLOURS = ("#7467b0", "#9a6b5f", "#2ba3b8", "#8a9a3c")
+_MORE_COLOURS = ("#8a9a3c", "#c25b6e", "#3f6f5c", "#6b7a90")
 _MOST_WORDS, _MOST_SIZES = 14, 45  # members of the front up to which the tiles carry names, and window sizes
 
 
 def mixer_colours(trials: Sequence[TrialRecord]) -> dict[str, str]:
-    """A colour for each kind of mixer that the trials have, the same in every report."""
-    kinds = {stage.mixer.kind for trial in trials for stage in trial.architecture.stages}
-    known = {kind: colour for kind, colour in _COLOURS.items() if kind in kinds}
-    others = sorted(kinds - set(_COLOURS))
-    return known | {kind: _MORE_COLOURS[i % len(_MORE_COLOURS)] for i, kind in enumerate(others)}
+    """A colour for each mixer that the trials have, by its label; that of a kind is the same in every report."""
+    mixers = {stage.mixer for trial in trials for stage in trial.architecture.stages}
+    label = mixer_label(trials)
+    labels = list(dict.fromkeys(label(mixer) for mixer in sorted(mixers, key=_kind_and_window)))
+    known = {kind: colour for kind, colour in _COLOURS.items() if kind in labels}
+    others = [name for name in labels if name not in _COLOURS]
+    free = _MORE_COLOURS if known else (*_COLOURS.values(), *_MORE_COLOURS)
+    return known | dict(zip(others, itertools.cycle(free), strict=False))
 
 
 def mixer_tiles(results: Results) -> go.Figure:
     """The mixer of each stage of the front's members by rising parameters, below their accuracy."""
     front = results.front
     colours = mixer_colours(results.trials)
-    kinds = list(colours)
+    label, labels = mixer_label(results.trials), list(colours)
     names = [f"{'★ ' if trial.references else ''}#{trial.number}" for trial in front]
     hover = [hover_text(trial, results) for trial in front]
     num_stages = max(len(trial.architecture.stages) for trial in front)
@@ -52,15 +59,15 @@ def mixer_tiles(results: Results) -> go.Figure:
     )
     figure.add_heatmap(
         x=names,
-        y=[f"stage {i + 1}" for i in range(num_stages)],
-        z=[[kinds.index(mixer.kind) if mixer else None for mixer in row] for row in rows],
+        y=[_stage_name(i, num_stages) for i in range(num_stages)],
+        z=[[labels.index(label(mixer)) if mixer else None for mixer in row] for row in rows],
         text=[[_tile_text(mixer, len(front)) for mixer in row] for row in rows],
         texttemplate="%{text}",
         hovertext=[hover] * num_stages,
         hoverinfo="text",
         colorscale=_bands(list(colours.values())),
         zmin=-0.5,
-        zmax=len(kinds) - 0.5,
+        zmax=len(labels) - 0.5,
         showscale=False,
         xgap=1,
         ygap=2,
@@ -79,10 +86,13 @@ def mixer_tiles(results: Results) -> go.Figure:
 def mixer_shares(results: Results) -> go.Figure:
     """For each stage, the share that each mixer has of the front and of all trials."""
     figure = go.Figure()
-    counts = [
-        count for pair in zip(mixer_counts(results.front), mixer_counts(results.trials), strict=False) for count in pair
+    label = mixer_label(results.trials)
+    pairs = zip(mixer_counts(results.front, label), mixer_counts(results.trials, label), strict=False)
+    counts = [count for pair in pairs for count in pair]
+    rows = [
+        [_stage_name(i // 2, len(counts) // 2) for i in range(len(counts))],
+        ["front", "all trials"] * (len(counts) // 2),
     ]
-    rows = [[f"stage {i // 2 + 1}" for i in range(len(counts))], ["front", "all trials"] * (len(counts) // 2)]
     for kind, colour in mixer_colours(results.trials).items():
         shares = [100 * count[kind] / count.total() for count in counts]
         figure.add_bar(
@@ -103,9 +113,17 @@ def mixer_shares(results: Results) -> go.Figure:
     return finish(figure, height=110 + 34 * len(counts))
 
 
+def _stage_name(index: int, num_stages: int) -> str:
+    return f"stage {index + 1}" if num_stages > 1 else "all blocks"
+
+
 def _mixer(trial: TrialRecord, stage: int) -> MixerSpec | None:
     stages = trial.architecture.stages
     return stages[stage].mixer if stage < len(stages) else None
+
+
+def _kind_and_window(mixer: MixerSpec) -> tuple[str, int]:
+    return mixer.kind, getattr(mixer, "size", 0)
 
 
 def _tile_text(mixer: MixerSpec | None, num_members: int) -> str:

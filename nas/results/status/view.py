@@ -64,7 +64,9 @@ def show(status: Status, *, folds: bool = False) -> RenderableType:
     lines += [_line("trial", _trial_text(trial, epochs)) for trial in status.running]
     lines += [_line("test", trial.reference or f"#{trial.number}") for trial in status.testing]
     if status.results.front:
-        lines.append(front_table(status.results.front, status.results.goals, status.results.uncertainty))
+        results = status.results
+        has_patches = not results.run.space.takes_stem
+        lines.append(front_table(results.front, results.goals, results.uncertainty, has_patches=has_patches))
     lines += [_line("log", as_line(line)) for line in status.log]
     if folds:
         for line in lines:

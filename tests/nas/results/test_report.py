@@ -17,7 +17,7 @@ from nas.results.report_files import summarise, write_report
 from nas.results.results import Results
 from nas.study.lease import Metrics, Report
 from nas.study.splitting import Splitting
-from search_spaces.space import SpaceSettings
+from search_spaces.space import Limits, SpaceSettings
 from tests.nas.results.pages import Page, read_csv, read_page
 from tests.nas.runs import FAILURE, NUM_IMAGES, make_run, make_study, open_folder
 
@@ -221,6 +221,7 @@ def test_trials_csv_holds_the_record(run: Run) -> None:
         assert row["test_accuracy"] == ("" if trial.test_accuracy is None else str(trial.test_accuracy))
         assert (int(row["params"]), int(row["macs"])) == (trial.params, trial.macs)
         assert float(row["device_seconds"]) == pytest.approx(trial.device_seconds, abs=0.001)
+        assert int(row["stride"]) == trial.architecture.stem.stride
         assert row["widths"] == "|".join(str(stage.width) for stage in trial.architecture.stages)
         assert row["reason"] == (trial.reason or "")
         assert row["stop_reason"] == (trial.stop_reason or "")
@@ -449,3 +450,39 @@ def test_the_program_says_which_files_it_wrote(run: Run, capsys: pytest.CaptureF
 def test_the_program_prints_the_summary_as_json(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     report(str(run.folder.path), as_json=True)
     assert json.loads(capsys.readouterr().out) == summarise(run)
+
+
+@pytest.mark.parametrize("space", ["convmixer", "isotropic"])
+def test_the_page_of_a_space_of_one_stage_tells_patches_and_mixers(tmp_path: Path, space: str) -> None:
+    """Where all mixers are of one kind, their windows tell them apart."""
+    settings = SpaceSettings(resolution=32, num_classes=10, width_scale=0.125, limits=Limits(max_macs=5_000_000))
+    names = ("convmixer_256_8_p2_k5",)
+    run = make_run(tmp_path / "run", space=space, settings=settings.model_dump(), references=names)
+    text = write_report(run).read_text(encoding="utf-8")
+    page = read_page(run.folder.report_html)
+    assert "<h2>Which mixer</h2>" in text
+    assert "All blocks: " in page.text
+    trials = {trial.number: trial for trial in run.record}
+    assert page.tables["front"][0][:3] == ["trial", "patch", "stage 1"]
+    for row in page.tables["front"][1:]:
+        assert int(row[1]) == trials[int(row[0].replace("★", ""))].architecture.stem.kernel
+    tiles = next(trace for trace in page.charts["tiles"]["data"] if trace["type"] == "heatmap")
+    labels = [t["name"] for t in page.charts["tiles"]["data"] if t["type"] == "scatter" and t.get("name")]
+    for column, name in enumerate(tiles["x"]):
+        mixer = trials[int(name.removeprefix("★ ").removeprefix("#"))].architecture.stages[0].mixer
+        expected = f"dwconv {mixer.size}" if space == "convmixer" else mixer.kind
+        assert labels[tiles["z"][0][column]] == expected
+
+
+@pytest.mark.parametrize(("space", "width_scale"), [("convmixer", 0.25), ("convmixer", 0.125), ("isotropic", 0.25)])
+def test_the_page_says_whether_hand_designed_models_are_the_published_networks(
+    tmp_path: Path, space: str, width_scale: float
+) -> None:
+    """ConvMixer-256/8 was made for images of 32 pixels and 10 classes; DeiT was not."""
+    settings = SpaceSettings(resolution=32, num_classes=10, width_scale=width_scale)
+    names = ("convmixer_256_8_p2_k5",) if space == "convmixer" else ("convmixer_256_8_p2_k5", "deit_tiny_patch16_224")
+    run = make_run(tmp_path / "run", space=space, settings=settings.model_dump(), references=names, max_trials=1)
+    text = read_page(write_report(run)).text
+    are_published = all(run.space.references()[name].digest == zoo.get(name).digest for name in names)
+    assert are_published == (space == "convmixer" and width_scale == 0.25)
+    assert ("So they are not the published networks" in text) == (not are_published)

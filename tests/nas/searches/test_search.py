@@ -536,3 +536,24 @@ def test_a_prepared_set_and_a_set_by_name_end_with_a_front(
     assert found["folder"] == str(runs / f"hybrid_stages-{'small' if kind == 'prepared' else 'cifar10'}")
     assert found["trials"]["complete"] == 2
     assert found["front"]
+
+
+@starts_ray
+@pytest.mark.slow
+@pytest.mark.parametrize("space", ["convmixer", "isotropic"])
+def test_a_space_of_one_stage_ends_with_a_front_of_its_architectures(search: Search, runs: Path, space: str) -> None:
+    small = ("--epochs", 2, "--batch-size", 256, "--stopper", "none")
+    limits = ("--max-trials", 3, "--budget", "9cpu-hours", "--workers", 1)
+    outcome = search("--space", space, *small, *limits, "--json")
+    assert outcome.code == 0, outcome.err
+    assert "the default of digits; patches of 1, 2 or 4 pixels, widths times 0.0625" in " ".join(outcome.err.split())
+    found = json.loads(outcome.out)
+    folder = runs / f"{space}-digits"
+    assert found["folder"] == str(folder)
+    assert found["trials"]["complete"] == 3
+    assert found["front"]
+    fitted = Study.from_file(folder / "study.yaml").make_space()
+    for member in found["front"]:
+        arch = Architecture.from_yaml((folder / member["architecture"]).read_text(encoding="utf-8"))
+        assert fitted.contains(arch)
+        assert count_cost(arch).macs == member["macs"]

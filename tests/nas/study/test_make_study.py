@@ -178,6 +178,18 @@ def test_small_images_get_a_finer_stem_and_slimmer_stages() -> None:
     assert settings.limits == Limits(max_params=most_params, max_macs=most_macs)  # nothing beyond hand-designed models
 
 
+@pytest.mark.parametrize("name", ["convmixer", "isotropic"])
+def test_a_space_whose_genes_say_the_stem_is_fitted_to_small_images_without_one(name: str) -> None:
+    settings = default_settings(large_images(resolution=32, num_classes=10), name)
+    assert (settings.stem, settings.width_scale) == (Stem(), 0.25)
+    costs = [count_cost(arch) for arch in get(name, settings).references().values()]
+    assert settings.limits == Limits(
+        max_params=max(cost.params for cost in costs), max_macs=max(cost.macs for cost in costs)
+    )
+    assert study_of(space=name).settings == default_settings(DIGITS, name)
+    assert study_of(info=large_images(), space=name).settings == SpaceSettings(resolution=224, num_classes=1000)
+
+
 def test_the_default_space_for_digits_holds_its_hand_designed_models() -> None:
     study = study_of()
     references = get("hybrid_stages", study.settings).references()
