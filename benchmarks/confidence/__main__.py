@@ -5,7 +5,7 @@ Hardware:  any; nothing is trained. One CPU core.
 Time:      about two minutes
 Expected:  what is called 90 % is true in 85 to 95 %
 
-Each scenario is 200 searches of 120 trials: a random start, then changes to members of the front, chosen by what val
+Each scenario is 100 searches of 120 trials: a random start, then changes to members of the front, chosen by what val
 says. True accuracies rise with two costs; images are right or wrong one by one, so that models err on the same ones.
 The error bars see what a report sees: accuracies on val, costs and the number of val images. The table of scenarios
 says what is true where 0.85 to 0.95 is said, and how often a model really is better that is said to dominate (p from
@@ -83,7 +83,7 @@ def _judge_drops(
     """Compare what the front is expected to lose with what it loses."""
     seen = search.accuracy_N[is_front_N].mean()
     test_N = expected_on_test(posterior, search.group_N)
-    expected_G = mean_accuracy(posterior.mean, posterior.sd**2 + posterior.shared_var_G)
+    expected_G = mean_accuracy(posterior.mean, posterior.sd**2)
     truth_N = 1 / (1 + np.exp(-search.true_logit_G[search.group_N]))
     drops["expected"].append(seen - test_N[is_front_N].mean())
     drops["true"].append(seen - search.own_accuracy_N[is_front_N].mean())
@@ -128,7 +128,7 @@ HEAD = (
 
 
 def confidence(
-    searches: Annotated[int, typer.Option(min=1, help="Searches of each scenario.")] = 200,
+    searches: Annotated[int, typer.Option(min=1, help="Searches of each scenario.")] = 100,
     seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
     only: Annotated[str, typer.Option(help="Scenarios whose name has this in it.")] = "",
     out: Annotated[Path | None, typer.Option(help="File for the tables, as Markdown.")] = None,

