@@ -56,9 +56,10 @@ def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Stud
         DataError, SpaceError: As the dataset and the space say.
     """
     space_name = str(asked_fields(request).get("space", fields.get("space", "hybrid_stages")))
+    settings = default_settings(info, space_name)
     defaults = {
         "space": "hybrid_stages",
-        "settings": default_settings(info, space_name).model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json"),
         "measured_limits": {},
         "data": info.name,
         "data_fingerprint": info.fingerprint,
@@ -78,7 +79,7 @@ def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Stud
         shorten_warmup(merged["recipe"])
     merged = overlay(merged, {"recipe": recipe_changes(request)})
     fitted = fit_of(info.name, resolution=info.resolution).references
-    merged["references"] = _references(request.references, merged, get(space_name), fitted)
+    merged["references"] = _references(request.references, merged, get(space_name, settings), fitted)
     if "budget" not in merged:
         raise StudyError("budget: must be given, such as --budget 64gpu-days or --budget 6cpu-minutes, got none")
     Budget.parse(str(merged["budget"]))

@@ -45,6 +45,7 @@ class SpaceSettings(Spec):
     """What fits a space to a dataset: image size, classes, stem, a common factor on all widths, limits.
 
     The head size of attention is scaled with the widths, so that a stage keeps its number of heads.
+    A space whose genes say the stem leaves the one here at its default.
     """
 
     resolution: Side = 224

@@ -18,7 +18,7 @@ from metaformer.errors import printable
 from nas.data import DataInfo
 from nas.record.run_folder import RunFolder
 from nas.record.trials import TrialRecord, TrialState
-from nas.results.results import mixer_text, percent, stem_stride
+from nas.results.results import block_text, mixer_text, percent, stem_stride
 from nas.results.uncertainty import Uncertainty
 from nas.results.words import (
     certainty_lines,
@@ -39,6 +39,7 @@ from search_spaces.space import SearchSpace
 
 _PLAIN_SECONDS = 15  # between lines where there is no terminal
 _FEW_TRIALS = 50  # a search can hardly learn from fewer; the plan then says what would buy more
+_MOST_LEFT_OUT = 5  # models beyond the limits that are named where that is all of them
 
 
 def make_console(*, as_json: bool) -> Console:
@@ -139,7 +140,7 @@ def print_plan(
     console.print(f"images   {why_resolution}; {space.stem_text()}, widths times {settings.width_scale:g}")
     console.print(f"recipe   {recipe_source}: {recipe_text(study.recipe)}")
     console.print(
-        f"space    {space.size:.2g} architectures{_limits(space)}, sampler {study.sampler}, seed {study.seed}"
+        f"space    {_count(space.size)} architectures{_limits(space)}, sampler {study.sampler}, seed {study.seed}"
     )
     if study.objectives != DEFAULT:
         console.print(f"goals    {objective_titles(study)}")
@@ -161,7 +162,9 @@ def print_plan(
         models = plural(len(waiting), "hand-designed model")
         console.print(f"first    {models}, about {spelled(plan.reference_seconds)}")
     left_out = _left_out(session)
-    if left_out:
+    if len(left_out) > _MOST_LEFT_OUT and len(left_out) == len(study.references):
+        console.print(f"         beyond the limits: all {len(left_out)} hand-designed models")
+    elif left_out:
         console.print(f"         beyond the limits: {', '.join(left_out)}")
     console.print(f"then     about {plan.num_trials} trials of {spelled(plan.seconds_per_trial)} each{_by_rung(plan)}")
     if left > 0:
@@ -236,21 +239,23 @@ def front_table(
     """The front with what each member has and costs, a column for each measured objective.
 
     Args:
-        has_patches: Whether the space chooses patches and one width for all stages, which are then shown.
+        has_patches: Whether the space has one stage behind patches, of which more is shown then.
     """
     table = Table(title=f"Pareto front: {plural(len(front), 'architecture')}", title_justify="left")
     measured = objectives.measured
-    patches = ("patch", "width") if has_patches else ()
+    patches = ("patch", "width", "blocks") if has_patches else ()
     head = ("trial", "mixers", *patches, "depths", "val", "true (90 %)", "p front", "test", "params", "MACs")
     for column in (*head, *(goal.noun for goal in measured)):
-        table.add_column(column, justify="left" if column in ("trial", "mixers") else "right")
+        table.add_column(column, justify="left" if column in ("trial", "mixers", "blocks") else "right")
     for trial in front:
         estimate = uncertainty.estimate(trial) if uncertainty else None
+        arch = trial.architecture
+        of_patches = (f"{stem_stride(arch)}", f"{arch.stages[0].width}", block_text(arch))
         table.add_row(
             trial.reference or f"#{trial.number}",
             _mixers(trial),
-            *((f"{stem_stride(trial.architecture)}", f"{trial.architecture.stages[0].width}") if has_patches else ()),
-            "-".join(str(stage.depth) for stage in trial.architecture.stages),
+            *(of_patches if has_patches else ()),
+            "-".join(str(stage.depth) for stage in arch.stages),
             f"{trial.val_accuracy:.2%}",
             interval_text(estimate),
             f"{estimate.p_on_front:.2f}" if estimate else "–",
@@ -287,6 +292,10 @@ def running_line(trial: TrialRecord, epochs: int) -> str:
 
 def _mixers(trial: TrialRecord) -> str:
     return " ".join(mixer_text(stage.mixer) for stage in trial.architecture.stages)
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number < 10**6 else f"{number:.2g}"
 
 
 def _limits(space: SearchSpace) -> str:

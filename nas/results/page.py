@@ -14,7 +14,16 @@ from plotly.offline import get_plotlyjs
 from nas.record.trials import StopReason, TrialRecord, TrialState
 from nas.results.charts.figures import Chart, accuracy_faces, cost_faces, hover_text, learning_curves, space_chart
 from nas.results.charts.mixer_figures import mixer_colours, mixer_shares, mixer_tiles
-from nas.results.results import Results, differs_from_paper, mixer_counts, mixer_label, mixer_text, percent, stem_stride
+from nas.results.results import (
+    Results,
+    block_text,
+    differs_from_paper,
+    mixer_counts,
+    mixer_label,
+    mixer_text,
+    percent,
+    stem_stride,
+)
 from nas.results.words import (
     certainty_lines,
     cost_text,
@@ -93,6 +102,7 @@ def render(results: Results) -> str:
         label=mixer_label(results.trials),
         has_patches=not results.run.space.takes_stem,
         stem_stride=stem_stride,
+        block_text=block_text,
         stopped=_stopped(results.trials),
         failed=[trial for trial in results.trials if trial.state is TrialState.FAILED],
         cost_text=cost_text,

@@ -333,6 +333,22 @@ def stem_stride(arch: Architecture) -> int:
     return arch.resolution // arch.sides()[0]
 
 
+def block_text(arch: Architecture) -> str:
+    """The blocks of an architecture's last stage beside their mixer: `layer_norm, MLP 4, positions, class token`."""
+    stage = arch.stages[-1]
+    parts = {
+        stage.norm.kind: True,
+        f"{stage.post_activation}": stage.post_activation,
+        f"MLP {stage.mlp.ratio}" if stage.mlp else "no MLP": stage.post_activation is None,
+        "LayerScale": stage.layer_scale,
+        "no skip": not stage.residual,
+        "positions": stage.position_embedding,
+        "class token": stage.class_token,
+        "drop path": arch.drop_path,
+    }
+    return ", ".join(part for part, is_said in parts.items() if is_said)
+
+
 def percent(accuracy: float | None) -> str:
     """An accuracy in [0, 1] as a percentage, or a dash."""
     return "–" if accuracy is None else f"{100 * accuracy:.2f} %"

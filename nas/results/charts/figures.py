@@ -17,7 +17,7 @@ from plotly.colors import sample_colorscale
 from nas.record.trials import TrialRecord
 from nas.results.charts import labels
 from nas.results.charts.axes import ACCURACY_AXIS, PARAMS_AXIS, Axis
-from nas.results.results import Results, mixer_text, percent
+from nas.results.results import Results, block_text, mixer_text, percent, stem_stride
 from nas.results.words import cost_text, interval_text, probability_text
 from nas.study.objectives import ACCURACY, Objectives
 from nas.study.objectives.units import short_count
@@ -64,7 +64,9 @@ def hover_text(trial: TrialRecord, results: Results) -> str:
     estimate = results.estimate(trial)
     title = f"trial {trial.number}" + (f": {trial.reference}" if trial.references else "")
     test = "" if trial.test_accuracy is None else f", test {percent(trial.test_accuracy)}"
-    stages = (f"{mixer_text(stage.mixer)}, {stage.depth} × {stage.width}" for stage in trial.architecture.stages)
+    arch = trial.architecture
+    stages = [f"{mixer_text(stage.mixer)}, {stage.depth} × {stage.width}" for stage in arch.stages]
+    patches = [f"patches of {stem_stride(arch)} pixels", block_text(arch)] if len(stages) == 1 else []
     lines = [
         f"<b>{title}</b>",
         f"val {percent(trial.val_accuracy)}{test}",
@@ -74,6 +76,7 @@ def hover_text(trial: TrialRecord, results: Results) -> str:
             else []
         ),
         cost_text(trial, results.goals),
+        *patches,
         *stages,
         f"{trial.device_seconds:,.0f} device-seconds",
     ]

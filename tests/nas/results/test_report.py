@@ -463,7 +463,7 @@ def test_the_page_of_a_space_of_one_stage_tells_patches_and_mixers(tmp_path: Pat
     assert "<h2>Which mixer</h2>" in text
     assert "All blocks: " in page.text
     trials = {trial.number: trial for trial in run.record}
-    assert page.tables["front"][0][:3] == ["trial", "patch", "stage 1"]
+    assert page.tables["front"][0][:3] == ["trial", "patch", "blocks"]
     for row in page.tables["front"][1:]:
         assert int(row[1]) == trials[int(row[0].replace("★", ""))].architecture.stem.kernel
     tiles = next(trace for trace in page.charts["tiles"]["data"] if trace["type"] == "heatmap")
@@ -472,6 +472,8 @@ def test_the_page_of_a_space_of_one_stage_tells_patches_and_mixers(tmp_path: Pat
         mixer = trials[int(name.removeprefix("★ ").removeprefix("#"))].architecture.stages[0].mixer
         expected = f"dwconv {mixer.size}" if space == "convmixer" else mixer.kind
         assert labels[tiles["z"][0][column]] == expected
+        patch = trials[int(name.removeprefix("★ ").removeprefix("#"))].architecture.stem.kernel
+        assert f"patches of {patch} pixels" in tiles["hovertext"][0][column]
 
 
 @pytest.mark.parametrize(("space", "width_scale"), [("convmixer", 0.25), ("convmixer", 0.125), ("isotropic", 0.25)])
@@ -483,6 +485,6 @@ def test_the_page_says_whether_hand_designed_models_are_the_published_networks(
     names = ("convmixer_256_8_p2_k5",) if space == "convmixer" else ("convmixer_256_8_p2_k5", "deit_tiny_patch16_224")
     run = make_run(tmp_path / "run", space=space, settings=settings.model_dump(), references=names, max_trials=1)
     text = read_page(write_report(run)).text
-    are_published = all(run.space.references()[name].digest == zoo.get(name).digest for name in names)
+    are_published = all(run.space.references()[name] == zoo.get(name) for name in names)
     assert are_published == (space == "convmixer" and width_scale == 0.25)
     assert ("So they are not the published networks" in text) == (not are_published)

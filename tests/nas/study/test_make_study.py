@@ -187,6 +187,9 @@ def test_a_space_whose_genes_say_the_stem_is_fitted_to_small_images_without_one(
         max_params=max(cost.params for cost in costs), max_macs=max(cost.macs for cost in costs)
     )
     assert study_of(space=name).settings == default_settings(DIGITS, name)
+    for resolution in (32, 224):
+        study = study_of(info=large_images(resolution=resolution), space=name)
+        assert list(study.references) == list(study.make_space().references())
     assert study_of(info=large_images(), space=name).settings == SpaceSettings(resolution=224, num_classes=1000)
 
 
