@@ -555,7 +555,7 @@ def test_a_row_that_nobody_of_ours_wrote_is_one_short_line(
 
 
 def test_attributes_of_others_are_no_part_of_a_study(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = place / "runs" / "foreign"
+    run = place / "runs" / "of-others"
     shutil.copytree(place / "runs" / "good", run)
     with closing(sqlite3.connect(run / "study.db")) as connection, connection:
         connection.execute(_OF_TRIALS.format("of somebody"), ('{"deep": [1]}',))
