@@ -118,7 +118,8 @@ def measure_ours(task: Task, folder: Path) -> Measured:
 def read_trials(folder: Path, task: Task) -> list[Trial]:
     """The trials of a run of ours, with the times at which the study on disk has them complete."""
     run = open_run(folder)
-    assert run.study.recipe == task.recipe, run.study.recipe
+    recipe = run.study.with_precision(task.recipe.precision).recipe  # which a search chooses by measurement
+    assert recipe == task.recipe, recipe
     with closing(sqlite3.connect(run.folder.database)) as database:
         ended = dict(database.execute("SELECT number, datetime_complete FROM trials WHERE state = 'COMPLETE'"))
     trials = [
