@@ -16,7 +16,7 @@ from metaformer import Architecture, ArchitectureError, build, count_cost, zoo
 from metaformer.network.layers import ChannelLayerNorm
 from metaformer.specs import PartCost, RandomSpec, SpatialMlpSpec, TokenMap
 from tests.strategies import architectures
-from tests.thorough import every_third
+from tests.thorough import every_third, thorough
 
 NORMS_OF_FVCORE = {"group_norm", "layer_norm", "batch_norm"}  # it counts their element-wise work as MACs
 
@@ -87,9 +87,9 @@ def macs_by_fvcore(arch: Architecture) -> dict[str, int]:
 
 
 def by_weight() -> list[Any]:
-    """All models of the zoo; those of more than 4.5 GMACs are slow, since fvcore runs them."""
-    heavy = {name for name in zoo.names() if count_cost(zoo.get(name)).macs > 4.5e9}
-    return [pytest.param(name, marks=pytest.mark.slow if name in heavy else ()) for name in zoo.names()]
+    """All models of the zoo; those of more than 4.5 GMACs are slow, since fvcore runs them, and others to be quick."""
+    heavy = [name for name in zoo.names() if count_cost(zoo.get(name)).macs > 4.5e9]
+    return [*every_third([name for name in zoo.names() if name not in heavy]), *thorough(heavy)]
 
 
 class Walk(NamedTuple):
@@ -133,7 +133,7 @@ def test_a_zoo_model_has_the_cost_and_the_shapes_that_torch_sees(name: str) -> N
 
 # fvcore scripts a loss function when it is imported, which torch 2.15 deprecates.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
-@pytest.mark.parametrize("name", every_third(by_weight()))
+@pytest.mark.parametrize("name", by_weight())
 def test_macs_are_those_of_fvcore_without_its_norms(name: str) -> None:
     by_operator = macs_by_fvcore(zoo.get(name))
     counted = {operator: macs for operator, macs in by_operator.items() if operator not in NORMS_OF_FVCORE}
