@@ -90,7 +90,7 @@ def launch(
     request, fields = _with_defaults(request, name, runs, team)
     named_data = request.data
     if cache is not None:
-        request = _decoded(request, fields, cache, cache_limit, console)
+        request = _decoded(request, fields, _Cached(cache, cache_limit), console, plan_only=plan_only)
     images = find_images(request, fields)
     info = open_dataset(images.data, resolution=images.resolution, splitting=images.splitting).info
     study = make_study(request, fields, info)
@@ -174,20 +174,44 @@ def _with_defaults(request: Request, name: str | None, runs: Path, team: Team) -
     return request, fields
 
 
-def _decoded(request: Request, fields: dict[str, object], cache: Path, limit: str | None, console: Console) -> Request:
-    """The request with a decoded copy of its dataset in its place, which is made in the cache if it is not there."""
-    from nas.data.sources.cached import Cache, is_decoded  # with timm, which takes seconds
+class _Cached(NamedTuple):
+    """Where decoded copies of datasets are kept, as asked for."""
 
-    most_bytes = parse_quantity("cache_limit", limit or _CACHE_LIMIT, _BYTES, example=_CACHE_LIMIT)
-    check_path(cache, "cache", error=StudyError)
+    folder: Path
+    limit: str | None  # on the bytes of all of them, such as 100GiB
+
+
+def _decoded(
+    request: Request, fields: dict[str, object], cached: _Cached, console: Console, *, plan_only: bool
+) -> Request:
+    """The request with a decoded copy of its dataset in its place.
+
+    It is made in the cache if it is not there, once everything else that was asked for has been checked, since it may
+    take hours; for a plan it is not made.
+    """
+    from nas.data.sources import open_source  # with timm, which takes seconds
+    from nas.data.sources.cached import Cache, is_decoded
+
+    most_bytes = parse_quantity("cache_limit", cached.limit or _CACHE_LIMIT, _BYTES, example=_CACHE_LIMIT)
+    check_path(cached.folder, "cache", error=StudyError)
     if request.data is None or is_decoded(request.data):
         return request
-    bad_images: BadImages = "skip" if (request.bad_images or fields.get("bad_images")) == "skip" else "stop"
     images = find_images(request, fields)
+    bad_images: BadImages = "stop"
+    if not fields:
+        info = open_dataset(images.data, resolution=images.resolution, splitting=images.splitting).info
+        bad_images = make_study(request, fields, info).bad_images
+    elif (request.bad_images or fields.get("bad_images")) == "skip":
+        bad_images = "skip"
+    cache, source = Cache(cached.folder, most_bytes=int(most_bytes)), open_source(request.data)
+    place = cache.place(source, resolution=images.resolution, bad_images=bad_images)
+    if plan_only and not place.exists():
+        console.print(f"cache    {request.data} will be decoded into {place}", markup=False)
+        return request
     with progress_bar() as bar:
         task = bar.add_task("decoding", total=None)
-        copy = Cache(cache, most_bytes=int(most_bytes)).keep(
-            request.data,
+        copy = cache.keep(
+            source,
             resolution=images.resolution,
             bad_images=bad_images,
             progress=lambda done, total: bar.update(task, advance=done, total=total),

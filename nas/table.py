@@ -43,9 +43,9 @@ def table(
     val_fraction: cli.ValFraction = None,
     images_per_class: cli.ImagesPerClass = None,
     split_seed: cli.SplitSeed = None,
-    number: Annotated[int, typer.Option(min=1, max=100_000, help="Architectures in all.")] = 300,
+    number: Annotated[int, typer.Option(min=1, max=10_000, help="Architectures in all.")] = 300,
     replicas: Annotated[
-        int, typer.Option(min=0, max=100_000, help="Of them, how many are trained with a second seed too.")
+        int, typer.Option(min=0, max=10_000, help="Of them, how many are trained with a second seed too.")
     ] = 60,
     seed: Annotated[
         int, typer.Option(min=0, max=2**31, help="Of the sample and of the trainings; a second one is the next.")
@@ -66,7 +66,7 @@ def table(
     options = dict(locals())
     from metaformer.cli.console import make_console, progress_bar
     from metaformer.documents import check_path
-    from metaformer.errors import UserError
+    from metaformer.errors import UserError, shown
     from nas.data import open_dataset
     from nas.execution.curves import CurveFile, record
     from nas.make_study import find_images, make_study
@@ -76,7 +76,7 @@ def table(
 
     check_path(out, "out", error=UserError)
     if out.suffix != ".csv":
-        raise UserError(f"out: must end in .csv, got {str(out)!r}")
+        raise UserError(f"out: must end in .csv, got {shown(str(out))}")
     asked = {field.name: options[field.name] for field in fields(Request) if field.name in options}
     request = Request(**{**asked, "seed": None}, budget=_NO_BUDGET, changes=parse_changes(set_ or []))
     written = out.with_suffix(".yaml")
@@ -89,7 +89,6 @@ def table(
         made.check_continues(Study.from_file(written), written)
     fitted = made.make_space()
     wanted = list(_trainings(fitted, number=number, replicas=replicas, seed=seed))
-    out.parent.mkdir(parents=True, exist_ok=True)
     with CurveFile(out, fitted) as file, progress_bar() as bar:
         replace_text(written, made.to_yaml())
         missing = [each for each in wanted if (each.architecture.digest, each.seed) not in file.recorded]

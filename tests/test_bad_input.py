@@ -42,6 +42,7 @@ from nas.study.budget import Budget, parse_duration
 from nas.study.objectives import register_objective
 from nas.study.request import parse_count
 from nas.study.study import Study
+from nas.table import table
 from nas.train import train
 from search_spaces.space import register_space
 from tests.nas.images import write_folder
@@ -54,6 +55,7 @@ PROGRAMS: dict[str, tuple[Callable[..., None], ...]] = {
     "dashboard": (dashboard,),
     "status": (status,),
     "prepare": (prepare,),
+    "table": (table,),
     "train": (train,),
     "metaformer": (models.list_models, models.show, models.cost, models.compare, models.validate),
 }
@@ -98,6 +100,7 @@ SEARCH = [
         *("9" * 400 + "gpu-days", LONG, "6cpu-minutes\x1b[31m", "[/b]", "6,5cpu-minutes", "0x6cpu-minutes"),
         before=(),
     ),
+    *options("cache_limit", "1", "GiB", "0GiB", "-1GiB", "1GB", before=(*BUDGET, "--cache", "copies")),
     *options("deadline", "0h", "-1h", "12", "h", "12w", "999999999d", "36501d", "٣h", "1e9s", "nanh", LONG, "1h30m"),
     *options("recipe.epochs", "0", "-1", "1000000000000", "100001"),
     *options("recipe.batch_size", "0", "-1", "65537", "1000000000000"),
@@ -501,7 +504,19 @@ def _check(case: Bad, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert _files(place) == before
 
 
-@pytest.mark.parametrize("case", [*SEARCH, *RUNS, *STATUS, *PREPARE, *TRAIN, *METAFORMER], ids=str)
+TABLE = [
+    *bad("table", "out", "curves", "runs/x.txt", "arch.yaml/x.csv", f"{LONG}.csv"),
+    *bad("table", "space", "x.csv --space hybrid_stagez"),
+    *bad("table", "dataset", "x.csv --data digitz", "x.csv --data folder:nowhere"),
+    *bad("table", "recipe", "x.csv --set recipe.epochs=0", "x.csv --recipe nowhere"),
+    *bad("table", "set", "x.csv --set epochs"),
+    *bad("table", "max_macs", "x.csv --max-macs lots"),
+    *bad("table", "number", "x.csv --number 0", "x.csv --number 1000000"),
+    *bad("table", "study", "x.csv --study nowhere.yaml"),
+]
+
+
+@pytest.mark.parametrize("case", [*SEARCH, *RUNS, *STATUS, *PREPARE, *TABLE, *TRAIN, *METAFORMER], ids=str)
 def test_a_bad_input_is_one_short_line_with_the_field_and_code_2(
     case: Bad, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

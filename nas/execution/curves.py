@@ -18,11 +18,12 @@ from typing import NamedTuple, Protocol, Self
 
 from metaformer.architecture import Architecture
 from metaformer.documents import read_text
-from metaformer.errors import unknown_name
+from metaformer.errors import one_line, shown, unknown_name
 from metaformer.processes import belong_to_program
 from nas.data import Dataset, open_dataset
 from nas.study.lease import Lease, Measurement, Report
 from nas.study.study import Study, StudyError
+from nas.training.errors import TrainingError
 from search_spaces.space import SearchSpace
 
 
@@ -122,9 +123,14 @@ class CurveFile:
         """Read what is there; a last line that was cut short is dropped.
 
         Raises:
-            StudyError: The file is there, and is no such table, or another process writes it.
+            StudyError: It is there and is no such table, another process writes it, or it cannot be written.
         """
-        self._file = self._path.open("a", encoding="utf-8")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a", encoding="utf-8")
+        except OSError as error:
+            rule = "must be a file that can be written"
+            raise StudyError(f"out: {rule}, got {shown(str(self._path))} ({error.strerror})") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             text = read_text(self._path, "out", error=StudyError)
@@ -133,10 +139,11 @@ class CurveFile:
             self._file.truncate(len(whole.encode()))
         except BlockingIOError:
             self._file.close()
-            raise StudyError(f"out: must not be at work in another process, got {self._path}") from None
+            raise StudyError(f"out: must not be at work in another process, got {shown(str(self._path))}") from None
         except (KeyError, TypeError, ValueError) as error:
             self._file.close()
-            raise StudyError(f"out: must be a table of learning curves, got {self._path} ({error})") from None
+            what = shown(str(self._path))
+            raise StudyError(f"out: must be a table of learning curves, got {what} ({one_line(str(error))})") from None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -186,8 +193,8 @@ def record(
         num_processes: Trainings at a time, one torch thread each.
         on_row: Called after each row.
     Raises:
-        DataError, TrainingError: A training cannot go on.
-        StudyError: A process was killed.
+        DataError: An image cannot be read.
+        StudyError: A training cannot go on, or a process was killed.
     """
     context = get_context("spawn")
     with ProcessPoolExecutor(num_processes, context, _begin_process, (study.model_dump_json(),)) as pool:
@@ -199,6 +206,8 @@ def record(
             for future in as_completed(futures):
                 file.add(futures[future], future.result())
                 on_row()
+        except TrainingError as error:
+            raise StudyError(str(error)) from None
         except BrokenProcessPool:
             raise StudyError("table: a process that trains was killed; the same command goes on") from None
         finally:

@@ -9,7 +9,7 @@ from metaformer.errors import one_line
 from nas.data.packing import SPLITS, choose_side, pack
 from nas.data.prepared import DOCUMENT
 from nas.data.registry import DataError, find_dataset, short_name, wrong
-from nas.data.sources import open_source
+from nas.data.sources import Source
 from nas.data.streamed import Streamed
 from nas.study.recipe import BadImages
 
@@ -32,28 +32,31 @@ class Cache:
         """`most_bytes` is for all copies together."""
         self._root, self._most_bytes = root.absolute(), most_bytes
 
+    def place(self, source: Source, *, resolution: int, bad_images: BadImages) -> Path:
+        """Where the copy of a dataset lies, or would lie."""
+        stem = one_line(short_name(source.name), 50).replace("/", "_")
+        side = choose_side(source, resolution)
+        return self._root / f"{stem}-{source.fingerprint}-{resolution}-{side}-{bad_images}"
+
     def keep(
         self,
-        data: str,
+        source: Source,
         *,
-        resolution: int | None,
+        resolution: int,
         bad_images: BadImages,
         progress: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> str:
         """The name of the copy of a dataset, such as `prepared:PATH`; it is made if it is not there.
 
         Args:
-            resolution: In pixels; None: by a look at the images.
+            resolution: In pixels.
             progress: Is told how many images more are done, and how many there are.
         Raises:
             DataError: The images cannot be read, or the copy would not fit into the limit or onto the disk.
         """
-        source = open_source(data)
-        resolution = source.look().resolution if resolution is None else resolution
-        side = choose_side(source, resolution)
-        stem = one_line(short_name(data), 50).replace("/", "_")
-        copy = self._root / f"{stem}-{source.fingerprint}-{resolution}-{side}-{bad_images}"
+        copy = self.place(source, resolution=resolution, bad_images=bad_images)
         if not (copy / DOCUMENT).exists():
+            side = choose_side(source, resolution)
             num_images = sum(len(source.labels[split]) for split in SPLITS)
             self._check_room(num_images * side**2 * 3, copy)
             pack(

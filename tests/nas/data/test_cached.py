@@ -6,6 +6,7 @@ import pytest
 
 from nas.data import DataError, open_dataset
 from nas.data.sources.cached import Cache, is_decoded
+from nas.data.sources.folder import FolderSource
 from tests.nas.images import write_folder, write_image
 
 MANY_BYTES = 2**30
@@ -24,7 +25,7 @@ def test_a_copy_is_made_once_and_found_again(folder: Path, tmp_path: Path) -> No
     told: list[tuple[int, int]] = []
     kept = [
         cache.keep(
-            f"folder:{folder}",
+            FolderSource(str(folder)),
             resolution=16,
             bad_images="stop",
             progress=lambda done, total: told.append((done, total)),
@@ -43,10 +44,10 @@ def test_a_copy_is_made_once_and_found_again(folder: Path, tmp_path: Path) -> No
 def test_another_side_or_other_images_are_another_copy(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "images", train=TRAIN, val=VAL)
     cache = Cache(tmp_path / "cache", most_bytes=MANY_BYTES)
-    first = cache.keep(f"folder:{folder}", resolution=16, bad_images="stop")
-    assert cache.keep(f"folder:{folder}", resolution=32, bad_images="stop") != first
+    first = cache.keep(FolderSource(str(folder)), resolution=16, bad_images="stop")
+    assert cache.keep(FolderSource(str(folder)), resolution=32, bad_images="stop") != first
     write_image(next(folder.glob("train/*")) / "one_more.png")
-    assert cache.keep(f"folder:{folder}", resolution=16, bad_images="stop") != first
+    assert cache.keep(FolderSource(str(folder)), resolution=16, bad_images="stop") != first
 
 
 def test_what_would_exceed_the_limit_is_refused_before_it_is_decoded(folder: Path, tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_what_would_exceed_the_limit_is_refused_before_it_is_decoded(folder: Pat
         r"^cache: must have room for 0.1 MiB of decoded images, got 0.0 MiB that --cache-limit leaves in '.*cache'$"
     )
     with pytest.raises(DataError, match=message):
-        Cache(tmp_path / "cache", most_bytes=100_000).keep(f"folder:{folder}", resolution=32, bad_images="stop")
+        Cache(tmp_path / "cache", most_bytes=100_000).keep(FolderSource(str(folder)), resolution=32, bad_images="stop")
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["earlier"]
 
 
