@@ -8,9 +8,9 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -27,7 +27,7 @@ from nas.execution.devices import Wanted, gpus_may_be_visible, no_gpus
 from nas.execution.ray_backend import RayBackend
 from nas.execution.signals import interruptible
 from nas.execution.slots import check_address
-from nas.make_study import Images, describe_recipe, find_images, make_study
+from nas.make_study import Images, describe_recipe, extended, find_images, make_study
 from nas.record.atomic import replace_text
 from nas.record.lock import StudyLock, lock_study
 from nas.record.notes import EventKind, Notes
@@ -37,10 +37,12 @@ from nas.record.run_log import log_to
 from nas.record.storage import IN_MEMORY, check_storage, is_journal
 from nas.results.baselines import is_small, simple_classifiers
 from nas.results.console import ProgressView, make_console, print_plan, print_summary
+from nas.results.finish.view import print_finals
 from nas.results.report_files import summarise, write_report
+from nas.results.results import Results
 from nas.results.trackers import check_tracker, tracked
 from nas.session.cost_model import CostModel
-from nas.session.forecast import fit_speed, forecast, representative
+from nas.session.forecast import fit_speed, forecast, to_measure
 from nas.session.leases import Place
 from nas.session.session import Session, open_session
 from nas.study.budget import Budget, parse_duration
@@ -61,6 +63,44 @@ _BYTES = {"MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40}
 _BELOW, _ABOVE = 2.0, 4.0  # how far a measured objective's bounds lie beyond what a few architectures had
 
 
+@dataclass(frozen=True)
+class Means:
+    """By what a study is carried out, whatever it is; nothing of it is written into the study."""
+
+    loaders: int | None = None
+    ray_address: str | None = None
+    tracker: str | None = None
+    deadline: str | None = None
+    plan_only: bool = False
+    as_json: bool = False
+
+    def check(self) -> None:
+        """Check what can be checked at once.
+
+        Raises:
+            UserError: The deadline has another form, or there is no such tracker.
+        """
+        check_tracker(self.tracker)
+        _ = self.deadline_seconds
+
+    @property
+    def deadline_seconds(self) -> float | None:
+        """Wall time after which running trials end; None: there is no such time."""
+        return parse_duration("deadline", self.deadline) if self.deadline else None
+
+
+class Order(NamedTuple):
+    """A study that has been checked, and what people are told of it."""
+
+    study: Study
+    folder: RunFolder
+    info: DataInfo
+    images: Images
+    recipe_source: str  # a clause
+    said: list[str]  # lines about defaults that were taken
+    fits_references: bool  # whether the budget decides which hand-designed models take part
+
+
 def launch(
     request: Request,
     *,
@@ -76,7 +116,7 @@ def launch(
     as_json: bool,
     team: Team,
 ) -> None:
-    """Begin the study that was asked for, or go on with it, until its budget is spent or somebody stops it.
+    """Begin the search that was asked for, or go on with it, until its budget is spent or somebody stops it.
 
     Nothing is written before everything that can be checked has been, nor where only the plan is asked for.
 
@@ -84,9 +124,9 @@ def launch(
         UserError: Something asked for cannot be done.
     """
     check_path(runs, "runs", error=StudyError)
-    check_tracker(tracker)
+    means = Means(loaders, ray_address, tracker, deadline, plan_only, as_json)
+    means.check()
     console = make_console(as_json=as_json)
-    seconds = parse_duration("deadline", deadline) if deadline else None
     request, fields = _with_defaults(request, name, runs, team)
     named_data = request.data
     if cache is not None:
@@ -95,6 +135,19 @@ def launch(
     info = open_dataset(images.data, resolution=images.resolution, splitting=images.splitting).info
     study = make_study(request, fields, info)
     folder = RunFolder(runs / (name or _default_name(study.space, named_data or study.data)), study.checkpoints)
+    are_asked_for = request.references is not None or "references" in fields
+    said, source = _defaults_lines(team, request, fields), describe_recipe(request, fields)
+    carry_out(Order(study, folder, info, images, source, said, fits_references=not are_asked_for), means)
+
+
+def carry_out(order: Order, means: Means) -> None:
+    """Begin a study, or go on with it, until its budget is spent or somebody stops it.
+
+    Raises:
+        UserError: Something asked for cannot be done; nothing has been written.
+    """
+    study, folder, info, images, recipe_source, said, fits_references = order
+    console = make_console(as_json=means.as_json)
     study = _named_in_storage(study, folder)
     if study.storage is not None:
         check_storage(study.storage)
@@ -102,42 +155,41 @@ def launch(
         check_place(study.checkpoints, is_new=not folder.study_file.exists())
     if study.identity is not None:
         open_record(study, folder, study.make_space())  # before anything is started
-    if not plan_only:
+    if not means.plan_only:
         _check_writable(folder.path)
-    check_address(ray_address)
+    check_address(means.ray_address)
     budget = Budget.parse(study.budget)
-    if budget.device == "gpu" and ray_address is None and not gpus_may_be_visible():
+    if budget.device == "gpu" and means.ray_address is None and not gpus_may_be_visible():
         raise no_gpus()  # at once; a cluster takes a minute to start
     wanted = Wanted(
         kind=budget.device,
         cpus=study.cpus_per_trial,
         gpus=study.gpus_per_trial,
         workers=study.workers,
-        loaders=loaders,
+        loaders=means.loaders,
         bad_images=study.bad_images,
     )
-    backend = RayBackend(info, wanted=wanted, address=ray_address, scratch=_scratch(folder))
+    backend = RayBackend(info, wanted=wanted, address=means.ray_address, scratch=_scratch(folder))
     console.print("starting workers …", style="dim")
     with interruptible(), _room_needed(folder.path), backend:
-        around = _Around(folder, backend, budget, info, images, describe_recipe(request, fields), console, tracker)
-        for line in _defaults_lines(team, request, fields):
+        around = _Around(folder, backend, budget, info, images, recipe_source, console, means.tracker)
+        for line in said:
             console.print(line)
         measured = None if folder.study_file.exists() else _measure(study, backend, console)
         if measured is not None:
-            are_asked_for = request.references is not None or "references" in fields
-            study = _fitted(study, measured, around, keep_references=are_asked_for)
-        if plan_only:
-            _preview(study, around, measured).show_plan(as_json)
+            study = _fitted(study, measured, around, keep_references=not fits_references)
+        if means.plan_only:
+            _preview(study, around, measured).show_plan(means.as_json)
             return
         _make_folder(folder.path)
         with folder.lock(), log_to(folder.log):
             study = _named_in_storage(study, folder)  # again: before the lock another driver may have begun a study
-            search = _carry_out(study, around, measured, seconds)
+            search = _run(study, around, measured, means.deadline_seconds)
     with interruptible(), _room_needed(folder.path):
-        search.report(as_json)
+        search.report(means.as_json)
 
 
-def _carry_out(study: Study, around: "_Around", measured: "_Costs | None", deadline_seconds: float | None) -> "_Search":
+def _run(study: Study, around: "_Around", measured: "_Costs | None", deadline_seconds: float | None) -> "_Search":
     """The search after its end; called under the lock of the run's folder."""
     scratch = _scratch(around.folder)
     with _shared(study) as lock:
@@ -315,6 +367,10 @@ class _Search:
         if as_json:
             sys.stdout.write(json.dumps(asdict(plan), indent=2) + "\n")
 
+    def leave_out(self, tried: Collection[tuple[str, int | None]]) -> None:
+        """Plan no training that an earlier driver has begun, by digest and seed."""
+        self._session.queue.leave_out(tried)
+
     def give_up(self) -> None:
         """End soon: another driver took this one for dead and goes on with the study."""
         self._session.problem = "storage: another driver has taken the study over, since this one gave no sign of life"
@@ -328,7 +384,10 @@ class _Search:
         """Write the report and say what came out."""
         with self._run.folder.report_lock():
             write_report(self._run)
-        print_summary(self._console, self._session, self._run.folder, self._around.budget)
+        if self._run.study.finals is None:
+            print_summary(self._console, self._session, self._run.folder, self._around.budget)
+        else:
+            print_finals(self._console, Results(self._run))
         if as_json:
             sys.stdout.write(json.dumps(summarise(self._run), indent=2) + "\n")
         if self._session.problem:
@@ -427,7 +486,7 @@ def _note_costs(record: Record, costs: _Costs) -> None:
 def _measure(study: Study, backend: Backend, console: Console) -> _Costs:
     """What training takes of these devices, and between which bounds the measured objectives lie."""
     console.print("measuring the speed of a few architectures …", style="dim")
-    archs = representative(study.make_space())
+    archs = to_measure(study)
     measured = [objective.name for objective in study.goals.measured]
     steps, spent = backend.measure(archs, study.recipe, objectives=measured)
     speed = fit_speed(archs, [step.seconds_per_image for step in steps])
@@ -447,17 +506,17 @@ def _device(steps: list[Step]) -> str | None:
 def _preview(study: Study, around: _Around, measured: _Costs | None) -> _Search:
     """The search as it would go on from where the run stands, on a record that ends with this process."""
     spent = 0.0
-    references = study.references
+    tried: set[tuple[str, int | None]] = set()
     if around.folder.study_file.exists():
         earlier = open_run(around.folder.path)
         spent = earlier.record.spent_seconds
-        tried = {trial.architecture.digest for trial in earlier.record}
-        known = earlier.space.references()
-        references = tuple(name for name in references if known[name].digest not in tried)
+        tried = {(trial.architecture.digest, trial.seed) for trial in earlier.record}
         measured = _known_costs(earlier.record.notes) or measured
-    copy = study.model_copy(update={"storage": IN_MEMORY, "identity": None, "references": references})
+    copy = study.model_copy(update={"storage": IN_MEMORY, "identity": None})
     record = open_record(copy, around.folder, copy.make_space(), writes=True)
-    return _open_search(copy, record, around, measured, spent=spent)
+    search = _open_search(copy, record, around, measured, spent=spent)
+    search.leave_out(tried)
+    return search
 
 
 def _left_out_line(images: tuple[str, ...]) -> list[str]:
@@ -521,11 +580,7 @@ def _extended(request: Request, folder: RunFolder) -> Request:
     Raises:
         StudyError: There is no such run, or a whole budget was given too.
     """
-    if request.budget is not None:
-        raise StudyError(f"extend: must not be given beside --budget, got {request.extend!r}")
-    earlier = open_run(folder.path).study
-    budget = Budget.parse(earlier.budget).extended(Budget.parse(str(request.extend)))
-    return replace(request, study=request.study or folder.study_file, budget=budget)
+    return replace(extended(request, open_run(folder.path).study), study=request.study or folder.study_file)
 
 
 def _named_in_storage(study: Study, folder: RunFolder) -> Study:

@@ -1,11 +1,12 @@
 """From flags, a study file and the data's defaults to a study that has been checked."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from metaformer.cost import count_cost
-from metaformer.errors import explain, one_line, shown, unknown_name
+from metaformer.errors import UserError, explain, one_line, shown, unknown_name
 from metaformer.specs import Stem
 from nas.data import DataInfo, check_recipe, default_recipe, fit_of, look
 from nas.session import proposers, stoppers
@@ -91,12 +92,27 @@ def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Stud
     return study
 
 
-def describe_recipe(request: Request, fields: dict[str, Any]) -> str:
-    """Where the recipe comes from, and what was asked for over it: a clause for people."""
+def extended(request: Request, earlier: Study) -> Request:
+    """The request with the budget of an earlier study that is larger by what `--extend` says.
+
+    Raises:
+        StudyError: A whole budget was given too.
+    """
+    if request.budget is not None:
+        raise StudyError(f"extend: must not be given beside --budget, got {request.extend!r}")
+    return replace(request, budget=Budget.parse(earlier.budget).extended(Budget.parse(str(request.extend))))
+
+
+def describe_recipe(request: Request, fields: dict[str, Any], *, run: str = "the run") -> str:
+    """Where the recipe comes from, and what was asked for over it: a clause for people.
+
+    Args:
+        run: Words for the run whose fields these are.
+    """
     if request.recipe is not None:
         source = f"{request.recipe} (--recipe)"
     elif "recipe" in fields:
-        source = f"that of {request.study}" if request.study else "that of the run"
+        source = f"that of {request.study or run}"
     else:
         source = "the default of the data"
     options = (("epochs", request.epochs), ("batch-size", request.batch_size))
@@ -167,5 +183,11 @@ def _check(study: Study, info: DataInfo) -> None:
             f"settings.num_classes: must be {info.num_classes}, as in {info.name!r}, got {study.settings.num_classes}"
         )
     check_recipe(study.data, study.recipe)
-    study.make_space().check_limits()
+    space = study.make_space()
+    space.check_limits()
+    for model in study.finals.models if study.finals else ():
+        try:
+            space.decode(model.genes)
+        except UserError as error:
+            raise StudyError(f"finals.models: {one_line(str(error))}") from None
     proposers.check_objectives(study.sampler, study.goals)

@@ -31,6 +31,7 @@ from metaformer.errors import UserError
 from nas.dashboard import dashboard
 from nas.data import open_dataset
 from nas.export import export
+from nas.finish import finish
 from nas.prepare import prepare
 from nas.record.run_folder import check_name, open_run
 from nas.record.storage import open_storage
@@ -45,11 +46,13 @@ from nas.study.study import Study
 from nas.table import table
 from nas.train import train
 from search_spaces.space import register_space
+from tests.nas.finals.runs import make_search
 from tests.nas.images import write_folder
 from tests.nas.runs import make_run, make_study
 
 PROGRAMS: dict[str, tuple[Callable[..., None], ...]] = {
     "search": (search,),
+    "finish": (finish,),
     "report": (report,),
     "export": (export,),
     "dashboard": (dashboard,),
@@ -286,6 +289,37 @@ STATUS = [
     *bad("status", "runs/later/study.yaml", "later"),
 ]
 
+FINISH = [
+    *bad("finish", "run", ("",), "nowhere", "damaged", "untrained --budget 6cpu-minutes"),
+    *bad("finish", "storage", "truncated --budget 6cpu-minutes"),
+    *bad("finish", "data", "good --budget 6cpu-minutes"),  # its images are not those of the digits
+    *bad("finish", "budget", "searched", "searched --budget 6", "searched --budget 0cpu-minutes"),
+    *bad("finish", "extend", "searched --extend 6cpu-minutes", "searched --extend x --budget 6cpu-minutes"),
+    *(
+        Bad("finish", ("searched", *BUDGET, f"--{option}={value}"), field)
+        for option, field, values in (
+            ("seeds", "seeds", (*NO_NUMBER, "0", "-1", "101")),
+            ("models", "models", ("", "nothing", "99", "-1", "0,", "٣", LONG, "9" * 5000)),
+            ("references", "references", ("nothing", "", "poolformer_m48", LONG)),
+            ("recipe", "recipe", ("poolfrmer", "nowhere.yaml")),
+            ("recipe", "augmentation.crop_scale", ("poolformer",)),  # which digits cannot follow
+            ("set", "set", ("epochs=3", "recipe.epochs")),
+            ("epochs", "epochs", NO_NUMBER),
+            ("epochs", "recipe.epochs", ("0", "-1")),
+            ("name", "name", ("..", "a/b", "")),
+            ("deadline", "deadline", ("0h", "12")),
+            ("workers", "workers", ("0", "x")),
+            ("gpus-per-trial", "gpus_per_trial", ("2", "0.5")),
+            ("tracker", "tracker", ("nothing",)),
+            ("storage", "storage", ("nothing://x",)),
+            ("ray-address", "ray_address", ("nowhere",)),
+        )
+        for value in values
+    ),
+    *bad("finish", "models", "searched --budget 6cpu-minutes --models 99 --references none"),
+    *bad("finish", "option", "searched --nothing"),
+]
+
 TO_PREPARE = ("folder:photos", "--out", "fresh")
 PREPARE = [
     *bad("prepare", "data", ()),
@@ -450,6 +484,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, text in enumerate(journals):
         (root / f"{number}.journal").write_text(text, encoding="utf-8")
     make_run(root / "runs" / "good", max_trials=2).record.close()
+    make_search(root / "runs" / "searched", max_trials=2).record.close()
+    make_run(root / "runs" / "untrained", fail_every=1, max_trials=2).record.close()
     _damage(root / "runs")
     return root
 
@@ -516,7 +552,7 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize("case", [*SEARCH, *RUNS, *STATUS, *PREPARE, *TABLE, *TRAIN, *METAFORMER], ids=str)
+@pytest.mark.parametrize("case", [*SEARCH, *RUNS, *FINISH, *STATUS, *PREPARE, *TABLE, *TRAIN, *METAFORMER], ids=str)
 def test_a_bad_input_is_one_short_line_with_the_field_and_code_2(
     case: Bad, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -532,6 +568,7 @@ TAMPERED: list[tuple[str, tuple[str, ...]]] = [
     *((_OF_TRIALS.format("progress"), (row,)) for row in ROWS),
     (_OF_TRIALS.format("progress"), ("{}",)),
     *((_OF_TRIALS.format("home"), (row,)) for row in ROWS if row != "3"),
+    *((_OF_TRIALS.format("seed"), (row,)) for row in ROWS if row not in ("3", "null")),
     *((_OF_TRIALS.format("references"), (row,)) for row in ROWS if row not in ("[]", "null")),
     *((_OF_TRIALS.format("reference"), (row,)) for row in ROWS if row not in ('"x"', "null", f'"{LONG}"')),
     *((_OF_TRIALS.format("reason"), (row,)) for row in ROWS if row not in ('"x"', "null", f'"{LONG}"')),

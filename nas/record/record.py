@@ -179,9 +179,16 @@ class Record:
 
     # ------------------------------------------------------------------ trials
 
-    def start(self, architecture: Architecture, *, references: tuple[str, ...] = ()) -> TrialRecord:
-        """A new trial of an architecture, perhaps that of hand-designed models; written in one transaction."""
-        return self._create(architecture, {"references": list(references)} if references else {})
+    def start(
+        self, architecture: Architecture, *, references: tuple[str, ...] = (), seed: int | None = None
+    ) -> TrialRecord:
+        """A new trial of an architecture, perhaps that of hand-designed models; written in one transaction.
+
+        Args:
+            seed: Of its training; None: that of the study.
+        """
+        attrs = {"references": list(references) or None, "seed": seed}
+        return self._create(architecture, {name: value for name, value in attrs.items() if value is not None})
 
     def go_on(self, stopped: TrialRecord) -> TrialRecord:
         """A new trial that takes up an ended one where it stood: its curve and checkpoints, but no charges."""
@@ -189,6 +196,8 @@ class Record:
         attrs: dict[str, Any] = {"home": stopped.checkpoint_trial, "progress": progress.model_dump(mode="json")}
         if stopped.references:
             attrs["references"] = list(stopped.references)
+        if stopped.seed is not None:
+            attrs["seed"] = stopped.seed
         return self._create(stopped.architecture, attrs)
 
     @_writing()
@@ -303,6 +312,7 @@ class Record:
             macs=cost.macs,
             checkpoint_trial=attrs.home,
             references=attrs.names_of_references,
+            seed=attrs.seed,
             state=_STATES[frozen.state],
             stop_reason=_stop_reason(attrs) if frozen.state is optuna.trial.TrialState.PRUNED else None,
             reason=attrs.reason,

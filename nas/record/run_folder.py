@@ -56,6 +56,10 @@ class RunFolder:
         return self.path / "front.csv"
 
     @property
+    def finals_csv(self) -> Path:
+        return self.path / "finals.csv"
+
+    @property
     def curves_csv(self) -> Path:
         return self.path / "curves.csv"
 

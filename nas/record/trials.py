@@ -70,6 +70,7 @@ class Attributes(Spec):
     """What is written of a trial beside its genes and state; the attributes of others are no part of it."""
 
     home: Annotated[int, Field(strict=True, ge=0)]  # the trial whose checkpoints it uses
+    seed: int | None = None
     references: tuple[str, ...] | None = None
     reference: str | None = None  # as version 0.1 wrote them, joined into one text
     stop_reason: StopReason | None = None
@@ -95,6 +96,7 @@ class TrialRecord:
     macs: int
     checkpoint_trial: int  # whose checkpoints it uses: its own number, or that of the trial it goes on with
     references: tuple[str, ...] = ()  # names of the hand-designed models that it is; several may be one network here
+    seed: int | None = None  # of its training; None: that of the study
     state: TrialState = TrialState.RUNNING
     stop_reason: StopReason | None = None
     reason: str | None = None  # the sentence: why it was stopped or failed

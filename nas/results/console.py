@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from metaformer.architecture import Architecture
 from metaformer.cli import console as plain
 from metaformer.cost import count_cost
 from metaformer.errors import printable
@@ -139,37 +140,63 @@ def print_plan(
     settings = study.settings
     console.print(f"images   {why_resolution}; {space.stem_text()}, widths times {settings.width_scale:g}")
     console.print(f"recipe   {recipe_source}: {recipe_text(study.recipe)}")
-    console.print(
-        f"space    {_count(space.size)} architectures{_limits(space)}, sampler {study.sampler}, seed {study.seed}"
-    )
+    if study.finals is None:
+        console.print(
+            f"space    {_count(space.size)} architectures{_limits(space)}, sampler {study.sampler}, seed {study.seed}"
+        )
     if study.objectives != DEFAULT:
         console.print(f"goals    {objective_titles(study)}")
     console.print(
         f"budget   {budget}, {spelled(left)} left; {plural(session.place.num_workers, 'trial')} at a time, "
         f"about {duration_text(wall)}, until {datetime.now() + timedelta(seconds=wall):%a %H:%M}"
     )
-    console.print(
-        f"largest  {plan.most_params:,} parameters, {plan.most_macs:,} MACs, {spelled(plan.most_seconds)} to the end; "
-        f"a mean one {spelled(plan.seconds_to_the_end)}"
-    )
-    most, least = plan.images_per_second
-    console.print(
-        f"speed    trains on {most:,.0f} images a second with the smallest, {least:,.0f} with the largest; "
-        f"up to {plan.peak_bytes / 2**20:,.0f} MiB a trial"
-    )
-    waiting = session.queue.references
-    if waiting:
-        models = plural(len(waiting), "hand-designed model")
-        console.print(f"first    {models}, about {spelled(plan.reference_seconds)}")
-    left_out = _left_out(session)
-    if len(left_out) > _MOST_LEFT_OUT and len(left_out) == len(study.references):
-        console.print(f"         beyond the limits: all {len(left_out)} hand-designed models")
-    elif left_out:
-        console.print(f"         beyond the limits: {', '.join(left_out)}")
-    console.print(f"then     about {plan.num_trials} trials of {spelled(plan.seconds_per_trial)} each{_by_rung(plan)}")
+    if study.finals is not None:
+        for line in _finals_lines(session, plan, spelled):
+            console.print(line)
+        return
+    for line in _search_lines(session, plan, spelled):
+        console.print(line)
     if left > 0:
         for line in advice(plan, left):
             console.print(f"         {line}", style="yellow")
+
+
+def _search_lines(session: Session, plan: Forecast, spelled: Callable[[float], str]) -> list[str]:
+    """What a search will train: how large, how fast, the hand-designed models first, then how many trials."""
+    most, least = plan.images_per_second
+    lines = [
+        f"largest  {plan.most_params:,} parameters, {plan.most_macs:,} MACs, {spelled(plan.most_seconds)} to the end; "
+        f"a mean one {spelled(plan.seconds_to_the_end)}",
+        f"speed    trains on {most:,.0f} images a second with the smallest, {least:,.0f} with the largest; "
+        f"up to {plan.peak_bytes / 2**20:,.0f} MiB a trial",
+    ]
+    waiting = len(session.queue.planned)
+    if waiting:
+        lines.append(f"first    {plural(waiting, 'hand-designed model')}, about {spelled(plan.reference_seconds)}")
+    left_out = _left_out(session)
+    if len(left_out) > _MOST_LEFT_OUT and len(left_out) == len(session.study.references):
+        lines.append(f"         beyond the limits: all {len(left_out)} hand-designed models")
+    elif left_out:
+        lines.append(f"         beyond the limits: {', '.join(left_out)}")
+    lines.append(f"then     about {plan.num_trials} trials of {spelled(plan.seconds_per_trial)} each{_by_rung(plan)}")
+    return lines
+
+
+def _finals_lines(session: Session, plan: Forecast, spelled: Callable[[float], str]) -> list[str]:
+    """What of the finals is trained already, what waits, and whether the budget pays for it."""
+    finals = session.study.finals
+    if finals is None:
+        return []
+    by_hand = sum(bool(model.references) for model in finals.models)
+    waiting = session.queue.planned
+    lines = [
+        f"finals   {plural(len(finals.models), 'model')}, {by_hand} of them designed by hand, "
+        f"{plural(len(finals.seeds), 'seed')}: {len(waiting)} of {len(finals.models) * len(finals.seeds)} trainings to "
+        f"begin, about {spelled(plan.reference_seconds)}; up to {plan.peak_bytes / 2**20:,.0f} MiB each"
+    ]
+    if plan.reference_seconds > max(session.ledger.left, 0.0):
+        lines.append("         the budget does not pay for all; each model is trained once before any a second time")
+    return lines
 
 
 def advice(plan: Forecast, left: float) -> list[str]:
@@ -253,7 +280,7 @@ def front_table(
         of_patches = (f"{stem_stride(arch)}", f"{arch.stages[0].width}", block_text(arch))
         table.add_row(
             trial.reference or f"#{trial.number}",
-            _mixers(trial),
+            mixers_text(trial.architecture),
             *(of_patches if has_patches else ()),
             "-".join(str(stage.depth) for stage in arch.stages),
             f"{trial.val_accuracy:.2%}",
@@ -287,11 +314,13 @@ def running_line(trial: TrialRecord, epochs: int) -> str:
     """What a running trial is, how far it has come of its epochs, and how good it is so far."""
     accuracy = "" if trial.val_accuracy is None else f", {trial.val_accuracy:.2%}"
     done = f"{trial.num_epochs + trial.within:.1f}" if trial.within else f"{trial.num_epochs}"
-    return f"{trial.reference or f'#{trial.number}'}: {_mixers(trial)}, epoch {done} of {epochs}{accuracy}"
+    name = trial.reference or f"#{trial.number}"
+    return f"{name}: {mixers_text(trial.architecture)}, epoch {done} of {epochs}{accuracy}"
 
 
-def _mixers(trial: TrialRecord) -> str:
-    return " ".join(mixer_text(stage.mixer) for stage in trial.architecture.stages)
+def mixers_text(arch: Architecture, *, between: str = " ") -> str:
+    """The mixers of an architecture, stage by stage."""
+    return between.join(mixer_text(stage.mixer) for stage in arch.stages)
 
 
 def _count(number: int) -> str:

@@ -14,6 +14,9 @@ from plotly.offline import get_plotlyjs
 from nas.record.trials import StopReason, TrialRecord, TrialState
 from nas.results.charts.figures import Chart, accuracy_faces, cost_faces, hover_text, learning_curves, space_chart
 from nas.results.charts.mixer_figures import mixer_colours, mixer_shares, mixer_tiles
+from nas.results.console import mixers_text
+from nas.results.finish.finals import finals_of
+from nas.results.finish.view import finals_lines
 from nas.results.results import (
     Results,
     block_text,
@@ -43,6 +46,7 @@ from nas.results.words import (
 )
 from nas.session.pareto import knee
 from nas.study.budget import Budget
+from nas.study.finals import Finals
 from nas.study.objectives.units import short_count
 
 _MOST_RIVALS = 3  # found models spelled out for each hand-designed one; the others are listed by number
@@ -83,7 +87,7 @@ def render(results: Results) -> str:
         "probability": probability_text,
     }
     study, goals = results.run.study, results.goals
-    charts = _charts(results)
+    charts, finals = _charts(results), finals_of(results)
     figures = {chart.name: chart.figure.to_json() for group in charts.values() for chart in group}
     return environment.from_string(source).render(
         results=results,
@@ -112,6 +116,9 @@ def render(results: Results) -> str:
         near_front=_near_front(results),
         most_rivals=_MOST_RIVALS,
         most_near=_MOST_NEAR,
+        finals=finals,
+        finals_lines=finals_lines(results, finals),
+        mixers_text=mixers_text,
         shown=lambda reference: [rival.trial for rival in reference.rivals[:_MOST_RIVALS]],
         tested=any(trial.test_accuracy is not None for trial in results.front),
         charts=charts,
@@ -148,9 +155,10 @@ def _headline(results: Results) -> str:
         return f"No trial is complete yet, so there is no front to show (trials: {_trials(results)})."
     front = results.front
     found = sum(not trial.references for trial in front)
+    mean = "" if results.run.study.finals is None else "mean "
     text = (
         f"{plural(len(front), 'architecture')} on the front, {part_of(found, len(front))} found by the search. "
-        f"Best validation accuracy {percent(best.val_accuracy)} by trial {best.number} "
+        f"Best {mean}validation accuracy {percent(best.val_accuracy)} by trial {best.number} "
         f"({cost_text(best, results.goals)})."
     )
     trained = [reference for reference in results.references if reference.trial in results.trained_references]
@@ -192,9 +200,13 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         ("Recipe", recipe_text(study.recipe)),
         ("Budget", f"{spent} spent ({100 * results.spent_seconds / budget.seconds:.0f} %)"),
         ("Trials", _trials(results)),
-        ("Search", f"{study.sampler}, seed {study.seed}"),
+        ("Search", f"{study.sampler}, seed {study.seed}") if study.finals is None else _finals_fact(study.finals),
         ("Hypervolume", f"{results.hypervolume:.4f} of the unit cube (error; each cost on a log scale over its range)"),
     ]
+
+
+def _finals_fact(finals: Finals) -> tuple[str, str]:
+    return "Finals", f"{plural(len(finals.models), 'model')}, seeds {listing([str(seed) for seed in finals.seeds])}"
 
 
 def _splits(results: Results) -> str:

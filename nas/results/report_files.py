@@ -1,9 +1,12 @@
 """The report of a run as files in its folder, and as plain values for a program."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from nas.record.atomic import replace_text
 from nas.record.run_folder import Run
+from nas.results.finish.finals import final_as_plain, finals_of, rank_correlation
+from nas.results.finish.view import finals_frame
 from nas.results.page import render
 from nas.results.picks import architecture_text
 from nas.results.results import Reference, Results, curve_frame, front_as_plain, trial_frame
@@ -34,6 +37,8 @@ def write_report(run: Run, *, empties_front: bool = False) -> Path:
     front = trial_frame(results, results.front)
     front["architecture"] = [results.architecture_file(trial) for trial in results.front]
     replace_text(run.folder.front_csv, front.to_csv(index=False))
+    if run.study.finals is not None:
+        replace_text(run.folder.finals_csv, finals_frame(results).to_csv(index=False))
     replace_text(run.folder.report_html, render(results))
     return run.folder.report_html
 
@@ -57,6 +62,7 @@ def summarise(run: Run) -> dict[str, object]:
         "uncertainty": _uncertainty(results),
         "front": front_as_plain(results),
         "references": [_reference(reference) for reference in results.references],
+        **_finals(results),
         "baselines": {
             name: {"val_accuracy": val, "test_accuracy": test} for name, (val, test) in results.notes.baselines.items()
         },
@@ -75,6 +81,18 @@ def _uncertainty(results: Results) -> dict[str, object] | None:
         "seed_sd_logit": known.seed_sd,
         "expected_drop_to_test": known.expected_drop(results.front),
         "expected_drop_other_seeds": known.optimism(results.front),
+    }
+
+
+def _finals(results: Results) -> dict[str, object]:
+    """The models of a study of finals, and what the search's ranking was worth; nothing of a search."""
+    finals = finals_of(results)
+    if not finals:
+        return {}
+    correlation = rank_correlation(finals)
+    return {
+        "finals": [final_as_plain(final) for final in finals],
+        "rank_correlation": correlation and asdict(correlation),
     }
 
 

@@ -12,6 +12,7 @@ from metaformer.architecture import Architecture
 from metaformer.cost import Cost, count_cost
 from metaformer.specs import MixerSpec
 from nas.record.notes import Notes
+from nas.record.replicates import by_architecture, mean_trial
 from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord, TrialState
 from nas.results.uncertainty import CLEAR, Estimate, Uncertainty
@@ -110,7 +111,8 @@ class Results:
 
     @cached_property
     def complete(self) -> list[TrialRecord]:
-        return self.run.record.complete
+        """The complete trials; those of one architecture as one, with the number of the first and mean accuracies."""
+        return [mean_trial(replicates) for replicates in by_architecture(self.run.record.complete)]
 
     @cached_property
     def front(self) -> list[TrialRecord]:
@@ -125,7 +127,7 @@ class Results:
     @cached_property
     def uncertainty(self) -> Uncertainty | None:
         """How sure the accuracies are; None while no trial is complete, and where the size of val was not noted."""
-        return Uncertainty.of(self.complete, self.goals, self.num_val)
+        return Uncertainty.of(self.run.record.complete, self.goals, self.num_val)
 
     @cached_property
     def others(self) -> list[TrialRecord]:
@@ -182,6 +184,8 @@ class Results:
         tried = [trial for trial in self.trials if trial.references and trial.architecture.digest == digest]
         trial = max(tried, key=lambda trial: trial.state is TrialState.COMPLETE, default=None)
         top1 = _published(self.run.study, names[0], architecture)
+        if trial is not None:
+            trial = next((mean for mean in self.complete if mean.architecture.digest == digest), trial)
         if trial is None or trial.state is not TrialState.COMPLETE:
             standing = _why_not_trained(self.run.study, trial, architecture)
             return Reference(names, architecture, trial, standing, (), None, top1)
@@ -266,11 +270,15 @@ def trial_frame(results: Results, trials: Iterable[TrialRecord]) -> pd.DataFrame
     `val_low` and `val_high` hold the true accuracy of a complete trial's architecture with probability 0.9.
     """
     rows = list(trials)
-    members = {trial.number for trial in results.front}
+    front = {trial.number for trial in results.front}
+    groups = by_architecture(results.run.record.complete)
+    members = {trial.number for group in groups if group[0].number in front for trial in group}
     estimates = [results.estimate(trial) for trial in rows]
     frame = pd.DataFrame({name: [value(trial) for trial in rows] for name, value in _COLUMNS.items()})
     frame.insert(2, "on_front", [trial.number in members for trial in rows])
     frame.insert(3, "p_on_front", [estimate and estimate.p_on_front for estimate in estimates])
+    if results.run.study.finals is not None:
+        frame.insert(1, "seed", [trial.seed for trial in rows])
     place = list(frame.columns).index("val_accuracy") + 1
     frame.insert(place, "val_low", [estimate and estimate.low for estimate in estimates])
     frame.insert(place + 1, "val_high", [estimate and estimate.high for estimate in estimates])

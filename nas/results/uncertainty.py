@@ -37,7 +37,6 @@ N trials, G distinct architectures, C costs, P columns of the regression, K node
 H hyperparameters drawn of it, S draws of all true accuracies.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -48,6 +47,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtr, ndtri
 
+from nas.record.replicates import by_architecture
 from nas.record.trials import TrialRecord
 from nas.study.objectives import ACCURACY, Objectives
 
@@ -418,13 +418,6 @@ def _logits(accuracy_N: Floats, num_images: int) -> Floats:
 
 
 def _architectures(trials: Sequence[TrialRecord]) -> Ints:
-    """The architecture of each trial as a number from 0 on; digests are only taken where costs are equal."""
-    num_alike = Counter((trial.params, trial.macs) for trial in trials)
-    numbers: dict[tuple[int | str, ...], int] = {}
-    found = []
-    for trial in trials:
-        key: tuple[int | str, ...] = (trial.params, trial.macs)
-        if num_alike[trial.params, trial.macs] > 1:
-            key = (*key, trial.architecture.digest)
-        found.append(numbers.setdefault(key, len(numbers)))
-    return np.array(found, dtype=np.int64)
+    """The architecture of each trial as a number from 0 on."""
+    number_of = {trial.number: number for number, group in enumerate(by_architecture(trials)) for trial in group}
+    return np.array([number_of[trial.number] for trial in trials], dtype=np.int64)

@@ -10,6 +10,7 @@ from metaformer.cost import count_cost
 from nas.session.session import Session
 from nas.session.stoppers import FACTOR
 from nas.study.lease import Speed
+from nas.study.study import Study
 from search_spaces.space import SearchSpace
 
 _NUM_SAMPLES = 64  # architectures that stand for the space
@@ -30,7 +31,7 @@ class Forecast:
     seconds_per_trial: float  # of a mean architecture of the space, those that are stopped early counted in
     seconds_to_the_end: float  # of a mean architecture that is trained to its last epoch
     cheapest_seconds: float  # of the cheapest architecture, to its last epoch
-    reference_seconds: float  # of the hand-designed models that are to be trained
+    reference_seconds: float  # of the trainings that the study names: hand-designed models, or finals
     rungs: tuple[Rung, ...]  # beside these models; the first holds all trials, the last those trained to the end
     most_params: int
     most_macs: int
@@ -55,7 +56,8 @@ def forecast(session: Session, *, peak_bytes: int) -> Forecast:
     seconds = np.array([session.expected_seconds(arch, epochs=epochs) for arch in sampled])
     shares = _shares(session.stopper.rungs, epochs)
     part = sum(share * (end - start) for start, end, share in _segments(shares)) / epochs
-    waiting = sum(session.expected_seconds(arch, epochs=epochs) for arch in session.queue.references.values())
+    planned = session.queue.planned
+    waiting = sum(session.expected_seconds(each.architecture, epochs=epochs) for each in planned)
     num_trials = max(0.0, session.ledger.left - waiting) / (seconds.mean() * part)
     most_macs = session.space.largest_cost("macs")
     least_macs = count_cost(session.space.smallest("macs")).macs
@@ -94,6 +96,15 @@ def representative(space: SearchSpace) -> list[Architecture]:
     rng = random.Random(0)
     sampled = sorted((space.sample(rng) for _ in range(_NUM_SAMPLES)), key=lambda arch: count_cost(arch).macs)
     return [space.smallest("macs"), sampled[_NUM_SAMPLES // 4], sampled[_NUM_SAMPLES // 2], sampled[-1]]
+
+
+def to_measure(study: Study) -> list[Architecture]:
+    """The architectures whose training is measured before a study begins."""
+    space = study.make_space()
+    if study.finals is None:
+        return representative(space)
+    archs = sorted((space.decode(model.genes) for model in study.finals.models), key=lambda arch: count_cost(arch).macs)
+    return [archs[place] for place in sorted({0, len(archs) // 2, len(archs) - 1})]
 
 
 def _shares(rungs: tuple[int, ...], epochs: int) -> dict[int, float]:

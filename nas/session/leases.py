@@ -84,7 +84,7 @@ class OpenLeases:
             architecture=trial.architecture,
             recipe=self._study.recipe,
             epochs=self._study.recipe.epochs,
-            seed=self._study.seed,
+            seed=self._study.seed if trial.seed is None else trial.seed,
             folder=folder_of(self._place.checkpoints, trial.checkpoint_trial),
             checkpoint=checkpoint,
             checkpoint_every=self._study.checkpoint_seconds,

@@ -1,6 +1,7 @@
-"""Which trial comes next: interrupted ones, hand-designed models, the cheapest architectures, then proposals."""
+"""Which trial comes next: interrupted ones, planned ones, the cheapest architectures, then proposals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
@@ -11,13 +12,30 @@ from nas.study.study import Study
 from search_spaces.space import SearchSpace
 
 
+class Planned(NamedTuple):
+    """A training that the study itself names."""
+
+    architecture: Architecture
+    references: tuple[str, ...]  # names of the hand-designed models that it is
+    seed: int | None  # None: that of the study
+
+    @property
+    def macs(self) -> int:
+        return count_cost(self.architecture).macs
+
+    @property
+    def key(self) -> tuple[str, int | None]:
+        """What is trained once: the architecture's digest and the seed."""
+        return self.architecture.digest, self.seed
+
+
 class TrialQueue:
     """The trials of a study that wait, in the order in which they are begun.
 
     Attributes:
         resumable: Trials that were interrupted; they go on from their last checkpoints.
         stopped: Trials that the budget stopped; each goes on under a new number when there is more.
-        references: Hand-designed models without a trial that counts, by all their names.
+        planned: What the study names and has no trial that counts: hand-designed models, or the finals of a search.
         num_suggested: Trials begun so far that are no hand-designed models.
     """
 
@@ -41,7 +59,7 @@ class TrialQueue:
         self.stopped = _unfinished(record)
         self.num_suggested = sum(not trial.references and trial.checkpoint_trial == trial.number for trial in record)
         self._largest_macs = space.largest_cost("macs")
-        self.is_exhausted = False  # every architecture within the study's limits has been tried
+        self.is_exhausted = study.finals is not None  # every architecture within the study's limits has been tried
         self._tried = {trial.architecture.digest for trial in record}
         cheapest = {count_cost(arch).total: arch for arch in (space.smallest("params"), space.smallest("macs"))}
         self._first = [  # the cheapest are the ends of any front, and they cost next to nothing
@@ -50,20 +68,21 @@ class TrialQueue:
             if arch.digest not in self._tried and self._limits.allow(count_cost(arch))
         ]
         counted = {
-            trial.architecture.digest
+            (trial.architecture.digest, trial.seed)
             for trial in record
             if trial.stop_reason is not StopReason.BUDGET or trial in self.stopped
         }
-        self.references = {
-            names: arch
-            for names, arch in space.distinct_references(study.references).items()
-            if arch.digest not in counted and self._limits.allow(count_cost(arch))
-        }
+        self.planned = [each for each in _planned(study, space) if self._limits.allow(count_cost(each.architecture))]
+        self.leave_out(counted)
 
     @property
     def num_waiting(self) -> int:
-        """Hand-designed models and interrupted trials that have not been given a lease yet."""
-        return len(self.references) + len(self.resumable)
+        """Planned trainings and interrupted trials that have not been given a lease yet."""
+        return len(self.planned) + len(self.resumable)
+
+    def leave_out(self, keys: Collection[tuple[str, int | None]]) -> None:
+        """Drop planned trainings that are done elsewhere."""
+        self.planned = [each for each in self.planned if each.key not in keys]
 
     def next(self, is_affordable: Callable[[int, int], bool], affordable_macs: Callable[[], int]) -> TrialRecord | None:
         """The next trial that the budget affords; None where there is none now.
@@ -85,7 +104,7 @@ class TrialQueue:
         return ended
 
     def _next_known(self, is_affordable: Callable[[int, int], bool]) -> TrialRecord | None:
-        """A trial that was interrupted or stopped, or a hand-designed model."""
+        """A trial that was interrupted or stopped, or a planned one."""
         for trial in self.resumable:
             if is_affordable(trial.macs, trial.num_epochs):
                 self.resumable.remove(trial)
@@ -94,10 +113,10 @@ class TrialQueue:
             if is_affordable(trial.macs, trial.num_epochs):
                 self.stopped.remove(trial)
                 return self._record.go_on(trial)
-        for names, arch in self.references.items():
-            if is_affordable(count_cost(arch).macs, 0):
-                del self.references[names]
-                return self._record.start(arch, references=names)
+        for each in self.planned:
+            if is_affordable(each.macs, 0):
+                self.planned.remove(each)
+                return self._record.start(each.architecture, references=each.references, seed=each.seed)
         return None
 
     def _next_new(
@@ -126,6 +145,14 @@ class TrialQueue:
             return None
         self.num_suggested += 1
         return self._record.start(self._record.space.decode(genes))
+
+
+def _planned(study: Study, space: SearchSpace) -> list[Planned]:
+    """The trainings that a study names, in their order: each model of the finals once before the next seed begins."""
+    if study.finals is None:
+        return [Planned(arch, names, None) for names, arch in space.distinct_references(study.references).items()]
+    models = [(space.decode(model.genes), model.references) for model in study.finals.models]
+    return [Planned(arch, names, seed) for seed in study.finals.seeds for arch, names in models]
 
 
 def _unfinished(record: Record) -> list[TrialRecord]:

@@ -66,7 +66,7 @@ class Session:
         self.problem: str | None = None  # why the session stopped by itself before its end
         self.events: list[Event] = []  # of this session alone; the record has all
         self.stopping = False
-        self._finalists = Finalists(scale)
+        self._finalists = Finalists(scale, takes_all=study.finals is not None)
         self._on_drop = on_drop
         self._leases = OpenLeases(study, record, ledger, place=place)
         self._waiting = False  # nothing affordable until an open lease answers

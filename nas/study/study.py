@@ -17,6 +17,7 @@ from metaformer.errors import UserError, check_type, explain, shown
 from metaformer.specs import PositiveFloat, Spec, Version
 from nas.study.budget import Budget, parse_interval
 from nas.study.database_url import without_password
+from nas.study.finals import Finals
 from nas.study.objectives import DEFAULT, Objectives, choose
 from nas.study.recipe import BadImages, Precision, Recipe
 from nas.study.splitting import DEFAULT_SPLITTING, Splitting
@@ -31,6 +32,7 @@ GpuShare = float | Literal["auto"]  # of one GPU; auto: as little as the measure
 # When a study goes on.
 MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial", "gpus_per_trial", "bad_images", "checkpoint_every"}
 MAY_CHANGE |= {"storage_name", "identity"}  # which are those of the run
+MAY_CHANGE |= {"finals.seeds"}  # more of them may be asked for
 
 
 class StudyError(UserError):
@@ -52,6 +54,7 @@ class Study(Spec):
         default_factory=dict
     )  # the most of an objective that is measured, in its unit
     references: tuple[str, ...]
+    finals: Finals | None = None  # what is trained instead of a search; None: the study is a search
     sampler: str
     seed: Seed
     stopper: str = "hypervolume"

@@ -33,15 +33,17 @@ _POLL = 0.02  # seconds between looks at a study
 
 @contextmanager
 def listening_to_ctrl_c() -> Iterator[None]:
-    """Processes that begin inside end at Ctrl-C, also where the tests themselves are told to ignore it.
+    """Processes that begin inside end at Ctrl-C, and when their terminal closes, also where the tests ignore both.
 
-    A shell starts what runs in the background so, and children inherit it.
+    A shell starts what runs in the background so, as nohup does; children inherit it.
     """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)
+    closes = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, ctrl_c)
+        signal.signal(signal.SIGHUP, closes)
 
 
 class Outcome(NamedTuple):
@@ -55,12 +57,12 @@ class Outcome(NamedTuple):
 class Program:
     """A search in a session of its own, so that what a terminal sends to all its processes reaches these alone."""
 
-    def __init__(self, *arguments: object, logs: Path) -> None:
+    def __init__(self, *arguments: object, logs: Path, module: str = "nas.search") -> None:
         logs.mkdir(parents=True, exist_ok=True)
         self._logs = (logs / "out", logs / "err")  # files: a pipe would stay open as long as an orphan holds it
         with self._logs[0].open("w") as out, self._logs[1].open("w") as err, listening_to_ctrl_c():
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "nas.search", *map(str, arguments)],
+                [sys.executable, "-m", module, *map(str, arguments)],
                 cwd=ROOT,
                 env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
                 stdout=out,

@@ -71,11 +71,13 @@ def read_status(run: Run, *, num_lines: int = 5) -> Status:
     unfinished = [trial for trial in record if trial.state is TrialState.RUNNING]
     running = tuple(trial for trial in unfinished if is_driven and _has_open_lease(trial))
     testing = tuple(trial for trial in record if is_driven and lease_name(trial.number, None) in record.notes.alive)
-    num_waiting = len(unfinished) - len(running) + _num_references_to_come(results)
+    num_waiting = len(unfinished) - len(running) + _num_planned(results)
     since, present = (_since(driver), now) if is_driven else (None, None)
     rate = measure_rate(results.trials, used=record.notes.alive, since=since, now=present)
     state = RunState.RUNNING if is_driven else _state_at_rest(run, budget, bool(unfinished))
-    num_to_come = None if run.study.max_trials is None else run.study.max_trials - _num_suggested(run) + len(running)
+    num_to_come = len(running) if run.study.finals else None
+    if run.study.max_trials is not None:
+        num_to_come = run.study.max_trials - _num_suggested(run) + len(running)
     return Status(
         run=run,
         results=results,
@@ -190,8 +192,12 @@ def _has_open_lease(trial: TrialRecord) -> bool:
     return bool(trial.progress.leases) and trial.progress.leases[-1].end is None
 
 
-def _num_references_to_come(results: Results) -> int:
-    limits = results.run.study.settings.limits
+def _num_planned(results: Results) -> int:
+    study = results.run.study
+    if study.finals is not None:
+        begun = {(trial.architecture.digest, trial.seed) for trial in results.trials}
+        return max(0, len(study.finals.models) * len(study.finals.seeds) - len(begun))
+    limits = study.settings.limits
     return sum(reference.trial is None and limits.allow(reference.cost) for reference in results.references)
 
 

@@ -24,7 +24,7 @@ from tests.nas.gate import Gate
 from tests.nas.programs import PATIENCE, QUICK, Program, kill_session, read_study
 from tests.nas.runs import make_study, open_folder
 
-pytestmark = pytest.mark.xdist_group("ray_2")
+pytestmark = pytest.mark.xdist_group("ray_3")
 
 _POLL = 0.02  # seconds between looks at a session
 _EPOCHS = 12
@@ -146,7 +146,7 @@ def test_a_node_that_joins_is_used_and_a_cluster_that_shrinks_loses_no_trial(clu
 @pytest.mark.timeout(1500)
 def test_nodes_lost_at_random_moments_change_nothing_in_the_end(cluster: Cluster, tmp_path: Path) -> None:
     """Each lost node is replaced; the twin is a search on the same cluster that loses none."""
-    num_trials, num_losses = 12, 20
+    num_trials, num_losses = 12, 10
     rng = random.Random(0)
     twin = open_session(tmp_path / "twin", num_trials=num_trials)
     carry_out(twin, cluster, tmp_path / "ray-twin")

@@ -130,8 +130,8 @@ def wait_for_epochs(program: Program, folder: Path, number: int) -> None:
 
 @pytest.fixture(
     params=[
-        pytest.param("driver_killed", marks=pytest.mark.xdist_group("ray")),  # the longest goes beside the other two
-        pytest.param("driver_terminated", marks=pytest.mark.xdist_group("ray_2")),
+        pytest.param("driver_killed", marks=pytest.mark.xdist_group("ray")),  # the longest, beside each other
+        pytest.param("driver_terminated", marks=pytest.mark.xdist_group("ray_3")),
         pytest.param("workers_killed", marks=pytest.mark.xdist_group("ray_2")),
     ]
 )

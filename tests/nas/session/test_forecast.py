@@ -54,7 +54,7 @@ def test_a_forecast_spends_what_is_left_after_the_references(tmp_path: Path) -> 
     session = open_folder(tmp_path, make_study(budget="100cpu-seconds"))[1]
     plan = forecast(session, peak_bytes=0)
     epochs = session.study.recipe.epochs
-    references = sum(session.expected_seconds(arch, epochs=epochs) for arch in session.queue.references.values())
+    references = sum(session.expected_seconds(each.architecture, epochs=epochs) for each in session.queue.planned)
     assert plan.reference_seconds == pytest.approx(references)
     used = plan.reference_seconds + plan.num_trials * plan.seconds_per_trial
     assert used <= 100 < used + plan.seconds_per_trial

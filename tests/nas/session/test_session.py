@@ -65,9 +65,9 @@ def test_references_that_are_the_same_network_here_are_trained_once(tmp_path: Pa
     study = make_study(references=("poolformer_s12", "poolformer_s12_pool7", "poolformer_s12_pool9"))
     tiny = study.settings.model_copy(update={"resolution": 4})  # maps of 2, 1, 1 and 1 token
     session = session_in(tmp_path, study.model_copy(update={"settings": tiny}))
-    references = session.queue.references
-    assert list(references) == [study.references]
-    assert {arch.digest for arch in references.values()} == {session.space.references()["poolformer_s12"].digest}
+    (planned,) = session.queue.planned
+    assert planned.references == study.references
+    assert planned.architecture.digest == session.space.references()["poolformer_s12"].digest
 
 
 def test_every_trial_is_new_within_limits_and_ends(tmp_path: Path) -> None:
