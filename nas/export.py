@@ -24,7 +24,10 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="File or folder to write.", show_default="trial-NUMBER in this folder")
     ] = None,
-    file_format: Annotated[str, typer.Option("--format", help="yaml, json, python, or card: a model card.")] = "yaml",
+    file_format: Annotated[
+        str,
+        typer.Option("--format", help="yaml, json, python; timm: a folder for timm.create_model; card: a model card."),
+    ] = "yaml",
     weights: Annotated[Path | None, typer.Option(help="Also copy the trained weights to this file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     prove: Annotated[
@@ -86,6 +89,10 @@ _NEXT = {  # by format
     "yaml": 'python -c "import metaformer; print(metaformer.build({out}))"',
     "json": 'python -c "import metaformer; print(metaformer.build({out}))"',
     "python": "python {out}",
+    "timm": (
+        'python -c "import timm, metaformer.timm_models; '
+        "print(timm.create_model('local-dir:' + {out}, pretrained=True))\""
+    ),
 }
 
 

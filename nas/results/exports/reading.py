@@ -46,8 +46,25 @@ def _open_python(path: Path, proof: Proof, weights: Path | None) -> Opened:
     return opened_module(build() if weights is None else build(weights), proof.architecture)
 
 
+def _open_timm(path: Path, proof: Proof, _weights: Path | None) -> Opened:
+    """The model that timm opens from a folder.
+
+    Raises:
+        ProofError: It is another architecture.
+    """
+    import timm
+
+    from metaformer import timm_models  # registers mf_exported
+
+    model = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
+    if not isinstance(model, timm_models.TimmMetaFormer) or model.arch != proof.architecture:
+        raise ProofError(f"architecture: must be {proof.architecture.digest} in what timm opens, got another")
+    return opened_module(model, proof.architecture)
+
+
 _OPENERS: dict[Format, Callable[[Path, Proof, Path | None], Opened]] = {
     "yaml": _open_architecture,
     "json": _open_architecture,
     "python": _open_python,
+    "timm": _open_timm,
 }

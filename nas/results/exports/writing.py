@@ -9,12 +9,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from metaformer.documents import check_path
 from metaformer.errors import UserError, shown, unknown_name
 from metaformer.network.model import MetaFormer
-from nas.record.atomic import replacing
+from nas.record.atomic import replacing, replacing_folder
 from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord, TrialState
 from nas.results.exports.architecture_files import write_json, write_python, write_yaml
@@ -23,13 +23,14 @@ from nas.results.exports.proof import (
     WEIGHTS,
     WHOLE,
     Format,
-    Proof,
     ProofError,
     digest_of,
     expect,
     seeded_model,
 )
-from nas.results.exports.subject import Subject, copy_weights, find_images, trained_model
+from nas.results.exports.reading import PROOF, proof_of
+from nas.results.exports.subject import Subject, copy_weights, find_images, loose_weights, trained_model
+from nas.results.exports.timm_folder import write_timm
 
 _ROOT = Path(__file__).parents[3]  # where the packages lie
 
@@ -38,13 +39,18 @@ class Kind(NamedTuple):
     """What is particular to a format."""
 
     suffix: str  # of the default file; empty for a folder
-    weights: Literal["beside", "inside", "none"]
+    weights: Literal["beside", "inside", "none"]  # where they go; with them inside, the proof is kept
+
+    @property
+    def is_folder(self) -> bool:
+        return not self.suffix
 
 
 KINDS: dict[str, Kind] = {
     "yaml": Kind(".yaml", "beside"),
     "json": Kind(".json", "beside"),
     "python": Kind(".py", "beside"),
+    "timm": Kind("", "inside"),
     "card": Kind(".md", "none"),
 }
 
@@ -87,18 +93,30 @@ def export_trial(run: Run, trial: TrialRecord, order: Order) -> float | None:
         if order.weights:
             weights = stack.enter_context(_written("weights", order.weights))
             copy_weights(run, trial, weights)
-        part = stack.enter_context(_written("out", order.out))
-        subject = _subject(run, trial, order)
+        subject = _subject(run, trial, order, kind)
+        if kind.weights == "inside":
+            proof_file = stack.enter_context(_written("out", proof_of(order.out))) if kind.suffix else None
+        else:
+            proof_file = Path(stack.enter_context(TemporaryDirectory())) / PROOF
+        part = stack.enter_context(_written("out", order.out, is_folder=kind.is_folder))
         _write(subject, part, order)
-        if not order.prove or kind.weights == "none":
+        if kind.weights == "none" or (kind.weights == "beside" and not order.prove):
             return None
-        return _prove(_reference(subject, weights), part, weights, order)
+        proof_file = proof_file or part / PROOF
+        proof = expect(_reference(subject, weights), cast(Format, order.format), _digests(part, weights))
+        proof_file.write_text(proof.model_dump_json() + "\n", encoding="utf-8")
+        return _check_in_fresh_process(part, proof_file, weights) if order.prove else None
 
 
 def _check_order(trial: TrialRecord, order: Order, kind: Kind) -> None:
     if trial.state is TrialState.FAILED:
         raise UserError(f"pick: must be a trial that has not failed, got {trial.number} ({trial.reason})")
-    check_free(order.out, "out", force=order.force)
+    if kind.is_folder:
+        _check_free_folder(order.out, force=order.force)
+    else:
+        check_free(order.out, "out", force=order.force)
+    if kind.weights == "inside" and not kind.is_folder:
+        check_free(proof_of(order.out), "out", force=order.force)
     if order.weights is None:
         return
     if kind.weights != "beside":
@@ -128,33 +146,50 @@ def check_free(path: Path, option: str, *, force: bool) -> None:
         raise UserError(f"{option}: must be a regular file where there is one, got {str(path)!r}")
 
 
+def _check_free_folder(path: Path, *, force: bool) -> None:
+    """Check that a folder may be written; `force` replaces the files of an earlier export, and no other folder."""
+    check_path(path, "out", error=UserError)
+    if not path.parent.is_dir():
+        raise UserError(f"out: must be a folder in one that exists, got {str(path)!r}")
+    if not (path.exists() or path.is_symlink()):
+        return
+    if not force:
+        raise UserError(f"out: must be a new folder, or take --force to replace it, got {str(path)!r}")
+    if path.is_symlink() or not (path / PROOF).is_file():
+        raise UserError(f"out: must be a new folder or an earlier export with a {PROOF}, got {str(path)!r}")
+
+
 def _place(path: Path) -> Path:
     """Where a file will lie; a link in its place is replaced, those to its folder are followed."""
     return path.parent.resolve() / path.name
 
 
 @contextmanager
-def _written(option: str, path: Path) -> Iterator[Path]:
-    """A file to write, which takes the place of `path` when all has gone well.
+def _written(option: str, path: Path, *, is_folder: bool = False) -> Iterator[Path]:
+    """A file or folder to write, which takes the place of `path` when all has gone well.
 
     Raises:
         UserError: It cannot be written.
     """
     try:
-        with replacing(path) as part:
+        with replacing_folder(path) if is_folder else replacing(path) as part:
             yield part
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UserError(f"{option}: must be a file that can be written, got {shown(str(path))} ({reason})") from None
 
 
-def _subject(run: Run, trial: TrialRecord, order: Order) -> Subject:
-    if order.format != "card":
+def _subject(run: Run, trial: TrialRecord, order: Order, kind: Kind) -> Subject:
+    """The trial with what the format needs of it."""
+    if kind.weights == "beside":
         return Subject(run, trial, order.command)
-    images = find_images(run.study)
-    if isinstance(images, str):
-        return Subject(run, trial, order.command, why_no_images=images)
-    return Subject(run, trial, order.command, images=images)
+    found = find_images(run.study)
+    images, why_not = (None, found) if isinstance(found, str) else (found, "")
+    model = None
+    if kind.weights == "inside":
+        with loose_weights(run, trial) as copy:
+            model = trained_model(trial, copy)
+    return Subject(run, trial, order.command, model, images, why_not)
 
 
 def _write(subject: Subject, part: Path, order: Order) -> None:
@@ -165,6 +200,8 @@ def _write(subject: Subject, part: Path, order: Order) -> None:
             write_json(subject, part)
         case "python":
             write_python(subject, part, out=order.out, weights=order.weights)
+        case "timm":
+            write_timm(subject, part)
         case _:
             part.write_text(card_text(subject), encoding="utf-8")
 
@@ -176,33 +213,30 @@ def _reference(subject: Subject, weights: Path | None) -> MetaFormer:
     return trained_model(subject.trial, weights) if weights else seeded_model(subject.trial.architecture)
 
 
-def _prove(model: MetaFormer, part: Path, weights: Path | None, order: Order) -> float:
-    kind: Format = order.format  # type: ignore[assignment]
-    sha256 = {WHOLE: digest_of(part)} | ({WEIGHTS: digest_of(weights)} if weights else {})
-    return check_in_fresh_process(part, expect(model, kind, sha256), weights)
+def _digests(part: Path, weights: Path | None) -> dict[str, str]:
+    """SHA-256 of each file of an export, by the names that its proof has for them."""
+    if part.is_dir():
+        return {path.name: digest_of(path) for path in sorted(part.iterdir())}
+    return {WHOLE: digest_of(part)} | ({WEIGHTS: digest_of(weights)} if weights else {})
 
 
-def check_in_fresh_process(path: Path, proof: Proof, weights: Path | None) -> float:
+def _check_in_fresh_process(path: Path, proof: Path, weights: Path | None) -> float:
     """The largest difference of a logit that another process finds.
 
     Raises:
         ProofError: It finds another model, or none.
     """
-    with TemporaryDirectory() as folder:
-        expected = Path(folder) / "proof.json"
-        expected.write_text(proof.model_dump_json(), encoding="utf-8")
-        command = [sys.executable, "-P", "-m", "nas.results.exports.check", "--json", f"--proof={expected}"]
-        command += [f"--weights={weights}"] if weights else []
-        path_list = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        done = subprocess.run(  # noqa: S603  our own program
-            [*command, "--", str(path)],
-            env=os.environ | {"PYTHONPATH": path_list},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    command = [sys.executable, "-P", "-m", "nas.results.exports.check", "--json", f"--proof={proof}"]
+    command += [f"--weights={weights}"] if weights else []
+    done = subprocess.run(  # noqa: S603  our own program
+        [*command, "--", str(path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, sys.path)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         said = done.stderr.strip().splitlines()[-1:] or ["no word"]
         raise ProofError(f"proof: must come out well in a fresh process, got {said[0].removeprefix('error: ')}")
-    found: float = json.loads(done.stdout)["difference"]
+    found: float = json.loads(done.stdout.splitlines()[-1])["difference"]
     return found
