@@ -26,7 +26,9 @@ def export(
     ] = None,
     file_format: Annotated[
         str,
-        typer.Option("--format", help="yaml, json, python; timm: a folder for timm.create_model; card: a model card."),
+        typer.Option(
+            "--format", help="yaml, json, python, timm (a folder), onnx, torch (a program), card (of a model)."
+        ),
     ] = "yaml",
     weights: Annotated[Path | None, typer.Option(help="Also copy the trained weights to this file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,

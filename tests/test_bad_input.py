@@ -263,8 +263,8 @@ RUNS = [
         for pick in ("", "99", "-1", "٣", "nothing", LONG, "9" * 5000, *LIMITS)
     ),
     *(Bad("export", ("runs/good", f"--format={name}"), "format") for name in ("", "tflite", "YAML", LONG, "\x1b[31m")),
-    *bad("export", "weights", *(f"runs/good --format {name} --weights w.pt" for name in ("card", "timm"))),
-    *bad("export", "weights", "runs/good --format timm"),  # its trials have none
+    *bad("export", "weights", *(f"runs/good --format {name} --weights w.pt" for name in ("card", "timm", "torch"))),
+    *bad("export", "weights", *(f"runs/good --format {name}" for name in ("timm", "torch"))),  # its trials have none
     *bad("export", "out", "runs/good --format timm --out photos", "runs/good --format timm --out photos --force"),
     *bad("export", "out", "runs/good --format timm --out none/x", "runs/good --format timm --out arch.yaml --force"),
     *bad(

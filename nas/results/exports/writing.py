@@ -19,6 +19,7 @@ from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord, TrialState
 from nas.results.exports.architecture_files import write_json, write_python, write_yaml
 from nas.results.exports.card import card_text
+from nas.results.exports.graphs import check_onnx, write_onnx, write_torch
 from nas.results.exports.proof import (
     WEIGHTS,
     WHOLE,
@@ -51,6 +52,8 @@ KINDS: dict[str, Kind] = {
     "json": Kind(".json", "beside"),
     "python": Kind(".py", "beside"),
     "timm": Kind("", "inside"),
+    "onnx": Kind(".onnx", "inside"),
+    "torch": Kind(".pt2", "inside"),
     "card": Kind(".md", "none"),
 }
 
@@ -111,6 +114,8 @@ def export_trial(run: Run, trial: TrialRecord, order: Order) -> float | None:
 def _check_order(trial: TrialRecord, order: Order, kind: Kind) -> None:
     if trial.state is TrialState.FAILED:
         raise UserError(f"pick: must be a trial that has not failed, got {trial.number} ({trial.reason})")
+    if order.format == "onnx":
+        check_onnx()
     if kind.is_folder:
         _check_free_folder(order.out, force=order.force)
     else:
@@ -202,6 +207,10 @@ def _write(subject: Subject, part: Path, order: Order) -> None:
             write_python(subject, part, out=order.out, weights=order.weights)
         case "timm":
             write_timm(subject, part)
+        case "onnx" if subject.model is not None:
+            write_onnx(subject, part, model=subject.model)
+        case "torch" if subject.model is not None:
+            write_torch(subject, part, model=subject.model)
         case _:
             part.write_text(card_text(subject), encoding="utf-8")
 

@@ -23,6 +23,7 @@ from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord
 from nas.results.exports.check import check
 from nas.results.exports.proof import ProofError
+from nas.results.exports.reading import proof_of
 from nas.results.exports.writing import KINDS
 from nas.results.picks import pick_trial
 from nas.study.lease import WEIGHTS
@@ -241,3 +242,66 @@ def test_a_dataset_tells_timm_how_it_makes_its_input(tmp_path: Path, side: int) 
     expected = torch.stack([transform(Image.open(file)) for file in files])
     [batch] = dataset.eval_batches("test", recipe, device=CPU)
     torch.testing.assert_close(batch.x_BCHW.contiguous(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx", "torch"])
+def test_a_graph_is_proved_and_takes_batches_of_any_size(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    if name == "onnx":
+        pytest.importorskip("onnxscript")
+    out = tmp_path / f"a{KINDS[name].suffix}"
+    export(str(run.folder.path), pick="best", out=out, file_format=name)
+    said = capsys.readouterr()
+    assert PROVED.search(said.out)
+    assert not said.err
+    model = trained(run)
+    for size in (1, 5):
+        x_BCHW = torch.randn(size, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(size))
+        with torch.no_grad():
+            expected_BK, found_BK = model(x_BCHW), run_graph(out, x_BCHW)
+        torch.testing.assert_close(found_BK, expected_BK, rtol=0, atol=1e-4)
+    assert tell_metadata(out) == (list("0123456789"), pick_trial(run, "best").architecture.digest)
+    for how in ("truncated", "tampered"):
+        copy = tmp_path / how / out.name
+        copy.parent.mkdir()
+        for file in (out, proof_of(out)):
+            shutil.copy(file, copy.parent)
+        damage(copy, how)
+        with pytest.raises(ProofError, match=r"^export: must be as it was written, got .* changed or truncated"):
+            check(copy)
+
+
+def run_graph(path: Path, x_BCHW: torch.Tensor) -> torch.Tensor:
+    if path.suffix == ".pt2":
+        return torch.export.load(path).module()(x_BCHW)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"images": x_BCHW.numpy()})[0])
+
+
+def tell_metadata(path: Path) -> tuple[list[str], str]:
+    """The class names and the architecture's digest, as the file itself has them."""
+    if path.suffix == ".pt2":
+        files = {"export.json": ""}
+        torch.export.load(path, extra_files=files)
+        found = json.loads(files["export.json"])
+    else:
+        import onnx
+
+        graph = onnx.load(path)
+        assert [(opset.domain, opset.version) for opset in graph.opset_import] == [("", 20)]
+        found = {entry.key: entry.value for entry in graph.metadata_props}
+    digest = metaformer.Architecture.model_validate_json(found["architecture"]).digest
+    return json.loads(found["class_names"]), digest
+
+
+def test_onnx_without_its_packages_says_what_to_install(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.results.exports.graphs._NEEDED", ("onnx", "no_such_package"))
+    with pytest.raises(UserError, match=r"^format: onnx needs .*no_such_package.*; pip install "):
+        export(str(run.folder.path), pick="best", out=tmp_path / "a.onnx", file_format="onnx")
+    assert not list(tmp_path.iterdir())
