@@ -13,6 +13,7 @@ import timm
 import timm.data
 import torch
 from PIL import Image
+from torchvision.ops import FeaturePyramidNetwork
 
 import metaformer
 from metaformer import timm_models
@@ -144,6 +145,18 @@ def test_a_timm_folder_is_proved_by_a_program_that_anybody_may_call(
 ) -> None:
     check(timm_folder)
     assert re.search(r"parameters and [\d,]+ MACs as the trial's, logits within \d\.\de", capsys.readouterr().out)
+
+
+def test_an_exported_folder_is_a_backbone_with_the_trained_weights(run: Run, timm_folder: Path) -> None:
+    backbone = timm.create_model(f"local-dir:{timm_folder}", pretrained=True, features_only=True).eval()
+    x_BCHW = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        maps, expected = backbone(x_BCHW), trained(run).features(x_BCHW)
+        pyramid = FeaturePyramidNetwork(backbone.feature_info.channels(), out_channels=8)
+        merged = pyramid({str(index): x for index, x in enumerate(maps)})
+    torch.testing.assert_close(maps, expected, rtol=0, atol=0)
+    sides = [SIDE // stride for stride in backbone.feature_info.reduction()]
+    assert [tuple(x.shape) for x in merged.values()] == [(2, 8, side, side) for side in sides]
 
 
 def damage(path: Path, how: str) -> None:
