@@ -1,111 +1,104 @@
-"""python -m nas.export: one architecture of a run as a YAML file that `metaformer.build` reads."""
+"""python -m nas.export: one trial of a run as a file or folder that builds its model, proved in a fresh process."""
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metaformer.documents import check_path
-from metaformer.errors import UserError, as_line, shown
+from metaformer.errors import as_line
 from nas import cli
 
 if TYPE_CHECKING:
-    from nas.record.run_folder import Run
     from nas.record.trials import TrialRecord
+    from nas.results.exports.writing import Order
 
 
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or its name under runs/.")],
-    pick: Annotated[str, typer.Option(help="best, knee, or the number of a trial.")] = "knee",
+    pick: Annotated[
+        str, typer.Option(help="best, knee, the number of a trial, max_macs=1G or max_params=5M.")
+    ] = "knee",
     out: Annotated[
-        Path | None, typer.Option(help="YAML file to write.", show_default="trial-NUMBER.yaml in this folder")
+        Path | None, typer.Option(help="File or folder to write.", show_default="trial-NUMBER in this folder")
     ] = None,
+    file_format: Annotated[
+        str,
+        typer.Option(
+            "--format", help="yaml, json, python, timm (a folder), onnx, torch (a program), card (of a model)."
+        ),
+    ] = "yaml",
     weights: Annotated[Path | None, typer.Option(help="Also copy the trained weights to this file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    prove: Annotated[
+        bool, typer.Option(help="Read it again in a fresh process, and compare parameters, MACs and logits.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Write the architecture of one trial to a YAML file.
+    """Write one trial as a file or folder that builds its model.
 
-    The pick `best` has the highest validation accuracy, `knee` is the balanced member of the front.
+    The pick `best` has the highest validation accuracy, `knee` is the balanced member of the front, `max_macs=1G` the
+    most accurate member of at most so many MACs.
 
     \b
     Examples:
       python -m nas.export smoke --pick knee
       python -m nas.export runs/smoke --pick 31 --out arch.yaml --weights arch.pt
     """
-    from nas.record.atomic import replace_text
     from nas.record.run_folder import open_run
-    from nas.results.picks import architecture_text, pick_trial
-    from nas.results.results import percent
-    from nas.study.objectives.units import short_count
+    from nas.results.exports.writing import Order, export_trial, find_kind
+    from nas.results.picks import pick_trial
 
+    kind = find_kind(file_format)
     opened = open_run(cli.run_path(run))
     trial = pick_trial(opened, pick)
-    target = out or Path(f"trial-{trial.number:05d}.yaml")
-    _check_free(target, "out", force)
-    if weights:
-        _check_free(weights, "weights", force)
-        if _place(weights) == _place(target):
-            raise UserError(f"weights: must be another file than that of the architecture, got {str(weights)!r} twice")
-        _copy_weights(opened, trial, weights)
-    try:
-        replace_text(target, architecture_text(opened.name, trial, file=str(target)))
-    except OSError as error:
-        raise _unwritable("out", target, error) from None
+    order = Order(
+        format=file_format,
+        out=out or Path(f"trial-{trial.number:05d}{kind.suffix}"),
+        weights=weights,
+        force=force,
+        prove=prove,
+        command=shlex.join(["python", "-m", "nas.export", *sys.argv[1:]]),
+    )
+    difference = export_trial(opened, trial, order)
     if trial.state != "complete":
         typer.echo(f"trial {trial.number} is not complete but {trial.state}", err=True)
     if as_json:
-        typer.echo(json.dumps(_as_plain(trial, target, weights), indent=2))
+        typer.echo(json.dumps(_as_plain(trial, order, difference), indent=2))
         return
-    typer.echo(
-        f"{as_line(target)}: trial {trial.number}, val {percent(trial.val_accuracy)}, "
+    for line in _lines(trial, order, difference):
+        typer.echo(line)
+
+
+def _lines(trial: "TrialRecord", order: "Order", difference: float | None) -> list[str]:
+    """What was written, its proof, and what to do with it."""
+    from nas.results.results import percent
+    from nas.study.objectives.units import short_count
+
+    lines = [
+        f"{as_line(order.out)}: trial {trial.number}, val {percent(trial.val_accuracy)}, "
         f"{short_count(trial.params)} parameters, {short_count(trial.macs)} MACs"
-    )
-    typer.echo(f'next: python -c "import metaformer; print(metaformer.build({str(target)!r}))"')
+    ]
+    if difference is not None:
+        lines.append(f"proved in a fresh process: parameters and MACs are equal, logits within {difference:.1e}")
+    next_step = _NEXT.get(order.format)
+    return lines + ([f"next: {next_step.format(out=repr(str(order.out)))}"] if next_step else [])
 
 
-def _check_free(path: Path, option: str, force: bool) -> None:
-    check_path(path, option, error=UserError)
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"{option}: must be a file in a folder that exists, got {str(path)!r}")
-    if (path.exists() or path.is_symlink()) and not force:
-        raise UserError(f"{option}: must be a new file, or take --force to replace it, got {str(path)!r}")
-    if path.exists() and not path.is_file():  # such as /dev/null, which a program as root could replace
-        raise UserError(f"{option}: must be a regular file where there is one, got {str(path)!r}")
+_NEXT = {  # by format
+    "yaml": 'python -c "import metaformer; print(metaformer.build({out}))"',
+    "json": 'python -c "import metaformer; print(metaformer.build({out}))"',
+    "python": "python {out}",
+    "timm": (
+        'python -c "import timm, metaformer.timm_models; '
+        "print(timm.create_model('local-dir:' + {out}, pretrained=True))\""
+    ),
+}
 
 
-def _unwritable(option: str, path: Path, error: OSError) -> UserError:
-    reason = error.strerror or type(error).__name__
-    return UserError(f"{option}: must be a file that can be written, got {shown(str(path))} ({reason})")
-
-
-def _place(path: Path) -> Path:
-    """Where a file will lie; a link in its place is replaced, those to its folder are followed."""
-    return path.parent.resolve() / path.name
-
-
-def _copy_weights(run: "Run", trial: "TrialRecord", target: Path) -> None:
-    from nas.record.atomic import replacing
-    from nas.study.lease import WEIGHTS
-    from nas.training.checkpoints import DamagedCheckpointError, StorageError
-
-    try:
-        checkpoints = run.folder.checkpoints_of(trial)
-        if not checkpoints.has(WEIGHTS):
-            raise UserError(
-                f"weights: must have been kept, as those of the front and of hand-designed models are; trial "
-                f"{trial.number} ({trial.state}) has no {checkpoints.where(WEIGHTS)}"
-            )
-        with replacing(target) as part:
-            checkpoints.copy(WEIGHTS, part)
-    except (DamagedCheckpointError, StorageError) as error:
-        raise UserError(f"weights: must be readable, got those of trial {trial.number} ({error})") from None
-    except OSError as error:
-        raise _unwritable("weights", target, error) from None
-
-
-def _as_plain(trial: "TrialRecord", target: Path, weights: Path | None) -> dict[str, object]:
+def _as_plain(trial: "TrialRecord", order: "Order", difference: float | None) -> dict[str, object]:
     return {
         "trial": trial.number,
         "state": trial.state.value,
@@ -114,8 +107,10 @@ def _as_plain(trial: "TrialRecord", target: Path, weights: Path | None) -> dict[
         "test_accuracy": trial.test_accuracy,
         "params": trial.params,
         "macs": trial.macs,
-        "architecture": str(target),
-        "weights": str(weights) if weights else None,
+        "format": order.format,
+        "architecture": str(order.out),
+        "weights": str(order.weights) if order.weights else None,
+        "largest_difference": difference,
     }
 
 

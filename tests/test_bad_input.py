@@ -219,6 +219,7 @@ SEARCH = [
     *bad("search", "run", "--extend 1cpu-minutes --name nothing"),
 ]
 
+LIMITS = ("max_macs=", "max_macs=1", "max_macs=x", "max_macs=-1", "max_latency=3ms", f"max_macs={LONG}", "max_macs=9T")
 RUNS = [
     *(
         Bad(program, (name, *rest), "run")
@@ -262,7 +263,15 @@ RUNS = [
     ),
     *(
         Bad("export", ("runs/good", f"--pick={pick}"), "pick")
-        for pick in ("", "99", "-1", "٣", "nothing", LONG, "9" * 5000)
+        for pick in ("", "99", "-1", "٣", "nothing", LONG, "9" * 5000, *LIMITS)
+    ),
+    *(Bad("export", ("runs/good", f"--format={name}"), "format") for name in ("", "tflite", "YAML", LONG, "\x1b[31m")),
+    *bad("export", "weights", *(f"runs/good --format {name} --weights w.pt" for name in ("card", "timm", "torch"))),
+    *bad("export", "weights", *(f"runs/good --format {name}" for name in ("timm", "torch"))),  # its trials have none
+    *bad("export", "out", "runs/good --format timm --out photos", "runs/good --format timm --out photos --force"),
+    *bad("export", "out", "runs/good --format timm --out none/x", "runs/good --format timm --out arch.yaml --force"),
+    *bad(
+        "export", "out", *(f"runs/good --out arch.yaml --format {name}" for name in ("yaml", "json", "python", "card"))
     ),
     *(
         Bad("dashboard", ("runs/good", "--allow-remote", "--port=0", f"--host={host}"), "host")

@@ -266,7 +266,8 @@ class ClassToken(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BNC = x_BCHW.flatten(2).transpose(1, 2)
-        x_BNC = torch.cat([self.cls_token.expand(len(x_BNC), -1, -1), x_BNC], dim=1)
+        # not len(), which would tie an exported graph to one size of batch
+        x_BNC = torch.cat([self.cls_token.expand(x_BNC.shape[0], -1, -1), x_BNC], dim=1)
         return x_BNC.transpose(1, 2).unsqueeze(3)
 
 

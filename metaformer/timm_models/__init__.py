@@ -1,9 +1,12 @@
 """The models as timm's: importing this file registers each of the zoo with timm, under its name behind `mf_`.
 
 `timm.create_model("mf_metaformer_ppaa_s12_224")` opens one, `timm.create_model("mf_from_file", architecture="a.yaml")`
-one of your own; `timm.list_models("mf_*")` lists them. No name of timm's own changes its meaning.
+one of your own; `timm.list_models("mf_*")` lists them. `timm.create_model("local-dir:FOLDER", pretrained=True)` opens
+what `python -m nas.export --format timm` has written, by way of `mf_exported`. No name of timm's own changes its
+meaning.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,12 +21,14 @@ from torch import Tensor, nn
 from metaformer import zoo
 from metaformer.architecture import Architecture
 from metaformer.checkpoints import load
-from metaformer.errors import ArchitectureError, UserError, explain
+from metaformer.documents import is_folder
+from metaformer.errors import ArchitectureError, CheckpointError, UserError, check_type, explain, shown
 from metaformer.specs.parts import Dropout, Spec, TokensToToken
 from metaformer.timm_models.network import GlobalPool, TimmMetaFormer
 
 PREFIX = "mf_"
 CLASSIFIER = "head.fc"
+EXPORTED_WEIGHTS = "model.safetensors"
 _PLACES = ("file", "url", "hf_hub_id", "state_dict")  # where timm looks for weights
 
 
@@ -55,12 +60,19 @@ def _checked(arguments: Mapping[str, object]) -> _Arguments:
         raise ArchitectureError(explain(error, _Arguments)) from None
 
 
-def _create(name: str, source: str | Architecture, arguments: _Arguments, *, pretrained_cfg: Any = None) -> nn.Module:
+def _create(
+    name: str,
+    source: str | Architecture,
+    arguments: _Arguments,
+    *,
+    pretrained_cfg: Any = None,
+    checkpoint: str | Path | None = None,
+) -> nn.Module:
     """A model or, with `features_only`, timm's wrapper that gives a list of maps."""
     arch, given = zoo.resolve(source), arguments.model_dump(exclude_none=True)
     if arguments.feature_norms and not arguments.features_only:
         raise ArchitectureError("feature_norms: must be given with features_only, got it alone")
-    weights = partial(_weights, source, _file(arguments)) if arguments.pretrained else None
+    weights = partial(_weights, source, checkpoint or _file(arguments)) if arguments.pretrained else None
     for ours in ("pretrained", "pretrained_cfg"):
         given.pop(ours, None)
     last = min(3, arch.depth) if len(arch.stages) == 1 else len(arch.stages)
@@ -173,7 +185,7 @@ def _first_conv(arch: Architecture) -> str | None:
     return "stages.0.embed" if is_bare else "stages.0.embed.conv"
 
 
-def _configuration(arch: Architecture, preprocessing: zoo.Preprocessing) -> dict[str, object]:
+def timm_configuration(arch: Architecture, preprocessing: zoo.Preprocessing) -> dict[str, object]:
     """What timm calls pretrained_cfg: how the model was evaluated, and where its first and last layers are."""
     side = preprocessing.resolution
     return {
@@ -195,8 +207,55 @@ def mf_from_file(*, architecture: str | Path | Architecture | None = None, **arg
     if architecture is None:
         raise ArchitectureError("architecture: must be given, as a file, a value or a name, got none")
     arch = zoo.resolve(architecture)
-    configuration = _configuration(arch, zoo.preprocessing(architecture))
+    configuration = timm_configuration(arch, zoo.preprocessing(architecture))
     return _create("mf_from_file", arch, _checked(arguments), pretrained_cfg=configuration)
+
+
+def mf_exported(
+    *,
+    architecture: Mapping[str, object] | None = None,
+    digest: str | None = None,
+    weights_sha256: str | None = None,
+    **arguments: object,
+) -> nn.Module:
+    """A model from a folder that `python -m nas.export --format timm` has written.
+
+    timm calls it with what `config.json` has as `model_args`. With `pretrained` the weights are those of the folder.
+
+    Args:
+        architecture: As a mapping of fields.
+        digest: Of that architecture.
+        weights_sha256: Of the folder's file of weights.
+    Raises:
+        ArchitectureError: A field is unknown or breaks a rule, or the digest is another one.
+        CheckpointError: The file of weights is missing or not as it was written.
+    """
+    check_type(architecture, dict, "architecture: must be a mapping of fields", error=ArchitectureError)
+    try:
+        arch = Architecture.model_validate(architecture)
+    except ValidationError as error:
+        raise ArchitectureError(explain(error, Architecture)) from None
+    if arch.digest != digest:
+        raise ArchitectureError(
+            f"architecture: must have the digest {shown(digest)} that was written with it, got {arch.digest}"
+        )
+    checked = _checked(arguments)
+    place = _file(checked) if checked.pretrained else None
+    checkpoint = _whole(Path(place) / EXPORTED_WEIGHTS, weights_sha256) if place and is_folder(place) else None
+    configuration = timm_configuration(arch, zoo.preprocessing(arch))
+    return _create("mf_exported", arch, checked, pretrained_cfg=configuration, checkpoint=checkpoint)
+
+
+def _whole(path: Path, sha256: str | None) -> Path:
+    """The path of a file of weights that is as it was written."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint: must be a file, got {shown(str(path))} ({error.strerror})") from None
+    if found != sha256:
+        raise CheckpointError(f"checkpoint: must be as it was written, got {shown(str(path))} changed or truncated")
+    return path
 
 
 def _entry(name: str) -> Callable[..., nn.Module]:
@@ -217,11 +276,12 @@ def _register(entry: Callable[..., nn.Module]) -> None:
     register_model(entry)
 
 
-__all__ = ["TimmMetaFormer", "mf_from_file"]  # timm adds the names it registers
+__all__ = ["TimmMetaFormer", "mf_exported", "mf_from_file"]  # timm adds the names it registers
 default_cfgs = generate_default_cfgs(  # where timm looks for them
-    {PREFIX + name: _configuration(zoo.get(name), zoo.preprocessing(name)) for name in zoo.names()}
+    {PREFIX + name: timm_configuration(zoo.get(name), zoo.preprocessing(name)) for name in zoo.names()}
 )
 for _name in zoo.names():
     globals()[PREFIX + _name] = _entry(_name)  # since timm puts it into __all__
     _register(globals()[PREFIX + _name])
 _register(mf_from_file)
+_register(mf_exported)

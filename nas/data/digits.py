@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metaformer.zoo import Preprocessing
 from nas.data.division import divide_again
 from nas.data.registry import (
     SMALLEST_SIDE,
@@ -34,6 +35,7 @@ from nas.study.recipe_files import find_recipe
 from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 
 _RECIPE = find_recipe("digits")
+_WHITE = 16  # the most ink of a pixel
 _REFERENCES = (  # one of each pattern that fits
     "poolformer_s12",
     "metaformer_id_s12",
@@ -74,6 +76,7 @@ class Digits(Dataset):
         enlarged_NHW = F.interpolate(scans_NHW[:, None].float(), (resolution,) * 2, mode="bilinear")[:, 0]
         std, mean = torch.std_mean(enlarged_NHW[places["train"]])
         self._background = float(-mean / std)
+        self._mean, self._std = float(mean) / _WHITE, float(std) / _WHITE
         images_NHW = (enlarged_NHW - mean) / std
         here = {split: (images_NHW[place], labels_N[place]) for split, place in places.items()}
         self._resident = {torch.device("cpu"): here}
@@ -108,6 +111,17 @@ class Digits(Dataset):
         size = recipe.batch_size
         starts = range(0, len(labels_N), size)
         return (Batch(_three_channels(images_NHW[i : i + size]), labels_N[i : i + size]) for i in starts)
+
+    def preprocessing(self, recipe: Recipe) -> Preprocessing:
+        """Of a scan as a grey image in which the brightest ink, 16, is white."""
+        del recipe
+        return Preprocessing(
+            resolution=self.info.resolution,
+            crop_pct=1.0,
+            interpolation="bilinear",
+            mean=(self._mean,) * 3,
+            std=(self._std,) * 3,
+        )
 
     def _train(self, recipe: Recipe, seed: int, device: torch.device) -> Iterator[Batch]:
         images_NHW, labels_N = self._on(device)["train"]

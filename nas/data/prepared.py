@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from metaformer.documents import read_text
+from metaformer.zoo import Preprocessing
 from nas.data.augment import check_photographs, make_mix
 from nas.data.division import divide_again
 from nas.data.generators import PrivateGenerators
@@ -239,6 +240,14 @@ class Prepared(Dataset):
         for images_BSSC, y in self._gather(split, order_N, size, num_images, device):
             x_BCHW = centre(images_BSSC, self.info.resolution, part=recipe.augmentation.eval_crop)
             yield Batch(self._normalise(x_BCHW), y)
+
+    def preprocessing(self, recipe: Recipe) -> Preprocessing:
+        return Preprocessing(
+            resolution=self.info.resolution,
+            crop_pct=recipe.augmentation.eval_crop,
+            mean=self._description.mean,
+            std=self._description.std,
+        )
 
     def left_out(self) -> list[str]:
         return list(self._description.unreadable)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from metaformer.errors import UserError, check_new_name, check_subclass, check_type, shown, unknown_name
 from metaformer.specs import LARGEST_SIDE, Stem
+from metaformer.zoo import Preprocessing
 from nas.study.recipe import BadImages, Recipe
 from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 
@@ -123,6 +124,11 @@ class Dataset(ABC):
         Raises:
             DataError: The recipe asks for what this dataset cannot do, or an image cannot be read.
         """
+
+    def preprocessing(self, recipe: Recipe) -> Preprocessing | None:
+        """How `eval_batches` makes the model's input from an image file; None where the dataset does not say."""
+        del recipe
+        return None
 
     def num_steps(self, recipe: Recipe) -> int:
         """Batches, that is optimiser steps, of one epoch."""

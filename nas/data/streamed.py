@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms import Compose
 
 from metaformer.images import ImageError
+from metaformer.zoo import Preprocessing
 from nas.data.augment import check_photographs, make_mix, mend, put_torchvision, timm_notation
 from nas.data.generators import PrivateGenerators
 from nas.data.registry import (
@@ -138,6 +139,12 @@ class Streamed(Dataset):
             for place in is_bad_N.nonzero()[:, 0].tolist()
         )
         return [name.encode(errors="replace").decode() for name in found]  # a file's name may be no text
+
+    def preprocessing(self, recipe: Recipe) -> Preprocessing:
+        mean, std = self._source.mean_and_std
+        return Preprocessing(
+            resolution=self.info.resolution, crop_pct=recipe.augmentation.eval_crop, mean=mean, std=std
+        )
 
     def _load(self, images: "_Images", device: torch.device, **options: Any) -> Iterable[list[Tensor]]:
         """timm's loader; it normalises by the source's mean and standard deviation."""

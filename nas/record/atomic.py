@@ -1,7 +1,8 @@
-"""Files that are replaced whole."""
+"""Files and folders that are replaced whole."""
 
 import glob
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,28 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill, which becomes `path` when the block ends well, and goes when it does not.
+
+    Where `path` is a folder already its files are replaced one by one, each whole, and others stay.
+    """
+    _drop_parts_of_the_dead(path)
+    part = part_of(path)
+    part.mkdir()
+    try:
+        yield part
+        if path.is_dir():
+            for file in sorted(part.iterdir()):
+                file.replace(path / file.name)
+            part.rmdir()
+        else:
+            part.replace(path)
+    except BaseException:  # an interrupt too
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
 def part_of(path: Path) -> Path:
     """Where a file is written until it is whole; two programs that write the same file do not meet there."""
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
@@ -54,4 +77,7 @@ def _drop_parts_of_the_dead(path: Path) -> None:
         is_ours = pid.isascii() and pid.isdigit()
         if is_ours and (int(pid) == os.getpid() or not is_alive(int(pid))):  # of an earlier process of this number
             with suppress(OSError):
-                part.unlink()
+                if part.is_dir() and not part.is_symlink():
+                    shutil.rmtree(part)
+                else:
+                    part.unlink()

@@ -1,41 +1,54 @@
 """One trial of a run: the one that a pick names, and its architecture as the text of a file."""
 
-from metaformer.errors import UserError, printable, shown
+import re
+
+from metaformer.errors import UserError, printable, shown, unknown_name
 from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord
 from nas.results.results import best_of, percent
-from nas.session.pareto import knee
+from nas.session.pareto import front_of, knee
 from nas.study.objectives import find
+from nas.study.request import parse_count
 
 PICKS = ("knee", "best")
+_LIMITED = ("macs", "params")  # costs that a pick may limit
+_LIMIT = re.compile(r"max_([a-z_]+)=(.*)", re.DOTALL)
 _MOST_DIGITS = 12  # of a trial's number
 
 
 def architecture_text(run_name: str, trial: TrialRecord, *, file: str) -> str:
     """The architecture of a trial as YAML, below comments that say where it comes from and how to build it."""
-    origin = f"hand-designed: {trial.reference}" if trial.reference else "found by the search"
-    test = "not measured" if trial.test_accuracy is None else percent(trial.test_accuracy)
-    measured = [f"{find(name).noun} {find(name).text(value)}" for name, value in trial.measured.items()]
-    lines = [
-        f"run {run_name}, trial {trial.number} ({trial.state}, {trial.num_epochs} epochs), {origin}",
-        f"validation accuracy {percent(trial.val_accuracy)}, test accuracy {test}",
-        f"{trial.params:,} parameters, {trial.macs:,} MACs per image of {trial.architecture.resolution} pixels",
-        *([f"{', '.join(measured)} on {trial.progress.device}"] if measured else []),
-        f"build it: import metaformer; model = metaformer.build({file!r})",
-    ]
+    lines = [*origin_lines(run_name, trial), f"build it: import metaformer; model = metaformer.build({file!r})"]
     comments = "".join(f"# {printable(' '.join(line.split()))}\n" for line in lines)
     return comments + trial.architecture.to_yaml()
 
 
+def origin_lines(run_name: str, trial: TrialRecord) -> list[str]:
+    """Where an architecture comes from, how accurate it is and what it costs, a line each."""
+    origin = f"hand-designed: {trial.reference}" if trial.reference else "found by the search"
+    test = "not measured" if trial.test_accuracy is None else percent(trial.test_accuracy)
+    measured = [f"{find(name).noun} {find(name).text(value)}" for name, value in trial.measured.items()]
+    return [
+        f"run {run_name}, trial {trial.number} ({trial.state}, {trial.num_epochs} epochs), {origin}",
+        f"validation accuracy {percent(trial.val_accuracy)}, test accuracy {test}",
+        f"{trial.params:,} parameters, {trial.macs:,} MACs per image of {trial.architecture.resolution} pixels",
+        *([f"{', '.join(measured)} on {trial.progress.device}"] if measured else []),
+    ]
+
+
 def pick_trial(run: Run, pick: str) -> TrialRecord:
-    """The trial meant by `best`, `knee` or a number.
+    """The trial meant by `best`, `knee`, a limit such as `max_macs=1G`, or a number.
 
     `best` has the highest validation accuracy (of equals the lowest other objectives, in the study's order). `knee`
-    lies nearest to the ideal corner of the front. Both are complete; a number may be that of any trial.
+    lies nearest to the ideal corner of the front. A limit means the most accurate member of the front within it. All
+    of these are complete; a number may be that of any trial.
 
     Raises:
         UserError: There is no such trial.
     """
+    limit = _LIMIT.fullmatch(pick)
+    if limit:
+        return _within(run, limit[1], limit[2], pick)
     if pick not in PICKS:
         return _numbered(run, pick)
     complete, goals = run.record.complete, run.study.goals
@@ -43,6 +56,20 @@ def pick_trial(run: Run, pick: str) -> TrialRecord:
     if best is None:
         raise UserError(f"pick: must be the number of a trial while none is complete, got {pick!r}")
     return best if pick == "best" else complete[knee([goals.values(trial) for trial in complete], goals)]
+
+
+def _within(run: Run, name: str, text: str, pick: str) -> TrialRecord:
+    """The most accurate member of the front whose cost is within a limit."""
+    if name not in _LIMITED:
+        raise UserError(unknown_name("pick", f"max_{name}", [f"max_{known}" for known in _LIMITED]))
+    most, objective, goals = parse_count("pick", text), find(name), run.study.goals
+    members = front_of(run.record.complete, goals)
+    costs = {member.number: objective.value(member) or 0.0 for member in members}
+    best = best_of([member for member in members if costs[member.number] <= most], goals)
+    if best is None:
+        least = f"the least is {objective.text(min(costs.values()))}" if costs else "it is empty"
+        raise UserError(f"pick: must be a limit that a member of the front meets, got {shown(pick)}; {least}")
+    return best
 
 
 def _numbered(run: Run, pick: str) -> TrialRecord:

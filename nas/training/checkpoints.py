@@ -144,13 +144,13 @@ class CheckpointFolder:
         return bool(self._filesystem.exists(f"{self._path}/{name}"))
 
     def copy(self, name: str, target: Path) -> None:
-        """Write a file's content to a file of this machine.
+        """Write a file's content to a file of this machine, after its checksums were compared.
 
         Raises:
-            DamagedCheckpointError: The file is not there, or cannot be read.
+            DamagedCheckpointError: As `read`.
             StorageError: The storage does not answer.
         """
-        target.write_bytes(self._content(name).getbuffer())
+        target.write_bytes(self.read(name).getbuffer())
 
     def drop(self) -> None:
         """Remove all of it, as far as it is there and can be removed: what stays behind only takes up room."""

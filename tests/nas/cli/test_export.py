@@ -16,8 +16,12 @@ from nas.record.run_folder import Run
 from nas.record.trials import TrialState
 from nas.report import report
 from nas.results.picks import architecture_text, pick_trial
+from nas.session.pareto import front_of
 from nas.study.lease import WEIGHTS, Measurement, Report
+from nas.study.objectives.units import short_count
 from tests.nas.runs import make_run, make_study, open_folder
+
+write = partial(export, prove=False)  # the proof takes seconds; tests/nas/cli/test_export_formats.py has it
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,7 @@ def failed_number(run: Run) -> int:
 
 def test_the_exported_file_builds_the_model_of_the_trial(run: Run, tmp_path: Path) -> None:
     out, weights = tmp_path / "arch.yaml", tmp_path / "arch.pt"
-    export(str(run.folder.path), pick="best", out=out, weights=weights)
+    write(str(run.folder.path), pick="best", out=out, weights=weights)
     trial = pick_trial(run, "best")
     model = metaformer.build(out)
     model.load_state_dict(torch.load(weights, weights_only=True))
@@ -45,7 +49,7 @@ def test_the_exported_file_builds_the_model_of_the_trial(run: Run, tmp_path: Pat
 
 def test_the_exported_file_says_where_it_comes_from(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "arch.yaml"
-    export(str(run.folder.path), pick="0", out=out)
+    write(str(run.folder.path), pick="0", out=out)
     trial = run.record.trials[0]
     val, test = (f"{100 * (accuracy or 0):.2f} %" for accuracy in (trial.val_accuracy, trial.test_accuracy))
     assert out.read_text(encoding="utf-8").splitlines()[:4] == [
@@ -104,12 +108,44 @@ def test_the_text_of_an_architecture_says_what_was_measured(tmp_path: Path) -> N
 
 
 def test_a_trial_that_is_not_complete_is_exported_with_a_word_about_it(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    run, _ = open_folder(tmp_path / "run", make_study())
+    arch = run.space.references()["poolformer_s12"]
+    run.record.end(run.record.start(arch, references=("poolformer_s12",)), "stopped")
+    write(str(run.folder.path), pick="0", out=tmp_path / "arch.yaml")
+    assert capsys.readouterr().err == "trial 0 is not complete but stopped\n"
+    assert metaformer.Architecture.from_file(tmp_path / "arch.yaml") == arch
+
+
+def test_a_trial_that_failed_is_refused_with_the_reason(run: Run, tmp_path: Path) -> None:
     number = failed_number(run)
-    export(str(run.folder.path), pick=str(number), out=tmp_path / "arch.yaml")
-    assert capsys.readouterr().err == f"trial {number} is not complete but failed\n"
-    assert metaformer.Architecture.from_file(tmp_path / "arch.yaml") == run.record.trials[number].architecture
+    with pytest.raises(UserError, match=rf"^pick: must be a trial that has not failed, got {number} \(loss: must be "):
+        write(str(run.folder.path), pick=str(number), out=tmp_path / "arch.yaml")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("cost", ["macs", "params"])
+def test_a_limit_means_the_most_accurate_member_of_the_front_within_it(run: Run, cost: str) -> None:
+    front = front_of(run.record.complete, run.study.goals)
+    assert len(front) > 2
+    for member in front:
+        most = getattr(member, cost)
+        within = [other for other in front if getattr(other, cost) <= most]
+        assert pick_trial(run, f"max_{cost}={most}").val_accuracy == max(other.val_accuracy or 0 for other in within)
+
+
+def test_a_limit_that_no_member_meets_is_refused_with_the_least(run: Run) -> None:
+    least = min(member.macs for member in front_of(run.record.complete, run.study.goals))
+    said = rf"^pick: must be a limit that a member of the front meets, got .*; the least is {short_count(least)} MACs$"
+    with pytest.raises(UserError, match=said):
+        pick_trial(run, "max_macs=1")
+
+
+@pytest.mark.parametrize("pick", ["max_macs=", "max_macs=x", "max_macs=0", "max_latency=3ms", "max_=1"])
+def test_a_limit_of_another_form_is_refused(run: Run, pick: str) -> None:
+    with pytest.raises(UserError, match="^pick: "):
+        pick_trial(run, pick)
 
 
 @pytest.mark.parametrize("pick", ["99", "-1", "kneee", "1.0", "²", ""])
@@ -130,9 +166,9 @@ def test_an_existing_file_is_kept_unless_forced(run: Run, tmp_path: Path) -> Non
     out = tmp_path / "arch.yaml"
     out.write_text("mine", encoding="utf-8")
     with pytest.raises(UserError, match=r"out: must be a new file, or take --force to replace it, got '.*arch\.yaml'"):
-        export(str(run.folder.path), out=out)
+        write(str(run.folder.path), out=out)
     assert out.read_text(encoding="utf-8") == "mine"
-    export(str(run.folder.path), out=out, force=True)
+    write(str(run.folder.path), out=out, force=True)
     assert metaformer.Architecture.from_file(out) == pick_trial(run, "knee").architecture
     assert list(tmp_path.iterdir()) == [out]
 
@@ -140,7 +176,7 @@ def test_an_existing_file_is_kept_unless_forced(run: Run, tmp_path: Path) -> Non
 def test_a_file_needs_a_folder(run: Run, tmp_path: Path) -> None:
     for out in (tmp_path / "nowhere" / "arch.yaml", tmp_path):
         with pytest.raises(UserError, match="out: must be a file in a folder that exists"):
-            export(str(run.folder.path), out=out)
+            write(str(run.folder.path), out=out)
 
 
 @pytest.mark.parametrize("other", ["same", "linked/same", "../{folder}/same"])
@@ -148,7 +184,7 @@ def test_architecture_and_weights_are_two_files(run: Run, tmp_path: Path, other:
     (tmp_path / "linked").symlink_to(tmp_path)
     out, weights = tmp_path / "same", tmp_path / other.format(folder=tmp_path.name)
     with pytest.raises(UserError, match=r"^weights: must be another file than that of the architecture, got .* twice$"):
-        export(str(run.folder.path), pick="best", out=out, weights=weights, force=True)
+        write(str(run.folder.path), pick="best", out=out, weights=weights, force=True)
     assert not out.exists()
 
 
@@ -156,25 +192,24 @@ def test_a_link_in_place_of_the_file_is_replaced_and_not_followed(run: Run, tmp_
     victim, out = tmp_path / "victim", tmp_path / "arch.yaml"
     out.symlink_to(victim)
     with pytest.raises(UserError, match="out: must be a new file"):
-        export(str(run.folder.path), out=out)
+        write(str(run.folder.path), out=out)
     victim.write_text("mine", encoding="utf-8")
-    export(str(run.folder.path), out=out, force=True)
+    write(str(run.folder.path), out=out, force=True)
     assert victim.read_text(encoding="utf-8") == "mine"
     assert metaformer.Architecture.from_file(out) == pick_trial(run, "knee").architecture
 
 
 def test_weights_that_are_not_kept_are_refused_before_anything_is_written(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"weights: must have been kept, .*; trial \d+ \(failed\) has no .*weights\.pt"):
-        export(
-            str(run.folder.path), pick=str(failed_number(run)), out=tmp_path / "arch.yaml", weights=tmp_path / "w.pt"
-        )
+    number = next(trial.number for trial in run.record.complete if trial != pick_trial(run, "best"))
+    with pytest.raises(UserError, match=r"weights: must have been kept, .*; trial \d+ \(complete\) has no .*weights"):
+        write(str(run.folder.path), pick=str(number), out=tmp_path / "arch.yaml", weights=tmp_path / "w.pt")
     assert not list(tmp_path.iterdir())
 
 
 def test_the_program_prints_json_and_writes_into_the_present_folder(run: Run, tmp_path: Path) -> None:
     """The run is named, as it lies in runs/."""
     (tmp_path / "runs").symlink_to(run.folder.path.parent)
-    command = [sys.executable, "-m", "nas.export", "exported", "--pick", "best", "--json"]
+    command = [sys.executable, "-m", "nas.export", "exported", "--pick", "best", "--json", "--no-prove"]
     environment = {"PYTHONPATH": str(Path(metaformer.__file__).parents[1])}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     result, trial = json.loads(done.stdout), pick_trial(run, "best")
@@ -191,7 +226,7 @@ def test_the_program_names_the_next_command(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    export(str(run.folder.path), pick="0")
+    write(str(run.folder.path), pick="0")
     first, last = capsys.readouterr().out.splitlines()
     assert first.startswith("trial-00000.yaml: trial 0, val ")
     assert last == """next: python -c "import metaformer; print(metaformer.build('trial-00000.yaml'))\""""
@@ -204,7 +239,7 @@ def test_a_path_is_printed_without_what_acts_on_a_terminal(
     monkeypatch.chdir(tmp_path)
     odd = "a\x1b[31m\nb"
     make_run(tmp_path / odd, max_trials=2).record.close()
-    export(odd, pick="0", out=Path(f"{odd}.yaml"))
+    write(odd, pick="0", out=Path(f"{odd}.yaml"))
     report(odd)
     out = capsys.readouterr().out
     assert out.replace("\n", "").isprintable()
