@@ -3,6 +3,7 @@
 import re
 
 from metaformer.errors import UserError, printable, shown, unknown_name
+from nas.record.replicates import by_architecture, mean_trial
 from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord
 from nas.results.results import best_of, percent
@@ -41,7 +42,8 @@ def pick_trial(run: Run, pick: str) -> TrialRecord:
 
     `best` has the highest validation accuracy (of equals the lowest other objectives, in the study's order). `knee`
     lies nearest to the ideal corner of the front. A limit means the most accurate member of the front within it. All
-    of these are complete; a number may be that of any trial.
+    of these are complete; a number may be that of any trial. Of an architecture that was trained with several seeds
+    the mean accuracy counts, and the first of its trials is meant, since the luckiest would flatter it.
 
     Raises:
         UserError: There is no such trial.
@@ -51,11 +53,13 @@ def pick_trial(run: Run, pick: str) -> TrialRecord:
         return _within(run, limit[1], limit[2], pick)
     if pick not in PICKS:
         return _numbered(run, pick)
-    complete, goals = run.record.complete, run.study.goals
+    complete, goals = _means(run), run.study.goals
     best = best_of(complete, goals)
     if best is None:
         raise UserError(f"pick: must be the number of a trial while none is complete, got {pick!r}")
-    return best if pick == "best" else complete[knee([goals.values(trial) for trial in complete], goals)]
+    if pick == "knee":
+        best = complete[knee([goals.values(trial) for trial in complete], goals)]
+    return _itself(run, best)
 
 
 def _within(run: Run, name: str, text: str, pick: str) -> TrialRecord:
@@ -63,13 +67,23 @@ def _within(run: Run, name: str, text: str, pick: str) -> TrialRecord:
     if name not in _LIMITED:
         raise UserError(unknown_name("pick", f"max_{name}", [f"max_{known}" for known in _LIMITED]))
     most, objective, goals = parse_count("pick", text), find(name), run.study.goals
-    members = front_of(run.record.complete, goals)
+    members = front_of(_means(run), goals)
     costs = {member.number: objective.value(member) or 0.0 for member in members}
     best = best_of([member for member in members if costs[member.number] <= most], goals)
     if best is None:
         least = f"the least is {objective.text(min(costs.values()))}" if costs else "it is empty"
         raise UserError(f"pick: must be a limit that a member of the front meets, got {shown(pick)}; {least}")
-    return best
+    return _itself(run, best)
+
+
+def _means(run: Run) -> list[TrialRecord]:
+    """The complete trials, those of one architecture as one."""
+    return [mean_trial(replicates) for replicates in by_architecture(run.record.complete)]
+
+
+def _itself(run: Run, mean: TrialRecord) -> TrialRecord:
+    """The trial whose number a mean has, with its own accuracy and weights."""
+    return next(trial for trial in run.record if trial.number == mean.number)
 
 
 def _numbered(run: Run, pick: str) -> TrialRecord:

@@ -13,12 +13,12 @@ from nas.record.trials import TrialState
 from nas.results.finish.finals import finals_of
 from nas.results.results import Results
 from tests.nas.finals.runs import make_search
-from tests.nas.programs import Program
+from tests.nas.programs import Program, epochs_seen
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray_2"), pytest.mark.timeout(3600)]
 
 NUM_DRIVERS, NUM_WORKERS = 10, 10  # that are killed
-SEEDS, EPOCHS = 3, 8
+SEEDS, EPOCHS = 5, 8
 BUDGET = ("--budget", "9cpu-hours", "--workers", "1", "--epochs", str(EPOCHS), "--seeds", str(SEEDS))
 
 
@@ -28,13 +28,6 @@ class Ended(NamedTuple):
     run: Run
     seconds: float
     epochs_seen: list[int]  # at each kill
-
-
-def epochs_of(folder: Path) -> int:
-    """Epochs that all trials have reported."""
-    if not (folder / "study.yaml").exists():
-        return 0
-    return sum(trial.num_epochs for trial in open_run(folder).record)
 
 
 def start(search: Path, name: str, logs: Path) -> Program:
@@ -64,18 +57,18 @@ def disturbed(search: Path) -> Ended:
     seen: list[int] = []
 
     def wait_for(program: Program, number: int) -> None:
-        wanted = epochs_of(folder) + number
-        program.wait_until(lambda: epochs_of(folder) >= wanted)
+        wanted = epochs_seen(folder) + number
+        program.wait_until(lambda: epochs_seen(folder) >= wanted)
 
     for number in range(NUM_DRIVERS + 1):
         begin = time.monotonic()
         with start(search, "disturbed", search / f"logs-{number}") as program:
             if number < NUM_DRIVERS:
                 wait_for(program, rng.randint(2, 3))
-                seen.append(epochs_of(folder))
+                seen.append(epochs_seen(folder))
                 program.kill_worker()  # a trial of 8 epochs may lose two
                 wait_for(program, rng.randint(3, 4))
-                seen.append(epochs_of(folder))
+                seen.append(epochs_seen(folder))
                 program.kill()
             else:
                 outcome = program.wait()
@@ -87,7 +80,7 @@ def disturbed(search: Path) -> Ended:
 def test_it_was_killed_before_its_end_each_time(disturbed: Ended) -> None:
     assert len(disturbed.epochs_seen) == NUM_DRIVERS + NUM_WORKERS == 20
     assert disturbed.epochs_seen == sorted(set(disturbed.epochs_seen))
-    assert disturbed.epochs_seen[-1] < epochs_of(disturbed.run.folder.path)
+    assert disturbed.epochs_seen[-1] < epochs_seen(disturbed.run.folder.path)
 
 
 def test_nothing_is_lost_and_nothing_is_there_twice(disturbed: Ended) -> None:

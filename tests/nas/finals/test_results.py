@@ -13,6 +13,7 @@ from nas.record.replicates import by_architecture, mean_trial
 from nas.record.run_folder import Run
 from nas.results.finish.finals import Spread, finals_of, rank_correlation
 from nas.results.finish.view import finals_lines, print_finals
+from nas.results.picks import pick_trial
 from nas.results.report_files import summarise, write_report
 from nas.results.results import Results
 from nas.session.session import Decision, Session
@@ -171,3 +172,10 @@ def test_a_search_says_nothing_of_finals(tmp_path: Path) -> None:
     assert "Trained to the end" not in write_report(run).read_text(encoding="utf-8")
     assert not run.folder.finals_csv.exists()
     assert "seed" not in pd.read_csv(run.folder.trials_csv).columns
+
+
+def test_picks_are_by_means_and_name_the_first_of_the_trainings(run: Run) -> None:
+    best = pick_trial(run, "best")
+    assert (best.number, best.seed, best.val_accuracy) == (2, 1, 0.85)  # the luckiest of all is another one, with 0.9
+    least = min(trial.params for trial in run.record)
+    assert pick_trial(run, f"max_params={least}").number == 0
