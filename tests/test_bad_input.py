@@ -30,6 +30,7 @@ from metaformer.checkpoints.files import read_checkpoint
 from metaformer.errors import UserError
 from nas.dashboard import dashboard
 from nas.data import open_dataset
+from nas.evaluate import evaluate
 from nas.export import export
 from nas.finish import finish
 from nas.prepare import prepare
@@ -53,6 +54,7 @@ from tests.nas.runs import make_run, make_study
 PROGRAMS: dict[str, tuple[Callable[..., None], ...]] = {
     "search": (search,),
     "finish": (finish,),
+    "evaluate": (evaluate,),
     "report": (report,),
     "export": (export,),
     "dashboard": (dashboard,),
@@ -329,6 +331,20 @@ FINISH = [
     *bad("finish", "option", "searched --nothing"),
 ]
 
+TO_EVALUATE = ("empty.safetensors", "--model=arch.yaml", "--data=digits")
+EVALUATE = [
+    *bad("evaluate", "checkpoint", "", "nowhere.pt --model arch.yaml --data digits", TO_EVALUATE),
+    *bad("evaluate", "checkpoint", "photos --model arch.yaml --data digits", "pipe.pt --model arch.yaml --data digits"),
+    *bad(
+        "evaluate", "model", "empty.safetensors --data digits", "empty.safetensors --model poolfrmer_s12 --data digits"
+    ),
+    *bad("evaluate", "dataset", "empty.safetensors --model arch.yaml --data digitz"),
+    *bad("evaluate", "data", "empty.safetensors --model arch.yaml"),
+    *bad("evaluate", "split", "empty.safetensors --model arch.yaml --data digits --split all"),
+    *bad("evaluate", "recipe", "empty.safetensors --model arch.yaml --data digits --recipe poolfrmer"),
+    *bad("evaluate", "device", "empty.safetensors --model arch.yaml --data digits --device tpu"),
+]
+
 TO_PREPARE = ("folder:photos", "--out", "fresh")
 PREPARE = [
     *bad("prepare", "data", ()),
@@ -561,7 +577,9 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize("case", [*SEARCH, *RUNS, *FINISH, *STATUS, *PREPARE, *TABLE, *TRAIN, *METAFORMER], ids=str)
+@pytest.mark.parametrize(
+    "case", [*SEARCH, *RUNS, *FINISH, *EVALUATE, *STATUS, *PREPARE, *TABLE, *TRAIN, *METAFORMER], ids=str
+)
 def test_a_bad_input_is_one_short_line_with_the_field_and_code_2(
     case: Bad, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

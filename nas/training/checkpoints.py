@@ -175,6 +175,11 @@ def checkpoint_name(epoch: int, step: int = 0) -> str:
     return f"epoch-{epoch:04d}-step-{step:07d}.pt" if step else f"epoch-{epoch:04d}.pt"
 
 
+def is_checkpoint_name(name: str) -> bool:
+    """Whether a file's name says after how many epochs it was written."""
+    return _NAME.fullmatch(name) is not None
+
+
 def place_of(name: str) -> tuple[int, int]:
     """The epochs and steps after which a checkpoint was written; past all of them for any other file name."""
     match = _NAME.fullmatch(name)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from metaformer.architecture import Architecture
 from metaformer.network.model import build
-from nas.data import Batch, Dataset
+from nas.data import Batch, Dataset, Split
 from nas.study.lease import WEIGHTS, Lease, Metrics, Report, Sign, Step
 from nas.study.recipe import Precision, Recipe
 from nas.training.checkpoints import CheckpointFolder, DamagedCheckpointError
@@ -32,6 +32,13 @@ from nas.training.watch import EpochWatch
 SIGN_EVERY = 30.0  # seconds between signs of life within an epoch
 _TOP = 5  # of top-5 accuracy
 _CHECK_EVERY = 50  # steps between looks at the loss, each of which waits for the device
+
+
+class Accuracy(NamedTuple):
+    """Shares of the images, in [0, 1]."""
+
+    top1: float  # whose class has the highest output
+    top5: float | None  # whose class is among the five highest; None where there are no more classes
 
 
 def train(
@@ -78,7 +85,12 @@ def train(
 
 
 def evaluate(lease: Lease, dataset: Dataset, *, device: torch.device) -> float:
-    """Accuracy in [0, 1] of the lease's checkpoint on the test split.
+    """Accuracy in [0, 1] of the lease's checkpoint on the test split; errors as `measure_accuracy`."""
+    return measure_accuracy(lease, dataset, split="test", device=device).top1
+
+
+def measure_accuracy(lease: Lease, dataset: Dataset, *, split: Split, device: torch.device) -> Accuracy:
+    """Accuracies of the lease's checkpoint on a split.
 
     Raises:
         TrainingError: The checkpoint cannot be read, its outputs are not finite, or one image does not fit into memory.
@@ -92,8 +104,8 @@ def evaluate(lease: Lease, dataset: Dataset, *, device: torch.device) -> float:
             restore(lease, files, name, model)
         except DamagedCheckpointError as error:
             raise TrainingError(f"checkpoint: must be readable, got {files.where(name)} ({error})") from None
-        batches = dataset.eval_batches("test", lease.recipe, device=device)
-        return _accuracy(model, batches, lease.recipe, Chunks()).top1
+        batches = dataset.eval_batches(split, lease.recipe, device=device)
+        return _accuracy(model, batches, lease.recipe, Chunks())
 
 
 def measure_training(
@@ -222,7 +234,7 @@ class _Training:
         watch.stop()
         return float(total) / self._num_steps
 
-    def evaluate(self) -> "_Accuracy":
+    def evaluate(self) -> Accuracy:
         """Accuracy on val."""
         batches = self._dataset.eval_batches("val", self._recipe, device=self._device)
         return _accuracy(self._state.evaluated, batches, self._recipe, self._chunks)
@@ -247,15 +259,8 @@ class _Training:
         return Sign(step=step, num_steps=self._num_steps, checkpoint=name)
 
 
-class _Accuracy(NamedTuple):
-    """Shares of the images, in [0, 1]."""
-
-    top1: float  # whose class has the highest output
-    top5: float | None  # whose class is among the five highest; None where there are no more classes
-
-
 @torch.inference_mode()
-def _accuracy(model: nn.Module, batches: Iterator[Batch], recipe: Recipe, chunks: Chunks) -> _Accuracy:
+def _accuracy(model: nn.Module, batches: Iterator[Batch], recipe: Recipe, chunks: Chunks) -> Accuracy:
     """Top-1 and top-5 accuracy.
 
     Raises:
@@ -279,7 +284,7 @@ def _accuracy(model: nn.Module, batches: Iterator[Batch], recipe: Recipe, chunks
     if not torch.stack(finite).all():
         raise TrainingError("outputs: must stay finite, got some that are not after an epoch whose loss was")
     top5 = int(torch.stack(right5).sum()) / num_seen if right5 else None
-    return _Accuracy(int(torch.stack(right).sum()) / num_seen, top5)
+    return Accuracy(int(torch.stack(right).sum()) / num_seen, top5)
 
 
 def _check_finite(loss: Tensor) -> None:

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from metaformer.network.model import MetaFormer, build
 from nas.data.generators import get_states, set_states
 from nas.study.lease import WEIGHTS, Lease
-from nas.training.checkpoints import CheckpointFolder, DamagedCheckpointError, checkpoint_name, place_of
+from nas.training.checkpoints import (
+    CheckpointFolder,
+    DamagedCheckpointError,
+    checkpoint_name,
+    is_checkpoint_name,
+    place_of,
+)
 from nas.training.errors import TrainingError
 from nas.training.optimisation import make_ema, make_optimizer, with_drop_path
 from nas.training.steps import is_out_of_memory, memory_named
@@ -165,7 +171,7 @@ def restore(lease: Lease, files: CheckpointFolder, name: str, model: MetaFormer,
         problem = " ".join(str(error).split())[:200]
         raise TrainingError(f"checkpoint: must fit the model, got {where} ({problem})") from None
     step = training.within.step if training is not None and training.within is not None else 0
-    if name not in (WEIGHTS, checkpoint_name(state["epoch"], step)):
+    if is_checkpoint_name(name) and name != checkpoint_name(state["epoch"], step):
         raise TrainingError(f"checkpoint: must be of the epoch in its name, got {where} of epoch {state['epoch']}")
 
 
