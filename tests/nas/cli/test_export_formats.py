@@ -99,6 +99,7 @@ def test_the_card_says_what_it_costs_how_accurate_it_is_and_how_it_came_to_be(ru
     text = out.read_text(encoding="utf-8")
     assert text.startswith("---\nlibrary_name: timm\n")
     for said in (
+        f"| Stages | {trial.architecture.stages[0].depth} × ",
         f"| Parameters | {trial.params:,} |",
         f"| On val, by which it was chosen | {100 * (trial.val_accuracy or 0):.2f} % of 360 images (",
         f"| On test | {100 * (trial.test_accuracy or 0):.2f} % of 360 images (",
