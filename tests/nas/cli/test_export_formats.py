@@ -160,6 +160,10 @@ def test_an_exported_folder_is_a_backbone_with_the_trained_weights(run: Run, tim
     assert [tuple(x.shape) for x in merged.values()] == [(2, 8, side, side) for side in sides]
 
 
+def test_whoever_may_read_the_folder_may_read_each_file(timm_folder: Path) -> None:
+    assert len({path.stat().st_mode for path in timm_folder.iterdir()}) == 1
+
+
 def damage(path: Path, how: str) -> None:
     content = path.read_bytes()
     match how:
