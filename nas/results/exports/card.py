@@ -5,10 +5,11 @@ from collections.abc import Iterable
 
 from scipy.stats import binomtest
 
+from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from metaformer.errors import printable
 from nas.results.exports.subject import Subject
-from nas.results.results import Results, block_text, percent
+from nas.results.results import Results, block_text, mixer_text, percent
 from nas.results.words import interval_text, objective_text, recipe_text, splitting_text
 from nas.study.objectives.units import short_count
 
@@ -25,7 +26,8 @@ def card_text(subject: Subject) -> str:
         (
             "Model",
             [
-                ("Architecture", block_text(trial.architecture)),
+                ("Stages", _stages(trial.architecture)),
+                ("Blocks", block_text(trial.architecture)),
                 ("Digest", trial.architecture.digest),
                 ("Origin", origin),
                 ("State", f"{trial.state}, {trial.num_epochs} epochs"),
@@ -56,6 +58,11 @@ def card_text(subject: Subject) -> str:
     header = "---\nlibrary_name: timm\npipeline_tag: image-classification\ntags:\n- image-classification\n- timm\n---\n"
     command = printable(subject.command).replace("\n", "\\n")
     return f"{header}# {_inline(title)}\n\n{tables}\n## Command\n\n```\n{command}\n```\n"
+
+
+def _stages(arch: Architecture) -> str:
+    """Blocks, mixer and width of each stage: `2 × pool 3 at width 64, …`."""
+    return ", ".join(f"{stage.depth} × {mixer_text(stage.mixer)} at width {stage.width}" for stage in arch.stages)
 
 
 def _costs(subject: Subject) -> Iterable[tuple[str, str]]:

@@ -6,7 +6,7 @@ timm (1.0.31, `timm/models/_hub.py`) reads `architecture`, `model_args` and `pre
 import json
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from metaformer.errors import UserError
 from metaformer.network.model import MetaFormer
@@ -30,7 +30,9 @@ def write_timm(subject: Subject, folder: Path) -> None:
             f"data: must be there, since the folder says how images are normalised, got none ({subject.why_no_images})"
         )
     state = {name: tensor.contiguous() for name, tensor in subject.model.state_dict().items()}
-    save_file(state, folder / EXPORTED_WEIGHTS, metadata={"format": "pt"})
+    (folder / EXPORTED_WEIGHTS).write_bytes(
+        save(state, metadata={"format": "pt"})
+    )  # save_file lets only its owner read
     config = _config(subject.model, subject.images, digest_of(folder / EXPORTED_WEIGHTS))
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / CARD).write_text(card_text(subject), encoding="utf-8")

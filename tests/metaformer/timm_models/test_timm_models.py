@@ -542,3 +542,17 @@ def test_norms_of_features_that_are_not_taken_are_left_out() -> None:
 def test_norms_of_features_are_for_features_of_stages(name: str, arguments: dict[str, bool], said: str) -> None:
     with pytest.raises(ArchitectureError, match=f"^feature_norms: {said}$"):
         timm.create_model(name, feature_norms=True, **arguments)
+
+
+def test_what_an_export_must_say_of_its_architecture_is_checked() -> None:
+    fields = PYRAMID.model_dump(mode="json")
+    model = timm.create_model("mf_exported", architecture=fields, digest=PYRAMID.digest, num_classes=2)
+    assert model(image(PYRAMID.resolution)).shape == (2, 2)
+    for architecture, said in (
+        (None, "^architecture: must be a mapping of fields, got None"),
+        ("poolformer_s12", "^architecture: must be a mapping of fields, got 'poolformer_s12'"),
+        (fields | {"widths": 3}, "^widths: unknown name"),
+        (fields | {"drop_path": 0.25}, "^architecture: must have the digest .* that was written with it, got "),
+    ):
+        with pytest.raises(ArchitectureError, match=said):
+            timm.create_model("mf_exported", architecture=architecture, digest=PYRAMID.digest)

@@ -99,6 +99,7 @@ def test_the_card_says_what_it_costs_how_accurate_it_is_and_how_it_came_to_be(ru
     text = out.read_text(encoding="utf-8")
     assert text.startswith("---\nlibrary_name: timm\n")
     for said in (
+        f"| Stages | {trial.architecture.stages[0].depth} × ",
         f"| Parameters | {trial.params:,} |",
         f"| On val, by which it was chosen | {100 * (trial.val_accuracy or 0):.2f} % of 360 images (",
         f"| On test | {100 * (trial.test_accuracy or 0):.2f} % of 360 images (",
@@ -157,6 +158,10 @@ def test_an_exported_folder_is_a_backbone_with_the_trained_weights(run: Run, tim
     torch.testing.assert_close(maps, expected, rtol=0, atol=0)
     sides = [SIDE // stride for stride in backbone.feature_info.reduction()]
     assert [tuple(x.shape) for x in merged.values()] == [(2, 8, side, side) for side in sides]
+
+
+def test_whoever_may_read_the_folder_may_read_each_file(timm_folder: Path) -> None:
+    assert len({path.stat().st_mode for path in timm_folder.iterdir()}) == 1
 
 
 def damage(path: Path, how: str) -> None:
