@@ -87,20 +87,12 @@ def _place(path: Path) -> Path:
 
 def _copy_weights(run: "Run", trial: "TrialRecord", target: Path) -> None:
     from nas.record.atomic import replacing
+    from nas.results.picks import kept_weights
     from nas.study.lease import WEIGHTS
-    from nas.training.checkpoints import DamagedCheckpointError, StorageError
 
     try:
-        checkpoints = run.folder.checkpoints_of(trial)
-        if not checkpoints.has(WEIGHTS):
-            raise UserError(
-                f"weights: must have been kept, as those of the front and of hand-designed models are; trial "
-                f"{trial.number} ({trial.state}) has no {checkpoints.where(WEIGHTS)}"
-            )
-        with replacing(target) as part:
+        with kept_weights(run, trial) as checkpoints, replacing(target) as part:
             checkpoints.copy(WEIGHTS, part)
-    except (DamagedCheckpointError, StorageError) as error:
-        raise UserError(f"weights: must be readable, got those of trial {trial.number} ({error})") from None
     except OSError as error:
         raise _unwritable("weights", target, error) from None
 

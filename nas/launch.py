@@ -75,8 +75,9 @@ def launch(
     plan_only: bool,
     as_json: bool,
     team: Team,
-) -> None:
-    """Begin the study that was asked for, or go on with it, until its budget is spent or somebody stops it.
+) -> Path:
+    """The run's folder, after the study that was asked for was begun, or gone on with, until its budget is spent or
+    somebody stops it.
 
     Nothing is written before everything that can be checked has been, nor where only the plan is asked for.
 
@@ -128,13 +129,14 @@ def launch(
             study = _fitted(study, measured, around, keep_references=are_asked_for)
         if plan_only:
             _preview(study, around, measured).show_plan(as_json)
-            return
+            return folder.path
         _make_folder(folder.path)
         with folder.lock(), log_to(folder.log):
             study = _named_in_storage(study, folder)  # again: before the lock another driver may have begun a study
             search = _carry_out(study, around, measured, seconds)
     with interruptible(), _room_needed(folder.path):
         search.report(as_json)
+    return folder.path
 
 
 def _carry_out(study: Study, around: "_Around", measured: "_Costs | None", deadline_seconds: float | None) -> "_Search":

@@ -12,8 +12,9 @@ from jinja2 import Environment, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from nas.record.trials import StopReason, TrialRecord, TrialState
-from nas.results.charts.figures import Chart, accuracy_faces, cost_faces, hover_text, learning_curves, space_chart
-from nas.results.charts.mixer_figures import mixer_colours, mixer_shares, mixer_tiles
+from nas.results.charts.figures import hover_text
+from nas.results.charts.gallery import charts_of
+from nas.results.charts.mixer_figures import mixer_colours
 from nas.results.results import (
     Results,
     block_text,
@@ -83,7 +84,7 @@ def render(results: Results) -> str:
         "probability": probability_text,
     }
     study, goals = results.run.study, results.goals
-    charts = _charts(results)
+    charts = charts_of(results)
     figures = {chart.name: chart.figure.to_json() for group in charts.values() for chart in group}
     return environment.from_string(source).render(
         results=results,
@@ -120,20 +121,6 @@ def render(results: Results) -> str:
         plotly_js=get_plotlyjs() if charts else "",
         plotly_version=plotly.__version__,
     )
-
-
-def _charts(results: Results) -> dict[str, list[Chart]]:
-    """The charts by the part of the page that shows them; none where no trial is complete."""
-    if not results.complete:
-        return {}
-    return {
-        "space": space_chart(results),
-        "accuracy_faces": accuracy_faces(results),
-        "cost_faces": cost_faces(results),
-        "tiles": [Chart("tiles", mixer_tiles(results))],
-        "shares": [Chart("shares", mixer_shares(results))],
-        "curves": [Chart("curves", learning_curves(results))],
-    }
 
 
 def _in_script(text: str) -> str:

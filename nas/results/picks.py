@@ -1,11 +1,16 @@
-"""One trial of a run: the one that a pick names, and its architecture as the text of a file."""
+"""One trial of a run: the one that a pick names, its architecture as the text of a file, and its weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from metaformer.errors import UserError, printable, shown
 from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord
 from nas.results.results import best_of, percent
 from nas.session.pareto import knee
+from nas.study.lease import WEIGHTS
 from nas.study.objectives import find
+from nas.training.checkpoints import CheckpointFolder, DamagedCheckpointError, StorageError
 
 PICKS = ("knee", "best")
 _MOST_DIGITS = 12  # of a trial's number
@@ -43,6 +48,25 @@ def pick_trial(run: Run, pick: str) -> TrialRecord:
     if best is None:
         raise UserError(f"pick: must be the number of a trial while none is complete, got {pick!r}")
     return best if pick == "best" else complete[knee([goals.values(trial) for trial in complete], goals)]
+
+
+@contextmanager
+def kept_weights(run: Run, trial: TrialRecord) -> Iterator[CheckpointFolder]:
+    """The folder with the weights of a trial, to read them inside.
+
+    Raises:
+        UserError: They were not kept, or cannot be read inside.
+    """
+    try:
+        checkpoints = run.folder.checkpoints_of(trial)
+        if not checkpoints.has(WEIGHTS):
+            raise UserError(
+                f"weights: must have been kept, as those of the front and of hand-designed models are; trial "
+                f"{trial.number} ({trial.state}) has no {checkpoints.where(WEIGHTS)}"
+            )
+        yield checkpoints
+    except (DamagedCheckpointError, StorageError) as error:
+        raise UserError(f"weights: must be readable, got those of trial {trial.number} ({error})") from None
 
 
 def _numbered(run: Run, pick: str) -> TrialRecord:

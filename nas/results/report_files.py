@@ -6,7 +6,7 @@ from nas.record.atomic import replace_text
 from nas.record.run_folder import Run
 from nas.results.page import render
 from nas.results.picks import architecture_text
-from nas.results.results import Reference, Results, curve_frame, front_as_plain, trial_frame
+from nas.results.results import Reference, Results, curve_frame, front_as_plain, front_frame, trial_frame
 from nas.study.study import StudyError
 
 
@@ -31,9 +31,7 @@ def write_report(run: Run, *, empties_front: bool = False) -> Path:
     _write_architectures(results)
     replace_text(run.folder.trials_csv, trial_frame(results, results.trials).to_csv(index=False))
     replace_text(run.folder.curves_csv, curve_frame(results.trials).to_csv(index=False))
-    front = trial_frame(results, results.front)
-    front["architecture"] = [results.architecture_file(trial) for trial in results.front]
-    replace_text(run.folder.front_csv, front.to_csv(index=False))
+    replace_text(run.folder.front_csv, front_frame(results).to_csv(index=False))
     replace_text(run.folder.report_html, render(results))
     return run.folder.report_html
 
