@@ -10,7 +10,7 @@ import typer
 
 from metaformer.cli import deaf_threads, one_line_errors, run
 from metaformer.documents import check_path
-from metaformer.errors import UserError
+from metaformer.errors import UserError, shown
 
 __all__ = [
     "RUNS",
@@ -19,10 +19,12 @@ __all__ = [
     "SplitSeed",
     "TrackerName",
     "ValFraction",
+    "check_free",
     "deaf_threads",
     "one_line_errors",
     "run",
     "run_path",
+    "unwritable",
 ]
 
 RUNS = Path("runs")
@@ -58,3 +60,24 @@ def run_path(run_name: str) -> Path:
     from nas.study.request import read_team
 
     return Path(read_team(TEAM_FILE).program.get("runs", RUNS)) / given
+
+
+def check_free(path: Path, option: str, force: bool) -> None:
+    """Check that a file may be written.
+
+    Raises:
+        UserError: It is there and must stay, or can be no file.
+    """
+    check_path(path, option, error=UserError)
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"{option}: must be a file in a folder that exists, got {str(path)!r}")
+    if (path.exists() or path.is_symlink()) and not force:
+        raise UserError(f"{option}: must be a new file, or take --force to replace it, got {str(path)!r}")
+    if path.exists() and not path.is_file():  # such as /dev/null, which a program as root could replace
+        raise UserError(f"{option}: must be a regular file where there is one, got {str(path)!r}")
+
+
+def unwritable(option: str, path: Path, error: OSError) -> UserError:
+    """What to raise where a file that was asked for cannot be written."""
+    reason = error.strerror or type(error).__name__
+    return UserError(f"{option}: must be a file that can be written, got {shown(str(path))} ({reason})")

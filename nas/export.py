@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metaformer.documents import check_path
-from metaformer.errors import UserError, as_line, shown
+from metaformer.errors import UserError, as_line
 from nas import cli
 
 if TYPE_CHECKING:
@@ -43,16 +42,16 @@ def export(
     opened = open_run(cli.run_path(run))
     trial = pick_trial(opened, pick)
     target = out or Path(f"trial-{trial.number:05d}.yaml")
-    _check_free(target, "out", force)
+    cli.check_free(target, "out", force)
     if weights:
-        _check_free(weights, "weights", force)
+        cli.check_free(weights, "weights", force)
         if _place(weights) == _place(target):
             raise UserError(f"weights: must be another file than that of the architecture, got {str(weights)!r} twice")
         _copy_weights(opened, trial, weights)
     try:
         replace_text(target, architecture_text(opened.name, trial, file=str(target)))
     except OSError as error:
-        raise _unwritable("out", target, error) from None
+        raise cli.unwritable("out", target, error) from None
     if trial.state != "complete":
         typer.echo(f"trial {trial.number} is not complete but {trial.state}", err=True)
     if as_json:
@@ -63,21 +62,6 @@ def export(
         f"{short_count(trial.params)} parameters, {short_count(trial.macs)} MACs"
     )
     typer.echo(f'next: python -c "import metaformer; print(metaformer.build({str(target)!r}))"')
-
-
-def _check_free(path: Path, option: str, force: bool) -> None:
-    check_path(path, option, error=UserError)
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"{option}: must be a file in a folder that exists, got {str(path)!r}")
-    if (path.exists() or path.is_symlink()) and not force:
-        raise UserError(f"{option}: must be a new file, or take --force to replace it, got {str(path)!r}")
-    if path.exists() and not path.is_file():  # such as /dev/null, which a program as root could replace
-        raise UserError(f"{option}: must be a regular file where there is one, got {str(path)!r}")
-
-
-def _unwritable(option: str, path: Path, error: OSError) -> UserError:
-    reason = error.strerror or type(error).__name__
-    return UserError(f"{option}: must be a file that can be written, got {shown(str(path))} ({reason})")
 
 
 def _place(path: Path) -> Path:
@@ -94,7 +78,7 @@ def _copy_weights(run: "Run", trial: "TrialRecord", target: Path) -> None:
         with kept_weights(run, trial) as checkpoints, replacing(target) as part:
             checkpoints.copy(WEIGHTS, part)
     except OSError as error:
-        raise _unwritable("weights", target, error) from None
+        raise cli.unwritable("weights", target, error) from None
 
 
 def _as_plain(trial: "TrialRecord", target: Path, weights: Path | None) -> dict[str, object]:

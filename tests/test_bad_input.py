@@ -28,6 +28,7 @@ from metaformer import cli, register_mixer, zoo
 from metaformer.checkpoints import from_ours, to_ours
 from metaformer.checkpoints.files import read_checkpoint
 from metaformer.errors import UserError
+from nas.compare import compare
 from nas.dashboard import dashboard
 from nas.data import open_dataset
 from nas.export import export
@@ -54,6 +55,7 @@ PROGRAMS: dict[str, tuple[Callable[..., None], ...]] = {
     "export": (export,),
     "dashboard": (dashboard,),
     "status": (status,),
+    "compare": (compare,),
     "prepare": (prepare,),
     "table": (table,),
     "train": (train,),
@@ -286,6 +288,26 @@ STATUS = [
     *bad("status", "runs/later/study.yaml", "later"),
 ]
 
+COMPARE = [
+    *bad("compare", "runs", (), "good", "good good", "good runs/good", "good ./runs/good"),
+    *bad(
+        "compare",
+        "run",
+        "good nothing",
+        "arch.yaml good",
+        "good damaged",
+        "good empty",
+        ("good", LONG),
+        ("good", "a\0b"),
+    ),
+    *bad("compare", "storage", "good truncated", "good foreign"),
+    *bad("compare", "option", "good good --nothing"),
+    *(
+        Bad("compare", ("good", "good", f"--out={path}"), "out")
+        for path in (LONG, "a\0b", "pipe.yaml", "none/x", "arch.yaml/x", "arch.yaml", "one", "")
+    ),
+]
+
 TO_PREPARE = ("folder:photos", "--out", "fresh")
 PREPARE = [
     *bad("prepare", "data", ()),
@@ -516,7 +538,7 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize("case", [*SEARCH, *RUNS, *STATUS, *PREPARE, *TABLE, *TRAIN, *METAFORMER], ids=str)
+@pytest.mark.parametrize("case", [*SEARCH, *RUNS, *STATUS, *COMPARE, *PREPARE, *TABLE, *TRAIN, *METAFORMER], ids=str)
 def test_a_bad_input_is_one_short_line_with_the_field_and_code_2(
     case: Bad, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,14 +116,14 @@ def render(results: Results) -> str:
         shown=lambda reference: [rival.trial for rival in reference.rivals[:_MOST_RIVALS]],
         tested=any(trial.test_accuracy is not None for trial in results.front),
         charts=charts,
-        figures=_in_script("{" + ",".join(f'"{name}":{figure}' for name, figure in figures.items()) + "}"),
-        texts=_in_script(json.dumps({"others": [hover_text(trial, results) for trial in results.others]})),
+        figures=in_script("{" + ",".join(f'"{name}":{figure}' for name, figure in figures.items()) + "}"),
+        texts=in_script(json.dumps({"others": [hover_text(trial, results) for trial in results.others]})),
         plotly_js=get_plotlyjs() if charts else "",
         plotly_version=plotly.__version__,
     )
 
 
-def _in_script(text: str) -> str:
+def in_script(text: str) -> str:
     """JSON without `<`, so that no text in it can close the script element that holds it."""
     return text.replace("<", "\\u003c")
 

@@ -330,13 +330,23 @@ class Uncertainty:
         num_replicates: Trials beyond the first of their architecture, from which the spread between seeds is learned.
     """
 
-    def __init__(self, trials: Sequence[TrialRecord], objectives: Objectives, *, num_val: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        trials: Sequence[TrialRecord],
+        objectives: Objectives,
+        *,
+        num_val: int,
+        seed: int = 0,
+        settings: Sequence[int] | None = None,
+    ) -> None:
         """Estimate everything that is said of single trials.
 
         Args:
             trials: Complete ones.
             num_val: Images of the validation split.
             seed: Of the draws.
+            settings: How each trial was trained, such as the number of its recipe; those of one architecture are
+                replicates within a setting alone. None: all alike.
         Raises:
             ValueError: There are no trials or images.
         """
@@ -348,7 +358,7 @@ class Uncertainty:
         self._row = {trial.number: row for row, trial in enumerate(trials)}
         self._accuracy_N: Floats = points[:, is_accuracy][:, 0]
         self._costs_NC: Floats = (points * np.where(objectives.is_maximised, -1.0, 1.0))[:, ~is_accuracy]
-        self._group_N = _architectures(trials)
+        self._group_N = _architectures(trials, settings or [0] * len(trials))
         self.num_replicates = len(trials) - int(self._group_N.max()) - 1
         self._posterior = fit(self._accuracy_N, self._costs_NC, self._group_N, num_images=num_val, seed=seed)
         self._estimates = self._estimate_all()
@@ -417,13 +427,13 @@ def _logits(accuracy_N: Floats, num_images: int) -> Floats:
     return logit_N
 
 
-def _architectures(trials: Sequence[TrialRecord]) -> Ints:
-    """The architecture of each trial as a number from 0 on; digests are only taken where costs are equal."""
+def _architectures(trials: Sequence[TrialRecord], settings: Sequence[int]) -> Ints:
+    """Architecture and setting of each trial as a number from 0 on; digests are only taken where costs are equal."""
     num_alike = Counter((trial.params, trial.macs) for trial in trials)
     numbers: dict[tuple[int | str, ...], int] = {}
     found = []
-    for trial in trials:
-        key: tuple[int | str, ...] = (trial.params, trial.macs)
+    for trial, setting in zip(trials, settings, strict=True):
+        key: tuple[int | str, ...] = (setting, trial.params, trial.macs)
         if num_alike[trial.params, trial.macs] > 1:
             key = (*key, trial.architecture.digest)
         found.append(numbers.setdefault(key, len(numbers)))
