@@ -115,8 +115,9 @@ def launch(
     plan_only: bool,
     as_json: bool,
     team: Team,
-) -> None:
-    """Begin the search that was asked for, or go on with it, until its budget is spent or somebody stops it.
+) -> Path:
+    """The run's folder, after the search that was asked for was begun, or gone on with, until its budget is spent or
+    somebody stops it.
 
     Nothing is written before everything that can be checked has been, nor where only the plan is asked for.
 
@@ -137,11 +138,11 @@ def launch(
     folder = RunFolder(runs / (name or _default_name(study.space, named_data or study.data)), study.checkpoints)
     are_asked_for = request.references is not None or "references" in fields
     said, source = _defaults_lines(team, request, fields), describe_recipe(request, fields)
-    carry_out(Order(study, folder, info, images, source, said, fits_references=not are_asked_for), means)
+    return carry_out(Order(study, folder, info, images, source, said, fits_references=not are_asked_for), means)
 
 
-def carry_out(order: Order, means: Means) -> None:
-    """Begin a study, or go on with it, until its budget is spent or somebody stops it.
+def carry_out(order: Order, means: Means) -> Path:
+    """The run's folder, after its study was begun, or gone on with, until its budget is spent or somebody stops it.
 
     Raises:
         UserError: Something asked for cannot be done; nothing has been written.
@@ -180,13 +181,14 @@ def carry_out(order: Order, means: Means) -> None:
             study = _fitted(study, measured, around, keep_references=not fits_references)
         if means.plan_only:
             _preview(study, around, measured).show_plan(means.as_json)
-            return
+            return folder.path
         _make_folder(folder.path)
         with folder.lock(), log_to(folder.log):
             study = _named_in_storage(study, folder)  # again: before the lock another driver may have begun a study
             search = _run(study, around, measured, means.deadline_seconds)
     with interruptible(), _room_needed(folder.path):
         search.report(means.as_json)
+    return folder.path
 
 
 def _run(study: Study, around: "_Around", measured: "_Costs | None", deadline_seconds: float | None) -> "_Search":

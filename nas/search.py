@@ -61,11 +61,9 @@ def search(
             help="How each trial is trained: a name, such as convformer, or a YAML file.", show_default="by the data"
         ),
     ] = None,
-    set_: Annotated[
+    set: Annotated[  # noqa: A002  its name from Python too
         list[str] | None,
-        typer.Option(
-            "--set", metavar="recipe.FIELD=VALUE", help="A field of the recipe: recipe.augmentation.mixup=0.2."
-        ),
+        typer.Option(metavar="recipe.FIELD=VALUE", help="A field of the recipe: recipe.augmentation.mixup=0.2."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.", show_default="by the recipe")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="by the recipe")] = None,
@@ -136,7 +134,7 @@ def search(
     ] = None,
     tracker: cli.TrackerName = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON; messages go to stderr.")] = False,
-) -> None:
+) -> Path:
     """Find architectures of a space that are best in accuracy, parameters and MACs together.
 
     Options that are not given come from nas.yaml in this folder, if there is one (data: prepared:/fast/imagenet-160).
@@ -162,12 +160,12 @@ def search(
     from nas.study.request import PROGRAM, Request, parse_changes, parse_limits, read_team
 
     asked = {field.name: options[field.name] for field in fields(Request) if field.name in options}
-    limits, changes = parse_limits(max_latency, limit or []), parse_changes(set_ or [])
+    limits, changes = parse_limits(max_latency, limit or []), parse_changes(set or [])
     request = Request(**asked, measured_limits=limits, changes=changes)
     team = read_team(cli.TEAM_FILE)
     program = {**dict.fromkeys(PROGRAM), "runs": str(cli.RUNS), **team.program}
     program |= {name: value for name in PROGRAM if (value := options[name]) is not None}
-    launch(
+    return launch(
         request,
         name=name,
         runs=Path(program["runs"]),

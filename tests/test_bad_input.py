@@ -28,6 +28,7 @@ from metaformer import cli, register_mixer, zoo
 from metaformer.checkpoints import from_ours, to_ours
 from metaformer.checkpoints.files import read_checkpoint
 from metaformer.errors import UserError
+from nas.compare import compare
 from nas.dashboard import dashboard
 from nas.data import open_dataset
 from nas.evaluate import evaluate
@@ -59,6 +60,7 @@ PROGRAMS: dict[str, tuple[Callable[..., None], ...]] = {
     "export": (export,),
     "dashboard": (dashboard,),
     "status": (status,),
+    "compare": (compare,),
     "prepare": (prepare,),
     "table": (table,),
     "train": (train,),
@@ -345,6 +347,26 @@ EVALUATE = [
     *bad("evaluate", "device", "empty.safetensors --model arch.yaml --data digits --device tpu"),
 ]
 
+COMPARE = [
+    *bad("compare", "runs", (), "good", "good good", "good runs/good", "good ./runs/good"),
+    *bad(
+        "compare",
+        "run",
+        "good nothing",
+        "arch.yaml good",
+        "good damaged",
+        "good empty",
+        ("good", LONG),
+        ("good", "a\0b"),
+    ),
+    *bad("compare", "storage", "good truncated", "good foreign"),
+    *bad("compare", "option", "good good --nothing"),
+    *(
+        Bad("compare", ("good", "good", f"--out={path}"), "out")
+        for path in (LONG, "a\0b", "pipe.yaml", "none/x", "arch.yaml/x", "arch.yaml", "one", "")
+    ),
+]
+
 TO_PREPARE = ("folder:photos", "--out", "fresh")
 PREPARE = [
     *bad("prepare", "data", ()),
@@ -577,9 +599,10 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize(
-    "case", [*SEARCH, *RUNS, *FINISH, *EVALUATE, *STATUS, *PREPARE, *TABLE, *TRAIN, *METAFORMER], ids=str
-)
+INPUTS = [*SEARCH, *RUNS, *FINISH, *EVALUATE, *STATUS, *COMPARE, *PREPARE, *TABLE, *TRAIN, *METAFORMER]
+
+
+@pytest.mark.parametrize("case", INPUTS, ids=str)
 def test_a_bad_input_is_one_short_line_with_the_field_and_code_2(
     case: Bad, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

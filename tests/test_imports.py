@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import nas
 import search_spaces
 
 HEAVY = ("torch", "timm", "ray", "optuna", "pandas", "plotly", "sklearn")
@@ -22,6 +23,7 @@ def loaded_by(code: str) -> set[str]:
     "code",
     [
         "import search_spaces",
+        "import nas",
         "import nas.study.budget, nas.study.recipe, nas.study.study",
         "import nas.search, nas.cli; sys.argv = ['search', '--help']; nas.cli.run(nas.search.search)",
     ],
@@ -41,6 +43,13 @@ def test_a_driver_that_has_workers_train_does_not_load_what_trains() -> None:
 
 def test_training_and_data_load_no_more_than_a_bare_gpu_machine_has() -> None:
     assert loaded_by("import nas.training.loop, nas.data") == {"torch", "timm"}
+
+
+def test_the_public_names_of_the_search_are_chosen() -> None:
+    assert set(nas.__all__) == {"OpenedRun", "open_run", "run_search"}
+    assert all(getattr(nas, name).__module__ == "nas.from_python" for name in nas.__all__)
+    with pytest.raises(AttributeError, match="module 'nas' has no attribute 'open_runs'"):
+        _ = nas.open_runs
 
 
 def test_the_public_names_of_the_spaces_are_chosen() -> None:

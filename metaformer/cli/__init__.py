@@ -6,10 +6,11 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar, cast
 
 import typer
 
@@ -18,6 +19,7 @@ from metaformer.errors import LONGEST_LINE, UserError, mask_passwords, one_line,
 DEFECT = 70  # exit code of an error that nobody foresaw: EX_SOFTWARE of BSD's sysexits.h
 _PREFIX = "error: "
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_Returned = TypeVar("_Returned")
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer has click within itself and does not name it
 
 
@@ -40,7 +42,7 @@ def deaf_threads() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def run(*commands: Callable[..., None], bare: Mapping[str, str] | None = None) -> None:
+def run(*commands: Callable[..., object], bare: Mapping[str, str] | None = None) -> None:
     """Run a program: a command's parameters are its arguments, its docstring the help.
 
     Several commands are called by their names. A paragraph of a docstring that begins with a line of `\\b` keeps its
@@ -63,11 +65,25 @@ def run(*commands: Callable[..., None], bare: Mapping[str, str] | None = None) -
             if type(error).__name__ == "NoArgsIsHelpError":
                 typer.echo(str(error), err=True)
                 raise SystemExit(2) from None
-            raise _ended(_usage(error)) from None
+            raise _ended(_usage(error, sys.argv[1:])) from None
         except typer.Abort:  # Ctrl-C
             typer.echo("Aborted!", err=True)
             raise SystemExit(1) from None
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def call(command: Callable[..., _Returned], arguments: Sequence[str]) -> _Returned:
+    """What a program's function returns for these arguments, which are read and checked as `run` does it.
+
+    Raises:
+        UserError: They are not as its parameters say.
+    """
+    app = typer.Typer(add_completion=False)
+    app.command()(command)
+    try:
+        return cast(_Returned, app(list(arguments), standalone_mode=False))
+    except _UsageError as error:
+        raise UserError(_usage(error, arguments)) from None
 
 
 def _completed(arguments: list[str], bare: Mapping[str, str]) -> list[str]:
@@ -123,7 +139,7 @@ def _ended(message: str, *, code: int = 2) -> SystemExit:
     return SystemExit(code)
 
 
-def _usage(error: Exception) -> str:
+def _usage(error: Exception, arguments: Sequence[str]) -> str:
     """What is wrong with the arguments, in the form of all messages: field, rule, value."""
     option = getattr(error, "option_name", None)
     if option is not None:
@@ -138,11 +154,11 @@ def _usage(error: Exception) -> str:
     name = str(parameter.name).removeprefix("as_")
     if type(error).__name__ == "MissingParameter":
         return f"{name}: must be given"
-    return f"{name}: {rule[:1].lower()}{rule[1:]}{_got(parameter.opts)}"
+    return f"{name}: {rule[:1].lower()}{rule[1:]}{_got(parameter.opts, arguments)}"
 
 
-def _got(options: list[str]) -> str:
+def _got(options: list[str], arguments: Sequence[str]) -> str:
     """`, got VALUE` with what was typed after an option."""
-    words = [word for argument in sys.argv[1:] for word in argument.split("=", 1)]
+    words = [word for argument in arguments for word in argument.split("=", 1)]
     after = [value for word, value in pairwise(words) if word in options]
     return f", got {shown(after[-1])}" if after else ""

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from metaformer.documents import check_path
+from metaformer.errors import UserError, shown
+
 
 def replace_text(path: Path, text: str) -> None:
     """Write a file so that at any moment either the old one is there or the new one, whole."""
@@ -52,6 +55,27 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     except BaseException:  # an interrupt too
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+def check_free(path: Path, option: str, *, force: bool) -> None:
+    """Check that a file may be written.
+
+    Raises:
+        UserError: Its folder is not there, something lies there that is not to be replaced, or is no regular file.
+    """
+    check_path(path, option, error=UserError)
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"{option}: must be a file in a folder that exists, got {str(path)!r}")
+    if (path.exists() or path.is_symlink()) and not force:
+        raise UserError(f"{option}: must be a new file, or take --force to replace it, got {str(path)!r}")
+    if path.exists() and not path.is_file():  # such as /dev/null, which a program as root could replace
+        raise UserError(f"{option}: must be a regular file where there is one, got {str(path)!r}")
+
+
+def unwritable(option: str, path: Path, error: OSError) -> UserError:
+    """What to raise where a file that was asked for cannot be written."""
+    reason = error.strerror or type(error).__name__
+    return UserError(f"{option}: must be a file that can be written, got {shown(str(path))} ({reason})")
 
 
 def part_of(path: Path) -> Path:

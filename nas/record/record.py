@@ -162,6 +162,18 @@ class Record:
         """Leave the storage; a SQLite file then holds all by itself, without a log of changes beside it."""
         close_storage(self._storage)
 
+    def open_study(self) -> optuna.Study:
+        """The study as Optuna opens it, on connections of its own, by which nothing can be written.
+
+        It shows what a driver writes later, which this record does not.
+
+        Raises:
+            StudyError: It cannot be opened.
+        """
+        with _reading(self.url):
+            storage = open_storage(self.url)
+            return optuna.load_study(study_name=self.name, storage=storage, sampler=optuna.samplers.RandomSampler())
+
     @property
     def complete(self) -> list[TrialRecord]:
         """The trials trained to the end, oldest first."""

@@ -12,8 +12,9 @@ from jinja2 import Environment, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from nas.record.trials import StopReason, TrialRecord, TrialState
-from nas.results.charts.figures import Chart, accuracy_faces, cost_faces, hover_text, learning_curves, space_chart
-from nas.results.charts.mixer_figures import mixer_colours, mixer_shares, mixer_tiles
+from nas.results.charts.figures import hover_text
+from nas.results.charts.gallery import charts_of
+from nas.results.charts.mixer_figures import mixer_colours
 from nas.results.console import mixers_text
 from nas.results.finish.finals import finals_of
 from nas.results.finish.view import finals_lines
@@ -87,7 +88,7 @@ def render(results: Results) -> str:
         "probability": probability_text,
     }
     study, goals = results.run.study, results.goals
-    charts, finals = _charts(results), finals_of(results)
+    charts, finals = charts_of(results), finals_of(results)
     figures = {chart.name: chart.figure.to_json() for group in charts.values() for chart in group}
     return environment.from_string(source).render(
         results=results,
@@ -122,28 +123,14 @@ def render(results: Results) -> str:
         shown=lambda reference: [rival.trial for rival in reference.rivals[:_MOST_RIVALS]],
         tested=any(trial.test_accuracy is not None for trial in results.front),
         charts=charts,
-        figures=_in_script("{" + ",".join(f'"{name}":{figure}' for name, figure in figures.items()) + "}"),
-        texts=_in_script(json.dumps({"others": [hover_text(trial, results) for trial in results.others]})),
+        figures=in_script("{" + ",".join(f'"{name}":{figure}' for name, figure in figures.items()) + "}"),
+        texts=in_script(json.dumps({"others": [hover_text(trial, results) for trial in results.others]})),
         plotly_js=get_plotlyjs() if charts else "",
         plotly_version=plotly.__version__,
     )
 
 
-def _charts(results: Results) -> dict[str, list[Chart]]:
-    """The charts by the part of the page that shows them; none where no trial is complete."""
-    if not results.complete:
-        return {}
-    return {
-        "space": space_chart(results),
-        "accuracy_faces": accuracy_faces(results),
-        "cost_faces": cost_faces(results),
-        "tiles": [Chart("tiles", mixer_tiles(results))],
-        "shares": [Chart("shares", mixer_shares(results))],
-        "curves": [Chart("curves", learning_curves(results))],
-    }
-
-
-def _in_script(text: str) -> str:
+def in_script(text: str) -> str:
     """JSON without `<`, so that no text in it can close the script element that holds it."""
     return text.replace("<", "\\u003c")
 

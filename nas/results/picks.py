@@ -1,6 +1,8 @@
-"""One trial of a run: the one that a pick names, and its architecture as the text of a file."""
+"""One trial of a run: the one that a pick names, its architecture as the text of a file, and its weights."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from metaformer.errors import UserError, printable, shown, unknown_name
 from nas.record.replicates import by_architecture, mean_trial
@@ -8,8 +10,10 @@ from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord
 from nas.results.results import best_of, percent
 from nas.session.pareto import front_of, knee
+from nas.study.lease import WEIGHTS
 from nas.study.objectives import find
 from nas.study.request import parse_count
+from nas.training.checkpoints import CheckpointFolder, DamagedCheckpointError, StorageError
 
 PICKS = ("knee", "best")
 _LIMITED = ("macs", "params")  # costs that a pick may limit
@@ -84,6 +88,25 @@ def _means(run: Run) -> list[TrialRecord]:
 def _itself(run: Run, mean: TrialRecord) -> TrialRecord:
     """The trial whose number a mean has, with its own accuracy and weights."""
     return next(trial for trial in run.record if trial.number == mean.number)
+
+
+@contextmanager
+def kept_weights(run: Run, trial: TrialRecord) -> Iterator[CheckpointFolder]:
+    """The folder with the weights of a trial, to read them inside.
+
+    Raises:
+        UserError: They were not kept, or cannot be read inside.
+    """
+    try:
+        checkpoints = run.folder.checkpoints_of(trial)
+        if not checkpoints.has(WEIGHTS):
+            raise UserError(
+                f"weights: must have been kept, as those of the front and of hand-designed models are; trial "
+                f"{trial.number} ({trial.state}) has no {checkpoints.where(WEIGHTS)}"
+            )
+        yield checkpoints
+    except (DamagedCheckpointError, StorageError) as error:
+        raise UserError(f"weights: must be readable, got those of trial {trial.number} ({error})") from None
 
 
 def _numbered(run: Run, pick: str) -> TrialRecord:

@@ -9,7 +9,7 @@ from nas.results.finish.finals import final_as_plain, finals_of, rank_correlatio
 from nas.results.finish.view import finals_frame
 from nas.results.page import render
 from nas.results.picks import architecture_text
-from nas.results.results import Reference, Results, curve_frame, front_as_plain, trial_frame
+from nas.results.results import Reference, Results, curve_frame, front_as_plain, front_frame, trial_frame
 from nas.study.study import StudyError
 
 
@@ -34,9 +34,7 @@ def write_report(run: Run, *, empties_front: bool = False) -> Path:
     _write_architectures(results)
     replace_text(run.folder.trials_csv, trial_frame(results, results.trials).to_csv(index=False))
     replace_text(run.folder.curves_csv, curve_frame(results.trials).to_csv(index=False))
-    front = trial_frame(results, results.front)
-    front["architecture"] = [results.architecture_file(trial) for trial in results.front]
-    replace_text(run.folder.front_csv, front.to_csv(index=False))
+    replace_text(run.folder.front_csv, front_frame(results).to_csv(index=False))
     if run.study.finals is not None:
         replace_text(run.folder.finals_csv, finals_frame(results).to_csv(index=False))
     replace_text(run.folder.report_html, render(results))

@@ -287,6 +287,13 @@ def trial_frame(results: Results, trials: Iterable[TrialRecord]) -> pd.DataFrame
     return frame
 
 
+def front_frame(results: Results) -> pd.DataFrame:
+    """The same of the front's members, with where their architectures lie, in the run's folder."""
+    frame = trial_frame(results, results.front)
+    frame["architecture"] = [results.architecture_file(trial) for trial in results.front]
+    return frame
+
+
 _OF_METRICS = ("val_top5", "images_per_s", "waiting", "peak_mib", "device_seconds")
 
 

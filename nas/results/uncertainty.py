@@ -330,13 +330,23 @@ class Uncertainty:
         num_replicates: Trials beyond the first of their architecture, from which the spread between seeds is learned.
     """
 
-    def __init__(self, trials: Sequence[TrialRecord], objectives: Objectives, *, num_val: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        trials: Sequence[TrialRecord],
+        objectives: Objectives,
+        *,
+        num_val: int,
+        seed: int = 0,
+        settings: Sequence[int] | None = None,
+    ) -> None:
         """Estimate everything that is said of single trials.
 
         Args:
             trials: Complete ones.
             num_val: Images of the validation split.
             seed: Of the draws.
+            settings: How each trial was trained, such as the number of its recipe; those of one architecture are
+                replicates within a setting alone. None: all alike.
         Raises:
             ValueError: There are no trials or images.
         """
@@ -348,7 +358,7 @@ class Uncertainty:
         self._row = {trial.number: row for row, trial in enumerate(trials)}
         self._accuracy_N: Floats = points[:, is_accuracy][:, 0]
         self._costs_NC: Floats = (points * np.where(objectives.is_maximised, -1.0, 1.0))[:, ~is_accuracy]
-        self._group_N = _architectures(trials)
+        self._group_N = _architectures(trials, settings or [0] * len(trials))
         self.num_replicates = len(trials) - int(self._group_N.max()) - 1
         self._posterior = fit(self._accuracy_N, self._costs_NC, self._group_N, num_images=num_val, seed=seed)
         self._estimates = self._estimate_all()
@@ -417,7 +427,13 @@ def _logits(accuracy_N: Floats, num_images: int) -> Floats:
     return logit_N
 
 
-def _architectures(trials: Sequence[TrialRecord]) -> Ints:
-    """The architecture of each trial as a number from 0 on."""
-    number_of = {trial.number: number for number, group in enumerate(by_architecture(trials)) for trial in group}
-    return np.array([number_of[trial.number] for trial in trials], dtype=np.int64)
+def _architectures(trials: Sequence[TrialRecord], settings: Sequence[int]) -> Ints:
+    """Architecture and setting of each trial as a number from 0 on."""
+    places = {id(trial): place for place, trial in enumerate(trials)}
+    numbers: dict[tuple[int, int], int] = {}
+    found = np.empty(len(trials), dtype=np.int64)
+    for group_number, group in enumerate(by_architecture(trials)):
+        for trial in group:
+            place = places[id(trial)]
+            found[place] = numbers.setdefault((settings[place], group_number), len(numbers))
+    return found

@@ -14,9 +14,9 @@ from nas.data import open_dataset
 from nas.data.registry import DataError
 from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord
+from nas.results.picks import kept_weights
 from nas.study.lease import WEIGHTS
 from nas.study.study import Study
-from nas.training.checkpoints import DamagedCheckpointError, StorageError
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,8 @@ def copy_weights(run: Run, trial: TrialRecord, target: Path) -> None:
     Raises:
         UserError: They were not kept, or are damaged.
     """
-    try:
-        checkpoints = run.folder.checkpoints_of(trial)
-        if not checkpoints.has(WEIGHTS):
-            raise UserError(
-                f"weights: must have been kept, as those of the front and of hand-designed models are; trial "
-                f"{trial.number} ({trial.state}) has no {checkpoints.where(WEIGHTS)}"
-            )
+    with kept_weights(run, trial) as checkpoints:
         checkpoints.copy(WEIGHTS, target)
-    except (DamagedCheckpointError, StorageError) as error:
-        raise _unreadable(trial, error) from None
 
 
 def trained_model(trial: TrialRecord, weights: Path) -> MetaFormer:

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple, cast
 
 from metaformer.documents import check_path
-from metaformer.errors import UserError, shown, unknown_name
+from metaformer.errors import UserError, unknown_name
 from metaformer.network.model import MetaFormer
-from nas.record.atomic import replacing, replacing_folder
+from nas.record.atomic import check_free, replacing, replacing_folder, unwritable
 from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord, TrialState
 from nas.results.exports.architecture_files import write_json, write_python, write_yaml
@@ -136,21 +136,6 @@ def _check_order(trial: TrialRecord, order: Order, kind: Kind) -> None:
         )
 
 
-def check_free(path: Path, option: str, *, force: bool) -> None:
-    """Check that a file may be written.
-
-    Raises:
-        UserError: Its folder is not there, something lies there that is not to be replaced, or is no regular file.
-    """
-    check_path(path, option, error=UserError)
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"{option}: must be a file in a folder that exists, got {str(path)!r}")
-    if (path.exists() or path.is_symlink()) and not force:
-        raise UserError(f"{option}: must be a new file, or take --force to replace it, got {str(path)!r}")
-    if path.exists() and not path.is_file():  # such as /dev/null, which a program as root could replace
-        raise UserError(f"{option}: must be a regular file where there is one, got {str(path)!r}")
-
-
 def _check_free_folder(path: Path, *, force: bool) -> None:
     """Check that a folder may be written; `force` replaces the files of an earlier export, and no other folder."""
     check_path(path, "out", error=UserError)
@@ -180,8 +165,7 @@ def _written(option: str, path: Path, *, is_folder: bool = False) -> Iterator[Pa
         with replacing_folder(path) if is_folder else replacing(path) as part:
             yield part
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(f"{option}: must be a file that can be written, got {shown(str(path))} ({reason})") from None
+        raise unwritable(option, path, error) from None
 
 
 def _subject(run: Run, trial: TrialRecord, order: Order, kind: Kind) -> Subject:

@@ -55,7 +55,7 @@ def test_an_unknown_run_is_one_line_that_names_the_nearest(tmp_path: Path) -> No
     ]
 
 
-@pytest.mark.parametrize("program", ["nas.report", "nas.export", "nas.dashboard", "nas.status"])
+@pytest.mark.parametrize("program", ["nas.report", "nas.export", "nas.dashboard", "nas.status", "nas.compare"])
 def test_help_has_examples_and_loads_nothing_heavy(program: str) -> None:
     code = (
         "import runpy, sys\n"

@@ -1,0 +1,45 @@
+"""All charts of a run, by the part of the report that shows them, and one of them by its name."""
+
+import plotly.graph_objects as go
+
+from metaformer.errors import UserError, check_type, unknown_name
+from nas.results.charts.figures import Chart, accuracy_faces, cost_faces, hover_text, learning_curves, space_chart
+from nas.results.charts.mixer_figures import mixer_shares, mixer_tiles
+from nas.results.results import Results
+from nas.results.words import plural
+
+FRONT = "front"  # names the first chart of the report
+
+
+def charts_of(results: Results) -> dict[str, list[Chart]]:
+    """The charts by the part of the page that shows them; none where no trial is complete."""
+    if not results.complete:
+        return {}
+    return {
+        "space": space_chart(results),
+        "accuracy_faces": accuracy_faces(results),
+        "cost_faces": cost_faces(results),
+        "tiles": [Chart("tiles", mixer_tiles(results))],
+        "shares": [Chart("shares", mixer_shares(results))],
+        "curves": [Chart("curves", learning_curves(results))],
+    }
+
+
+def figure_of(results: Results, name: str) -> go.Figure:
+    """One chart by its name, with its hover texts; `front` is the first of the report.
+
+    Raises:
+        UserError: There is no such chart, or no trial is complete.
+    """
+    check_type(name, str, "figure: must be the name of a chart", error=UserError)
+    charts = [chart for group in charts_of(results).values() for chart in group]
+    if not charts:
+        raise UserError(f"figure: must be of a run with a complete trial, got {plural(len(results.trials), 'trial')}")
+    figures = {FRONT: charts[0].figure} | {chart.name: chart.figure for chart in charts}
+    if name not in figures:
+        raise UserError(unknown_name("figure", name, figures))
+    figure = figures[name]
+    for trace in figure.data:
+        if trace.meta == "others":  # the page has these texts once for all charts
+            trace.update(meta=None, hovertext=[hover_text(trial, results) for trial in results.others])
+    return figure
