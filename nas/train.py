@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from metaformer import Architecture
     from nas.data import DataInfo, Dataset
     from nas.results.trackers import Messenger
-    from nas.study.lease import Lease, Metrics, Report
+    from nas.study.lease import Lease, Metrics, Report, Start
     from nas.study.recipe import Recipe
 
 
@@ -36,6 +36,18 @@ def train(
             "--set", metavar="recipe.FIELD=VALUE", help="A field of the recipe: recipe.augmentation.mixup=0.2."
         ),
     ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FILE|published",
+            help="Weights to begin with, also of other classes or another resolution.",
+            show_default="random ones",
+        ),
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Side of the images in pixels.", show_default="the architecture's")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs.", show_default="by the recipe")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="by the recipe")] = None,
     val_fraction: cli.ValFraction = None,
@@ -53,22 +65,24 @@ def train(
     """Train an architecture from scratch: its accuracy on val after each epoch, on test at the end.
 
     Nothing is chosen by either: the last weights count. The model's head takes the number of classes that the data
-    have. Interrupted or killed, the same command goes on from the last epoch.
+    have. Interrupted or killed, the same command goes on from the last epoch. With --from it fine-tunes: position
+    embeddings are resampled to the resolution, and a classifier of other classes begins at random.
 
     \b
     Examples:
       python -m nas.train runs/smoke/front/trial_92.yaml --data digits --out runs/trial-92
       python -m nas.train convmixer_256_8_p2_k5 --data prepared:/fast/cifar10 --recipe convmixer_cifar10 --out runs/cm
+      python -m nas.train caformer_s18 --from published --resolution 384 --data folder:/data/flowers --epochs 30 \\
+          --out runs/flowers
     """
     from metaformer import zoo
-    from metaformer.cli.console import make_console
     from metaformer.documents import check_path
     from metaformer.errors import UserError
     from metaformer.validation import find_device
     from nas.data import check_recipe, open_dataset
     from nas.record.lock import lock_folder
     from nas.study.budget import parse_interval
-    from nas.study.lease import WEIGHTS, Lease
+    from nas.study.lease import Lease
     from nas.study.request import Request, asked_splitting
     from nas.training.checkpoints import StorageError
     from nas.training.errors import TrainingError
@@ -79,14 +93,16 @@ def train(
         from nas.results.trackers import check_tracker  # with pandas and more, which nothing else here needs
 
         check_tracker(tracker)
-    arch = zoo.resolve(model)
+    arch = _at_resolution(zoo.resolve(model), resolution)
     splits = Request(val_fraction=val_fraction, images_per_class=images_per_class, split_seed=split_seed)
     splitting = asked_splitting(splits, {})
     asked = _recipe(data, recipe, epochs=epochs, batch_size=batch_size, settings=set_ or [])
     check_recipe(data, asked)
     place = find_device(None if device == "auto" else device)
     dataset = open_dataset(data, resolution=arch.resolution, num_workers=loaders, splitting=splitting)
-    arch = _with_classes(arch, dataset.info)
+    fitted = _with_classes(arch, dataset.info)
+    start = None if from_ is None else _start(from_, model, (arch, fitted))
+    arch = fitted
     _make_folder(out)
     with lock_folder(out):
         known = _read_record(out / "train.json")
@@ -99,6 +115,7 @@ def train(
             "data_fingerprint": dataset.info.fingerprint,
             "recipe": asked.model_dump(mode="json"),
             "seed": seed,
+            **({} if start is None else {"from": start.file, "from_sha256": _sha256(start.file)}),
         }
         record = _go_on_with(known, settings, out / "train.json")
         lease = Lease(
@@ -110,6 +127,7 @@ def train(
             seed=seed,
             folder=str(out.absolute()),
             checkpoint_every=seconds_between,
+            start=start,
         )
         messenger = None if tracker is None else _make_messenger(tracker, out)
         try:
@@ -121,6 +139,13 @@ def train(
                 messenger.close()
         if messenger is not None and messenger.problem:
             typer.echo(f"the tracker was not told all: {messenger.problem}", err=True)
+    _print_result(record, out, as_json=as_json)
+
+
+def _print_result(record: dict[str, Any], out: Path, *, as_json: bool) -> None:
+    from metaformer.cli.console import make_console
+    from nas.study.lease import WEIGHTS
+
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
@@ -128,7 +153,7 @@ def train(
     seconds = sum(point["seconds"] for point in curve)
     make_console().print(
         f"val {100 * curve[-1]['val_accuracy']:.2f} %, test {100 * record['test_accuracy']:.2f} % after epoch "
-        f"{asked.epochs}; {seconds:,.0f} s on {record['device']}; {out / WEIGHTS}, {out / 'train.json'}"
+        f"{curve[-1]['epoch']}; {seconds:,.0f} s on {record['device']}; {out / WEIGHTS}, {out / 'train.json'}"
     )
 
 
@@ -225,6 +250,57 @@ def _table(curve: list[dict[str, Any]]) -> str:
     table.writeheader()
     table.writerows(curve)
     return text.getvalue()
+
+
+def _at_resolution(arch: "Architecture", resolution: int | None) -> "Architecture":
+    """The architecture for images of another side.
+
+    Raises:
+        ArchitectureError: It cannot have that side.
+    """
+    from pydantic import ValidationError
+
+    from metaformer.errors import UserError, explain
+
+    if resolution is None:
+        return arch
+    try:
+        return type(arch).model_validate(arch.model_dump() | {"resolution": resolution})
+    except ValidationError as error:
+        raise UserError(explain(error, type(arch))) from None
+
+
+def _start(file: str, model: str, archs: "tuple[Architecture, Architecture]") -> "Start":
+    """The weights to begin with, once they have been seen to fit.
+
+    Args:
+        archs: As asked for, and with the classes of the data; weights may be of either.
+    Raises:
+        CheckpointError: There are none, or they fit neither.
+    """
+    from metaformer.checkpoints import load
+    from metaformer.checkpoints.files import fetch_weights
+    from metaformer.errors import CheckpointError
+    from nas.study.lease import Start
+
+    path = fetch_weights(model) if file == "published" else Path(file)
+    arch, fitted = archs
+    try:
+        load(arch, path, resample_positions=True)
+    except CheckpointError as error:
+        try:
+            load(fitted, path, resample_positions=True)
+        except CheckpointError:
+            raise error from None
+        arch = fitted
+    return Start(file=str(path.absolute()), num_classes=arch.head.num_classes)
+
+
+def _sha256(file: str) -> str:
+    import hashlib
+
+    with Path(file).open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _with_classes(arch: "Architecture", info: "DataInfo") -> "Architecture":

@@ -403,6 +403,8 @@ TRAIN = [
             ("set", "recipe.epochs", ("recipe.epochs=0",)),
             ("epochs", "epochs", (*NO_NUMBER, "0", "-1")),
             ("batch-size", "batch_size", (*NO_NUMBER, "0", "-1")),
+            ("resolution", "resolution", (*NO_NUMBER, "0", "-1", "8193", "1")),
+            ("from", "checkpoint", ("nowhere.pt", "one", "pipe.pt", "empty.safetensors", "published", LONG)),
             ("seed", "seed", NO_NUMBER),
             ("val-fraction", "splitting.val", ("0", "1", "nan", "0.2")),
             ("val-fraction", "val_fraction", ("x", "")),

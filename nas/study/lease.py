@@ -13,6 +13,13 @@ Task = Literal["train", "test"]
 WEIGHTS = "weights.pt"  # file in a trial's folder, left by its last epoch
 
 
+class Start(Spec):
+    """Weights from which training begins, instead of random ones."""
+
+    file: str  # absolute path: safetensors or torch, under our names, the official ones or timm's
+    num_classes: PositiveInt  # that they tell apart; where the data have others, the classifier begins at random
+
+
 class Lease(Spec):
     """The order to train one trial, on one device, from its last checkpoint up to `epochs`, or to test its weights."""
 
@@ -25,6 +32,7 @@ class Lease(Spec):
     seed: int
     folder: str  # absolute path or fsspec URI that the trial's checkpoints are written to
     checkpoint: str | None = None  # file in `folder` to go on from; None: from the start
+    start: Start | None = None  # what the start is; None: random weights
     checkpoint_every: PositiveFloat | None = None  # seconds between checkpoints within an epoch; None: none there
     measure: tuple[str, ...] = ()  # objectives to measure before the first epoch
 

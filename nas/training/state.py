@@ -12,9 +12,11 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from metaformer.architecture import Architecture
+from metaformer.checkpoints import load
 from metaformer.network.model import MetaFormer, build
 from nas.data.generators import get_states, set_states
-from nas.study.lease import WEIGHTS, Lease
+from nas.study.lease import WEIGHTS, Lease, Start
 from nas.training.checkpoints import (
     CheckpointFolder,
     DamagedCheckpointError,
@@ -106,8 +108,28 @@ def _beginning(lease: Lease, device: torch.device) -> State:
     seed_everything(lease.seed, epoch=0)
     with memory_named():
         model = build(with_drop_path(lease.architecture, lease.recipe)).to(device)
+        if lease.start is not None:
+            _load_start(model, lease.start, lease.architecture)
         optimizer, ema = make_optimizer(model, lease.recipe), make_ema(model, lease.recipe)
     return State(model, optimizer, ema, num_done=0)
+
+
+def _load_start(model: MetaFormer, start: Start, arch: Architecture) -> None:
+    """Load weights of the same architecture, perhaps trained at another resolution or on other classes.
+
+    Position embeddings are resampled as the official code of the family does it.
+
+    Raises:
+        CheckpointError: There are no such weights, or they do not fit.
+    """
+    head = arch.head.model_copy(update={"num_classes": start.num_classes})
+    other = load(arch.model_copy(update={"head": head}), start.file, resample_positions=True)
+    own = model.state_dict()
+    fitting = {
+        name: own[name] if name.startswith("head.") and own[name].shape != tensor.shape else tensor
+        for name, tensor in other.state_dict().items()
+    }
+    model.load_state_dict(fitting)
 
 
 def save(lease: Lease, files: CheckpointFolder, training: State) -> str:

@@ -122,3 +122,39 @@ def test_a_folder_of_another_training_is_refused(small: Path, tmp_path: Path, ch
         UserError, match=r"^out: must be a new folder or one of the same training, got .* with another "
     ):
         train(str(small), "digits", tmp_path, **{"epochs": 1, **changed})  # type: ignore[arg-type]
+
+
+def test_it_fine_tunes_from_weights_at_another_resolution(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixed = ["recipe.precision=float32"]
+    train(str(small), "digits", tmp_path / "first", epochs=24, set_=fixed)
+    first = json.loads((tmp_path / "first" / "train.json").read_text(encoding="utf-8"))
+    options = {"epochs": 1, "resolution": 24, "set_": [*fixed, "recipe.lr_per_1024=0.00001"]}
+    weights = tmp_path / "first" / "weights.pt"
+    train(str(small), "digits", tmp_path / "tuned", from_=str(weights), **options)
+    train(str(small), "digits", tmp_path / "scratch", **options)
+    tuned, scratch = (
+        json.loads((tmp_path / name / "train.json").read_text(encoding="utf-8")) for name in ("tuned", "scratch")
+    )
+    assert tuned["architecture"]["resolution"] == 24
+    assert tuned["from"] == str(weights)
+    assert "from" not in first
+    gain = tuned["curve"][0]["val_accuracy"] - scratch["curve"][0]["val_accuracy"]
+    assert gain > 0.1  # at this learning rate nothing is learned in an epoch
+    capsys.readouterr()
+    train(str(small), "digits", tmp_path / "tuned", from_=str(weights), as_json=True, **options)
+    assert json.loads(capsys.readouterr().out) == tuned
+    with weights.open("ab") as file:
+        file.write(b"0")
+    with pytest.raises(UserError, match=r"^(out|.*weights\.pt)"):
+        train(str(small), "digits", tmp_path / "tuned", from_=str(weights), **options)
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_is_written(small: Path, tmp_path: Path) -> None:
+    train(str(small), "digits", tmp_path / "first", epochs=1, set_=["recipe.precision=float32"])
+    other = tmp_path / "other.yaml"
+    other.write_text(small.read_text(encoding="utf-8").replace("width: 16", "width: 24"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"weights\.pt"):
+        train(str(other), "digits", tmp_path / "out", from_=str(tmp_path / "first" / "weights.pt"))
+    assert not (tmp_path / "out").exists()
