@@ -27,7 +27,7 @@ from nas.execution.devices import Wanted, gpus_may_be_visible, no_gpus
 from nas.execution.ray_backend import RayBackend
 from nas.execution.signals import interruptible
 from nas.execution.slots import check_address
-from nas.make_study import Images, describe_recipe, extended, find_images, make_study
+from nas.make_study import Images, check_extension, describe_recipe, extended, find_images, make_study
 from nas.record.atomic import replace_text
 from nas.record.lock import StudyLock, lock_study
 from nas.record.notes import EventKind, Notes
@@ -582,6 +582,7 @@ def _extended(request: Request, folder: RunFolder) -> Request:
     Raises:
         StudyError: There is no such run, or a whole budget was given too.
     """
+    check_extension(request)
     return replace(extended(request, open_run(folder.path).study), study=request.study or folder.study_file)
 
 

@@ -8,7 +8,7 @@ from metaformer.cost import count_cost
 from metaformer.errors import UserError, shown, unknown_name
 from nas.data import open_dataset
 from nas.launch import Order
-from nas.make_study import Images, describe_recipe, extended, make_study
+from nas.make_study import Images, check_extension, describe_recipe, extended, make_study
 from nas.record.replicates import by_architecture, mean_trial
 from nas.record.run_folder import Run, RunFolder, check_name
 from nas.record.trials import TrialRecord
@@ -44,6 +44,7 @@ def order_finals(search: Run, asked: Asked, request: Request) -> Order:
     Raises:
         UserError: Something asked for cannot be done, or the search has no models to train.
     """
+    check_extension(request)
     folder = RunFolder(search.folder.path / check_name(NAME if asked.name is None else asked.name))
     if search.study.finals is not None:
         raise StudyError(f"run: must be a search, got {shown(str(search.folder.path))}, which trains finals itself")

@@ -92,14 +92,18 @@ def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Stud
     return study
 
 
-def extended(request: Request, earlier: Study) -> Request:
-    """The request with the budget of an earlier study that is larger by what `--extend` says.
+def check_extension(request: Request) -> None:
+    """Check that a budget is not both given and extended.
 
     Raises:
-        StudyError: A whole budget was given too.
+        StudyError: It is.
     """
-    if request.budget is not None:
+    if request.extend is not None and request.budget is not None:
         raise StudyError(f"extend: must not be given beside --budget, got {request.extend!r}")
+
+
+def extended(request: Request, earlier: Study) -> Request:
+    """The request with the budget of an earlier study that is larger by what `--extend` says."""
     return replace(request, budget=Budget.parse(earlier.budget).extended(Budget.parse(str(request.extend))))
 
 

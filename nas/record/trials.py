@@ -70,7 +70,7 @@ class Attributes(Spec):
     """What is written of a trial beside its genes and state; the attributes of others are no part of it."""
 
     home: Annotated[int, Field(strict=True, ge=0)]  # the trial whose checkpoints it uses
-    seed: int | None = None
+    seed: Annotated[int, Field(strict=True)] | None = None
     references: tuple[str, ...] | None = None
     reference: str | None = None  # as version 0.1 wrote them, joined into one text
     stop_reason: StopReason | None = None
