@@ -9,6 +9,7 @@ from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from metaformer.errors import printable
 from nas.results.exports.subject import Subject
+from nas.results.finish.finals import Spread
 from nas.results.results import Results, block_text, mixer_text, percent
 from nas.results.words import interval_text, objective_text, recipe_text, splitting_text
 from nas.study.objectives.units import short_count
@@ -41,7 +42,7 @@ def card_text(subject: Subject) -> str:
                 ("Data", study.data + (f" ({splits})" if splits else "")),
                 ("Data fingerprint", study.data_fingerprint),
                 ("Recipe", recipe_text(study.recipe)),
-                ("Seed of search and training", str(study.seed)),
+                ("Seed", str(study.seed if trial.seed is None else trial.seed)),
                 ("Search", f"{study.space}, {study.sampler}"),
             ],
         ),
@@ -86,7 +87,21 @@ def _accuracies(subject: Subject) -> Iterable[tuple[str, str]]:
     estimate = results.estimate(trial)
     if estimate is not None:
         yield "Of the architecture, over seeds and images", f"{interval_text(estimate)} (90 % interval)"
-    yield "Trainings", "one, with one seed"
+    yield "Trainings", _trainings(subject)
+
+
+def _trainings(subject: Subject) -> str:
+    """How often the architecture was trained, and what its trainings reached."""
+    record, digest = subject.run.record, subject.trial.architecture.digest
+    trials = [trial for trial in record.complete if trial.architecture.digest == digest]
+    if len(trials) < 2:
+        return "one, with one seed"
+    spreads = (
+        Spread.of([trial.val_accuracy for trial in trials if trial.val_accuracy is not None]),
+        Spread.of([trial.test_accuracy for trial in trials if trial.test_accuracy is not None]),
+    )
+    said = [f"{spread} on {split}" for split, spread in zip(("val", "test"), spreads, strict=True) if spread]
+    return f"{len(trials)} with seeds of their own, these weights are of one: {', '.join(said)} (mean ± deviation)"
 
 
 def _sampling(accuracy: float | None, num_images: int | None) -> str:

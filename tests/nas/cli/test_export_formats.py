@@ -103,7 +103,7 @@ def test_the_card_says_what_it_costs_how_accurate_it_is_and_how_it_came_to_be(ru
         f"| Parameters | {trial.params:,} |",
         f"| On val, by which it was chosen | {100 * (trial.val_accuracy or 0):.2f} % of 360 images (",
         f"| On test | {100 * (trial.test_accuracy or 0):.2f} % of 360 images (",
-        "| Seed of search and training | 0 |",
+        "| Seed | 0 |",
         "| Recipe | 3 epochs of AdamW, batch 64,",
         "| Program | MIT, metaformer-nas |",
         "## Command",

@@ -11,6 +11,8 @@ from rich.console import Console
 
 from nas.record.replicates import by_architecture, mean_trial
 from nas.record.run_folder import Run
+from nas.results.exports.card import card_text
+from nas.results.exports.subject import Subject
 from nas.results.finish.finals import Spread, finals_of, rank_correlation
 from nas.results.finish.view import finals_lines, print_finals
 from nas.results.picks import pick_trial
@@ -172,6 +174,14 @@ def test_a_search_says_nothing_of_finals(tmp_path: Path) -> None:
     assert "Trained to the end" not in write_report(run).read_text(encoding="utf-8")
     assert not run.folder.finals_csv.exists()
     assert "seed" not in pd.read_csv(run.folder.trials_csv).columns
+
+
+def test_the_card_of_an_export_tells_of_all_trainings(run: Run) -> None:
+    trial = pick_trial(run, "best")
+    text = card_text(Subject(run, trial, "python -m nas.export"))
+    assert "| Trainings | 2 with seeds of their own" in text
+    assert "86.00 ± 1.41 %" in text
+    assert "| Seed | 1 |" in text
 
 
 def test_picks_are_by_means_and_name_the_first_of_the_trainings(run: Run) -> None:
