@@ -132,7 +132,7 @@ class OpenedRun:
             ("Space", study.space),
             ("Data", study.data),
             ("Spent", spent_text(results.spent_seconds, record.lost_seconds, Budget.parse(study.budget))),
-            ("Trials", f"{len(results.trials):,}, {len(results.complete):,} of them complete"),
+            ("Trials", f"{len(results.trials):,}, {len(record.complete):,} of them complete"),
             ("Front", plural(len(results.front), "architecture")),
             ("Best", best),
         ]

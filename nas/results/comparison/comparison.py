@@ -94,8 +94,17 @@ class Comparison:
     @cached_property
     def _copies(self) -> dict[tuple[int, int], TrialRecord]:
         """The complete trials of all runs under numbers of their own, by the index of their run and their number."""
-        trials = [(place, trial) for place, results in enumerate(self.runs) for trial in results.complete]
+        trials = [(place, trial) for place, results in enumerate(self.runs) for trial in results.run.record.complete]
         return {(place, trial.number): replace(trial, number=row) for row, (place, trial) in enumerate(trials)}
+
+    @cached_property
+    def _means(self) -> dict[tuple[int, int], TrialRecord]:
+        """The same, but those of one architecture in one run as one, under the number of the first."""
+        trials = [(place, trial) for place, results in enumerate(self.runs) for trial in results.complete]
+        return {
+            (place, trial.number): replace(trial, number=self._copies[place, trial.number].number)
+            for place, trial in trials
+        }
 
     def estimate(self, run: int, trial: TrialRecord) -> Estimate | None:
         """What is believed of a complete trial of a run, given all trials of all runs."""
@@ -146,10 +155,10 @@ class Comparison:
     @cached_property
     def front(self) -> list[Member]:
         """The complete trials that none of any run dominates, by rising parameters."""
-        owners = {copy.number: key for key, copy in self._copies.items()}
+        owners = {copy.number: key for key, copy in self._means.items()}
         numbers = [{trial.number: trial for trial in results.complete} for results in self.runs]
         members = []
-        for copy in front_of(list(self._copies.values()), self.goals):
+        for copy in front_of(list(self._means.values()), self.goals):
             place, number = owners[copy.number]
             trial = numbers[place][number]
             members.append(Member(place, trial, self.estimate(place, trial)))
@@ -174,8 +183,8 @@ class Comparison:
 
     def _p_dominated(self, run: int, trial: TrialRecord, *, by: int) -> float:
         """The probability that a model of another run dominates a trial; without known noise, whether val says so."""
-        others = [self._copies[by, other.number] for other in self.runs[by].complete]
-        own = self._copies[run, trial.number]
+        others = [self._means[by, other.number] for other in self.runs[by].complete]
+        own = self._means[run, trial.number]
         if self.uncertainty is not None:
             return self.uncertainty.p_dominated(own, by=others)
         point = self.goals.values(own)

@@ -31,7 +31,7 @@ def run_rows(comparison: Comparison) -> list[tuple[str, ...]]:
         rows.append(
             (
                 comparison.names[place],
-                f"{len(results.complete):,} of {len(results.trials):,}",
+                f"{len(results.run.record.complete):,} of {len(results.trials):,}",
                 format_device_time(results.spent_seconds, budget.device),
                 percent(best.val_accuracy if best else None),
                 interval_text(comparison.estimate(place, best) if best else None),

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from nas.record.replicates import by_architecture, mean_trial
 from nas.record.run_folder import Run
+from nas.results.comparison.comparison import Comparison
 from nas.results.exports.card import card_text
 from nas.results.exports.subject import Subject
 from nas.results.finish.finals import Spread, finals_of, rank_correlation
@@ -189,3 +190,14 @@ def test_picks_are_by_means_and_name_the_first_of_the_trainings(run: Run) -> Non
     assert (best.number, best.seed, best.val_accuracy) == (2, 1, 0.85)  # the luckiest of all is another one, with 0.9
     least = min(trial.params for trial in run.record)
     assert pick_trial(run, f"max_params={least}").number == 0
+
+
+def test_a_search_and_its_finals_stand_side_by_side_and_every_training_counts(run: Run, tmp_path: Path) -> None:
+    comparison = Comparison([make_run(tmp_path / "search"), run])
+    assert comparison.uncertainty is not None
+    assert comparison.uncertainty.num_replicates == 6  # the search has trained the three models by the same recipe
+    means = {trial.number: trial.val_accuracy for trial in Results(run).complete}
+    members = [member.trial for member in comparison.front if member.run == 1]
+    assert members
+    assert all(trial.val_accuracy == means[trial.number] for trial in members)
+    assert {standing.num_members for standing in comparison.standings if standing.second == 1} == {3}
