@@ -47,10 +47,10 @@ def carry_out(session: Session, study: Study) -> None:
         session.finish(lease.name, device_seconds=0.1 * lease.epochs)
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     study = study_of_finals()
-    run, session = open_folder(tmp_path / "finish", study)
+    run, session = open_folder(tmp_path_factory.mktemp("runs") / "finish", study)
     carry_out(session, study)
     run.record.note(num_images=NUM_IMAGES)
     return run
