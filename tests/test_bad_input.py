@@ -32,6 +32,7 @@ from nas.compare import compare
 from nas.dashboard import dashboard
 from nas.data import open_dataset
 from nas.evaluate import evaluate
+from nas.explain import explain
 from nas.export import export
 from nas.finish import finish
 from nas.prepare import prepare
@@ -56,6 +57,7 @@ PROGRAMS: dict[str, tuple[Callable[..., None], ...]] = {
     "search": (search,),
     "finish": (finish,),
     "evaluate": (evaluate,),
+    "explain": (explain,),
     "report": (report,),
     "export": (export,),
     "dashboard": (dashboard,),
@@ -241,9 +243,14 @@ RUNS = [
             f"x/{LONG}",
         )
     ),
-    *(Bad(program, (), "run") for program in ("report", "export", "dashboard", "status")),
-    *(Bad(program, ("a", "b"), "arguments") for program in ("report", "export", "dashboard", "status")),
-    *(Bad(program, ("good", "--nothing"), "option") for program in ("report", "export", "dashboard", "status")),
+    *(Bad(program, (), "run") for program in ("report", "export", "dashboard", "status", "explain")),
+    *(Bad(program, ("a", "b"), "arguments") for program in ("report", "export", "dashboard", "status", "explain")),
+    *(
+        Bad(program, ("good", "--nothing"), "option")
+        for program in ("report", "export", "dashboard", "status", "explain")
+    ),
+    *bad("explain", "run", "nowhere", "damaged", "untrained", "good"),  # the last has too few trials
+    *bad("explain", "storage", "truncated", "foreign"),
     *(
         Bad("export", ("runs/good", f"--{option}={path}", "--force"), option)
         for option in ("out", "weights")

@@ -1,0 +1,1 @@
+"""What a search has learned: which genes move accuracy at equal cost."""
