@@ -36,7 +36,7 @@ types:
 	$(BIN)/lint-imports
 
 test-slow: $(INSTALLED)  ## the tests that take longer: every size of every model family beside timm
-	$(BIN)/python -m pytest -q -n 4 --dist loadgroup -m "slow and not services"
+	$(BIN)/python -m pytest -q -n 3 --dist loadgroup -m "slow and not services"
 
 test-services: $(INSTALLED)  ## searches with a real PostgreSQL, installed where it is not and this user may
 	$(BIN)/python -m pytest -q -m services

@@ -18,6 +18,7 @@ import ray
 import torch
 from ray import tune
 from ray._private import ray_constants, services
+from ray._private.node import Node as RayNode
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError, RayTaskError
 from ray.tune.experiment import Trial
@@ -238,9 +239,31 @@ def _of_this_machine_alone() -> Iterator[None]:
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
-        yield
+        with _without_onlookers():
+            yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _without_onlookers() -> Iterator[None]:
+    """Let Ray start no processes that only look on: dashboard, autoscaler, reader of logs.
+
+    It starts them even where no dashboard is asked for, and waits for the dashboard's: half of the time of a start.
+    """
+    onlookers = ("start_api_server", "start_log_monitor", "start_monitor")
+    before = {name: getattr(RayNode, name) for name in onlookers}
+    for name in onlookers:
+        setattr(RayNode, name, _do_nothing)
+    try:
+        yield
+    finally:
+        for name, start in before.items():
+            setattr(RayNode, name, start)
+
+
+def _do_nothing(*_: object, **__: object) -> None:
+    """What stands in for a part of Ray that is not wanted."""
 
 
 def _ask_memory_of_gpus() -> dict[str, int]:

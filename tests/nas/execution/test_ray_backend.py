@@ -94,6 +94,16 @@ def test_what_ray_starts_hears_sigterm_by_which_it_is_ended() -> None:
     assert not [mask for mask in blocked if mask >> (signal.SIGTERM - 1) & 1]
 
 
+@pytest.mark.xdist_group("ray_2")
+@pytest.mark.usefixtures("niceness")
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+def test_ray_starts_no_process_that_only_looks_on() -> None:
+    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in _descendants(os.getpid())]
+    assert [command for command in commands if b"raylet" in command]
+    scripts = (b"/dashboard.py", b"/monitor.py", b"/log_monitor.py")
+    assert not [command for command in commands if any(script in command for script in scripts)]
+
+
 def test_a_node_with_other_data_is_refused(info: DataInfo) -> None:
     Data(name="digits", resolution=32, fingerprint=info.fingerprint, num_loaders=0).open()
     with pytest.raises(DataError, match="data: must be the same on every node"):

@@ -24,7 +24,7 @@ from tests.nas.gate import Gate
 from tests.nas.programs import PATIENCE, QUICK, Program, kill_session, read_study
 from tests.nas.runs import make_study, open_folder
 
-pytestmark = pytest.mark.xdist_group("ray_3")
+pytestmark = pytest.mark.xdist_group("ray_2")
 
 _POLL = 0.02  # seconds between looks at a session
 _EPOCHS = 12

@@ -13,9 +13,9 @@ from optuna.trial import FrozenTrial
 from nas.study.study import Study
 from tests.nas.programs import QUICK, Program, Recorded, epochs_seen, lease_seconds, read_study
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray_3"), pytest.mark.timeout(7200)]
 
-NUM_KILLS, NUM_TRIALS = 20, 60
+NUM_KILLS, NUM_WORKERS, NUM_TRIALS = 20, 10, 60  # of drivers in each way, of workers, and of trials
 # Early stopping is on: what has been stopped must be stopped after a restart too.
 COMMAND = (*QUICK, "--stopper", "hypervolume")
 HALF_BEGUN = "the driver was killed while it began this trial"
@@ -112,7 +112,7 @@ def workers_killed(runs: Path, twin: Twin) -> Killed:
     folder, epochs_at_kills = runs / "workers", []
     begin = time.monotonic()
     with start(runs, folder.name, runs / "workers-logs") as program:
-        for _ in range(NUM_KILLS):
+        for _ in range(NUM_WORKERS):
             # A trial has 6 epochs and may lose two workers.
             wait_for_epochs(program, folder, epochs_seen(folder) + rng.randint(4, 7))
             time.sleep(rng.uniform(0, 2) * twin.epoch_seconds)
@@ -130,9 +130,9 @@ def wait_for_epochs(program: Program, folder: Path, number: int) -> None:
 
 @pytest.fixture(
     params=[
-        pytest.param("driver_killed", marks=pytest.mark.xdist_group("ray")),  # the longest, beside each other
-        pytest.param("driver_terminated", marks=pytest.mark.xdist_group("ray_3")),
-        pytest.param("workers_killed", marks=pytest.mark.xdist_group("ray_2")),
+        "driver_killed",
+        "driver_terminated",
+        "workers_killed",
     ]
 )
 def killed(request: pytest.FixtureRequest) -> Killed:
@@ -156,10 +156,10 @@ def front(study: Recorded) -> set[tuple[float, ...]]:
 
 def test_it_was_killed_before_its_end_each_time_and_got_on_in_between(killed: Killed) -> None:
     *at_kills, at_end = killed.epochs_seen
-    assert len(at_kills) >= 20
+    assert len(at_kills) in (NUM_KILLS, NUM_WORKERS)
     assert at_kills == sorted(at_kills)
     assert at_kills[-1] < at_end
-    assert len(set(at_kills)) > 10
+    assert len(set(at_kills)) > len(at_kills) / 2
 
 
 def test_every_trial_has_an_end_and_none_is_there_twice(killed: Killed) -> None:
