@@ -1,6 +1,7 @@
 """Reading what people write: YAML mappings, safely, with one clear line for whatever is wrong."""
 
 import errno
+import hashlib
 import os
 import re
 import stat
@@ -126,6 +127,12 @@ def check_path(path: str | Path, field: str, *, error: type[UserError]) -> None:
     else:
         return
     raise error(f"{field}: must be a path that a file can have, got {shown(str(path))} ({one_line(reason, 100)})")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_text(path: Path, what: str, *, error: type[UserError]) -> str:

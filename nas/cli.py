@@ -15,10 +15,23 @@ from metaformer.errors import UserError
 __all__ = [
     "RUNS",
     "TEAM_FILE",
+    "AsJson",
+    "BatchSize",
+    "CheckpointEvery",
+    "Checkpoints",
+    "CpusPerTrial",
+    "Deadline",
+    "Epochs",
+    "GpusPerTrial",
     "ImagesPerClass",
+    "Loaders",
+    "RayAddress",
+    "Settings",
     "SplitSeed",
+    "StorageUrl",
     "TrackerName",
     "ValFraction",
+    "Workers",
     "deaf_threads",
     "one_line_errors",
     "run",
@@ -37,6 +50,42 @@ ImagesPerClass = Annotated[
     int | None, typer.Option(help="Most images of a class to train on, for a proxy.", show_default="all")
 ]
 SplitSeed = Annotated[int | None, typer.Option(help="Seed by which these images are drawn.", show_default="0")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="recipe.FIELD=VALUE", help="A field of the recipe: recipe.augmentation.mixup=0.2."),
+]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of each trial.", show_default="by the recipe")]
+BatchSize = Annotated[int | None, typer.Option(help="Images a step.", show_default="by the recipe")]
+Deadline = Annotated[
+    str | None, typer.Option(help="Wall time, such as 12h, after which running trials end at their next report.")
+]
+Workers = Annotated[int | None, typer.Option(help="Trials at a time.", show_default="as devices allow")]
+CpusPerTrial = Annotated[
+    int | None, typer.Option(help="CPU cores of each trial.", show_default="1; on GPUs an equal share")
+]
+GpusPerTrial = Annotated[
+    str | None, typer.Option(help="Part of one GPU for each trial: 0.25, or auto, by memory.", show_default="1")
+]
+Loaders = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=256, help="Processes of each trial that read images.", show_default="0; on GPUs by the cores"
+    ),
+]
+StorageUrl = Annotated[
+    str | None, typer.Option(help="Database URL of the study.", show_default="SQLite in the run's folder")
+]
+Checkpoints = Annotated[
+    str | None, typer.Option(help="Where weights go: a folder or an fsspec URI.", show_default="the run's folder")
+]
+CheckpointEvery = Annotated[
+    str | None,
+    typer.Option(metavar="TIME|never", help="Between checkpoints within a long epoch: 30s, 10m.", show_default="5m"),
+]
+RayAddress = Annotated[
+    str | None, typer.Option(help="Ray cluster to use: auto, or host:port.", show_default="this machine")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; messages go to stderr.")]
 TrackerName = Annotated[
     str | None,
     typer.Option(

@@ -8,7 +8,7 @@ import typer
 
 from nas import cli
 
-_LEVEL = 0.9  # probability with which the interval holds the accuracy
+_LEVEL = 0.9  # of the interval
 
 
 def evaluate(
@@ -35,12 +35,12 @@ def evaluate(
       python -m nas.evaluate runs/one/weights.pt --model arch.yaml --data prepared:/fast/cifar10
       python -m nas.evaluate arch.pt --model arch.yaml --data folder:/data/imagenet --split val --json
     """
-    from scipy.stats import binomtest
-
     from metaformer import zoo
+    from metaformer.documents import check_path
     from metaformer.errors import UserError, as_line
     from metaformer.validation import find_device
     from nas.data import check_recipe, default_recipe, open_dataset
+    from nas.results.words import wilson_interval
     from nas.study.lease import Lease
     from nas.study.recipe_files import find_recipe
     from nas.study.request import Request, asked_splitting
@@ -48,6 +48,7 @@ def evaluate(
     from nas.training.errors import TrainingError
     from nas.training.loop import measure_accuracy
 
+    check_path(checkpoint, "checkpoint", error=UserError)
     if not checkpoint.is_file():
         raise UserError(f"checkpoint: must be a file that exists, got {str(checkpoint)!r}")
     arch = zoo.resolve(model)
@@ -75,7 +76,7 @@ def evaluate(
     except (TrainingError, StorageError) as error:
         raise UserError(str(error)) from None
     number = dataset.info.num_images[split]
-    interval = binomtest(round(found.top1 * number), number).proportion_ci(_LEVEL, method="wilson")
+    low, high = wilson_interval(found.top1, number, level=_LEVEL)
     if as_json:
         result = {
             "checkpoint": str(checkpoint),
@@ -83,16 +84,16 @@ def evaluate(
             "split": split,
             "num_images": number,
             "top1": found.top1,
-            "top1_low": float(interval.low),
-            "top1_high": float(interval.high),
+            "top1_low": low,
+            "top1_high": high,
             "top5": found.top5,
         }
         typer.echo(json.dumps(result, indent=2))
         return
     top5 = "" if found.top5 is None else f", top-5 {100 * found.top5:.2f} %"
     typer.echo(
-        f"{as_line(checkpoint)} on {number:,} images ({split}): top-1 {100 * found.top1:.2f} %, with probability "
-        f"{_LEVEL} between {100 * interval.low:.2f} and {100 * interval.high:.2f} %{top5}"
+        f"{as_line(checkpoint)} on {number:,} images ({split}): top-1 {100 * found.top1:.2f} % "
+        f"({100 * _LEVEL:.0f} % interval {100 * low:.2f} to {100 * high:.2f} %){top5}"
     )
 
 

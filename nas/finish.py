@@ -31,51 +31,24 @@ def finish(
         str | None,
         typer.Option(help="A name, such as poolformer, or a YAML file.", show_default="that of the search"),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="recipe.FIELD=VALUE", help="A field of the recipe: recipe.augmentation.mixup=0.2."
-        ),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of each training.", show_default="by the recipe")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="by the recipe")] = None,
+    set_: cli.Settings = None,
+    epochs: cli.Epochs = None,
+    batch_size: cli.BatchSize = None,
     name: Annotated[
         str | None, typer.Option(help="Folder in that of the search; an earlier one goes on.", show_default="finish")
     ] = None,
-    deadline: Annotated[
-        str | None, typer.Option(help="Wall time, such as 12h, after which trainings end at their next report.")
-    ] = None,
+    deadline: cli.Deadline = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be trained and what it takes, and end.")] = False,
-    workers: Annotated[int | None, typer.Option(help="Trainings at a time.", show_default="as devices allow")] = None,
-    cpus_per_trial: Annotated[
-        int | None, typer.Option(help="CPU cores of each training.", show_default="1; on GPUs an equal share")
-    ] = None,
-    gpus_per_trial: Annotated[
-        str | None, typer.Option(help="Part of one GPU for each training: 0.25, or auto, by memory.", show_default="1")
-    ] = None,
-    loaders: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=256, help="Processes of each training that read images.", show_default="0; on GPUs by the cores"
-        ),
-    ] = None,
-    storage: Annotated[
-        str | None, typer.Option(help="Database URL of the study.", show_default="SQLite in its folder")
-    ] = None,
-    checkpoints: Annotated[
-        str | None, typer.Option(help="Where weights go: a folder or an fsspec URI.", show_default="its folder")
-    ] = None,
-    checkpoint_every: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME|never", help="Between checkpoints within a long epoch: 30s, 10m.", show_default="5m"
-        ),
-    ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Ray cluster to use: auto, or host:port.", show_default="this machine")
-    ] = None,
+    workers: cli.Workers = None,
+    cpus_per_trial: cli.CpusPerTrial = None,
+    gpus_per_trial: cli.GpusPerTrial = None,
+    loaders: cli.Loaders = None,
+    storage: cli.StorageUrl = None,
+    checkpoints: cli.Checkpoints = None,
+    checkpoint_every: cli.CheckpointEvery = None,
+    ray_address: cli.RayAddress = None,
     tracker: cli.TrackerName = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON; messages go to stderr.")] = False,
+    as_json: cli.AsJson = False,
 ) -> None:
     """Train the front of a search and its hand-designed models from scratch, several times each, and test them.
 

@@ -9,7 +9,6 @@ from metaformer.errors import UserError, shown, unknown_name
 from nas.data import open_dataset
 from nas.launch import Order
 from nas.make_study import Images, check_extension, describe_recipe, extended, make_study
-from nas.record.replicates import by_architecture, mean_trial
 from nas.record.run_folder import Run, RunFolder, check_name
 from nas.record.trials import TrialRecord
 from nas.results.results import Results
@@ -79,18 +78,19 @@ def _finals(search: Run, asked: Asked, earlier: Finals | None) -> Finals:
     number = (len(earlier.seeds) if earlier else _SEEDS) if asked.seeds is None else asked.seeds
     if not 1 <= number <= MOST_SEEDS:
         raise UserError(f"seeds: must be a whole number from 1 to {MOST_SEEDS}, got {number}")
-    first = search.study.seed + 1  # the search has trained with its own seed, and chose by that
-    seeds = tuple(range(first, first + number))
+    own = search.study.seed  # by which the search chose
+    step = -1 if own + number >= 2**63 else 1  # a seed has 64 bits
+    seeds = tuple(own + step * place for place in range(1, number + 1))
     if earlier is not None and asked.models is None and asked.references is None:
         return earlier.model_copy(update={"seeds": seeds})
-    trials = {trial.architecture.digest: trial for trial in _chosen(search, asked.models)}
-    known = _known_references(search, asked.references)
-    archs = {digest: trial.architecture for digest, trial in trials.items()}
+    results = Results(search)
+    known = _known_references(results, asked.references)
+    archs = {trial.architecture.digest: trial.architecture for trial in _chosen(results, asked.models)}
     archs |= {arch.digest: arch for arch in known.values()}
     names: dict[str, tuple[str, ...]] = {arch.digest: names for names, arch in known.items()}
     if not archs:
         raise UserError("models: must name at least one model, got none")
-    complete = {mean.architecture.digest: mean for mean in map(mean_trial, by_architecture(search.record.complete))}
+    complete = {trial.architecture.digest: trial for trial in results.complete}
     models = [
         _model(search, arch, complete.get(arch.digest), names.get(arch.digest, ()))
         for arch in sorted(archs.values(), key=lambda arch: count_cost(arch).macs)
@@ -108,40 +108,42 @@ def _model(search: Run, arch: Architecture, trial: TrialRecord | None, names: tu
     )
 
 
-def _chosen(search: Run, models: str | None) -> list[TrialRecord]:
+def _chosen(results: Results, models: str | None) -> list[TrialRecord]:
     """The complete trials that were asked for."""
-    complete = {trial.number: trial for trial in search.record.complete}
+    complete = {trial.number: trial for trial in results.run.record.complete}
     if not complete:
         raise StudyError(
-            f"run: must have a complete trial, got none of {len(search.record.trials)} in "
-            f"{shown(str(search.folder.path))}"
+            f"run: must have a complete trial, got none of {len(results.run.record.trials)} in "
+            f"{shown(str(results.run.folder.path))}"
         )
     if models in (None, "front"):
-        return Results(search).front
+        return results.front
     chosen = []
     for text in str(models).split(","):
         name = text.strip()
         number = int(name) if name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS else -1
         if number not in complete:
-            front = ", ".join(f"{trial.number}" for trial in Results(search).front[:_MOST_NAMED])
+            front = ", ".join(f"{trial.number}" for trial in results.front[:_MOST_NAMED])
             rule = "must be front, or numbers of complete trials with commas"
             raise UserError(f"models: {rule}, got {shown(name)}; on the front: {front}")
         chosen.append(complete[number])
     return chosen
 
 
-def _known_references(search: Run, asked: str | None) -> dict[tuple[str, ...], Architecture]:
+def _known_references(results: Results, asked: str | None) -> dict[tuple[str, ...], Architecture]:
     """The hand-designed models that were asked for, or that the search has trained, by all their names."""
     if asked is None:
-        trained = Results(search).trained_references
+        trained = results.trained_references
         return {trial.references: trial.architecture for trial in trained}
-    known = list(search.space.references())
+    known = list(results.run.space.references())
     names = known if asked == "all" else [] if asked == "none" else [name.strip() for name in asked.split(",")]
     for name in names:
         if name not in known:
             raise UserError(unknown_name("references", name, ["all", "none", *known]))
-    distinct = search.space.distinct_references(names)
-    over = [names[0] for names, arch in distinct.items() if not search.study.settings.limits.allow(count_cost(arch))]
+    distinct = results.run.space.distinct_references(names)
+    over = [
+        names[0] for names, arch in distinct.items() if not results.run.study.settings.limits.allow(count_cost(arch))
+    ]
     if over and asked != "all":
         raise UserError(f"references: must be within the limits of the search, got {shown(over[0])}")
     return {names: arch for names, arch in distinct.items() if names[0] not in over}

@@ -21,9 +21,7 @@ def search(
     extend: Annotated[
         str | None, typer.Option(help="Device time on top of what the study in the run's folder has.")
     ] = None,
-    deadline: Annotated[
-        str | None, typer.Option(help="Wall time, such as 12h, after which running trials end at their next report.")
-    ] = None,
+    deadline: cli.Deadline = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what the budget buys, and end.")] = False,
     data: Annotated[
         str | None,
@@ -61,12 +59,9 @@ def search(
             help="How each trial is trained: a name, such as convformer, or a YAML file.", show_default="by the data"
         ),
     ] = None,
-    set: Annotated[  # noqa: A002  its name from Python too
-        list[str] | None,
-        typer.Option(metavar="recipe.FIELD=VALUE", help="A field of the recipe: recipe.augmentation.mixup=0.2."),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.", show_default="by the recipe")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="by the recipe")] = None,
+    set: cli.Settings = None,  # noqa: A002  its name from Python too
+    epochs: cli.Epochs = None,
+    batch_size: cli.BatchSize = None,
     objectives: Annotated[
         str | None,
         typer.Option(
@@ -90,32 +85,13 @@ def search(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search and of each training.", show_default="0")] = None,
     max_trials: Annotated[int | None, typer.Option(help="Most trials beside the references.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Trials at a time.", show_default="as devices allow")] = None,
-    cpus_per_trial: Annotated[
-        int | None, typer.Option(help="CPU cores of each trial.", show_default="1; on GPUs an equal share")
-    ] = None,
-    gpus_per_trial: Annotated[
-        str | None, typer.Option(help="Part of one GPU for each trial: 0.25, or auto, by memory.", show_default="1")
-    ] = None,
-    loaders: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=256, help="Processes of each trial that read images.", show_default="0; on GPUs by the cores"
-        ),
-    ] = None,
-    storage: Annotated[
-        str | None, typer.Option(help="Database URL of the study.", show_default="SQLite in the run's folder")
-    ] = None,
-    checkpoints: Annotated[
-        str | None,
-        typer.Option(help="Where weights go: a folder or an fsspec URI.", show_default="the run's folder"),
-    ] = None,
-    checkpoint_every: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME|never", help="Between checkpoints within a long epoch: 30s, 10m.", show_default="5m"
-        ),
-    ] = None,
+    workers: cli.Workers = None,
+    cpus_per_trial: cli.CpusPerTrial = None,
+    gpus_per_trial: cli.GpusPerTrial = None,
+    loaders: cli.Loaders = None,
+    storage: cli.StorageUrl = None,
+    checkpoints: cli.Checkpoints = None,
+    checkpoint_every: cli.CheckpointEvery = None,
     bad_images: Annotated[
         str | None, typer.Option(help="At an image that cannot be read: stop, or skip it.", show_default="stop")
     ] = None,
@@ -129,11 +105,9 @@ def search(
     val_fraction: cli.ValFraction = None,
     images_per_class: cli.ImagesPerClass = None,
     split_seed: cli.SplitSeed = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Ray cluster to use: auto, or host:port.", show_default="this machine")
-    ] = None,
+    ray_address: cli.RayAddress = None,
     tracker: cli.TrackerName = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON; messages go to stderr.")] = False,
+    json: cli.AsJson = False,
 ) -> Path:
     """Find architectures of a space that are best in accuracy, parameters and MACs together.
 

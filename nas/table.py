@@ -31,11 +31,9 @@ def table(
     data: Annotated[str | None, typer.Option(help="Images, as in nas.search.", show_default="digits")] = None,
     study: Annotated[Path | None, typer.Option(help="YAML file of a study to take all of this from.")] = None,
     recipe: Annotated[str | None, typer.Option(help="A recipe by name, or a file.", show_default="by the data")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="recipe.FIELD=VALUE", help="A field of the recipe.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of each training.", show_default="by the recipe")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="by the recipe")] = None,
+    set_: cli.Settings = None,
+    epochs: cli.Epochs = None,
+    batch_size: cli.BatchSize = None,
     resolution: Annotated[int | None, typer.Option(help="Side of the images.", show_default="by the data")] = None,
     width_scale: Annotated[float | None, typer.Option(help="Factor on all widths.", show_default="by the data")] = None,
     max_params: Annotated[str | None, typer.Option(help="Most parameters of a model, such as 12M.")] = None,

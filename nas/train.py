@@ -30,12 +30,7 @@ def train(
     recipe: Annotated[
         str | None, typer.Option(help="A name, such as convformer, or a YAML file.", show_default="by the data")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="recipe.FIELD=VALUE", help="A field of the recipe: recipe.augmentation.mixup=0.2."
-        ),
-    ] = None,
+    set_: cli.Settings = None,
     from_: Annotated[
         str | None,
         typer.Option(
@@ -49,7 +44,7 @@ def train(
         int | None, typer.Option(help="Side of the images in pixels.", show_default="the architecture's")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs.", show_default="by the recipe")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="by the recipe")] = None,
+    batch_size: cli.BatchSize = None,
     val_fraction: cli.ValFraction = None,
     images_per_class: cli.ImagesPerClass = None,
     split_seed: cli.SplitSeed = None,
@@ -62,11 +57,11 @@ def train(
     tracker: cli.TrackerName = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train an architecture from scratch: its accuracy on val after each epoch, on test at the end.
+    """Train an architecture, from scratch or from weights: its accuracy on val after each epoch, on test at the end.
 
     Nothing is chosen by either: the last weights count. The model's head takes the number of classes that the data
-    have. Interrupted or killed, the same command goes on from the last epoch. With --from it fine-tunes: position
-    embeddings are resampled to the resolution, and a classifier of other classes begins at random.
+    have. Interrupted or killed, the same command goes on from the last epoch. --from fine-tunes: position embeddings
+    are resampled to the resolution, and a classifier of other classes begins at random.
 
     \b
     Examples:
@@ -76,7 +71,7 @@ def train(
           --out runs/flowers
     """
     from metaformer import zoo
-    from metaformer.documents import check_path
+    from metaformer.documents import check_path, sha256_of
     from metaformer.errors import UserError
     from metaformer.validation import find_device
     from nas.data import check_recipe, open_dataset
@@ -115,7 +110,7 @@ def train(
             "data_fingerprint": dataset.info.fingerprint,
             "recipe": asked.model_dump(mode="json"),
             "seed": seed,
-            **({} if start is None else {"from": start.file, "from_sha256": _sha256(start.file)}),
+            **({} if start is None else {"from": start.file, "from_sha256": sha256_of(Path(start.file))}),
         }
         record = _go_on_with(known, settings, out / "train.json")
         lease = Lease(
@@ -294,13 +289,6 @@ def _start(file: str, model: str, archs: "tuple[Architecture, Architecture]") ->
             raise error from None
         arch = fitted
     return Start(file=str(path.absolute()), num_classes=arch.head.num_classes)
-
-
-def _sha256(file: str) -> str:
-    import hashlib
-
-    with Path(file).open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _with_classes(arch: "Architecture", info: "DataInfo") -> "Architecture":

@@ -343,6 +343,11 @@ FINISH = [
 TO_EVALUATE = ("empty.safetensors", "--model=arch.yaml", "--data=digits")
 EVALUATE = [
     *bad("evaluate", "checkpoint", "", "nowhere.pt --model arch.yaml --data digits", TO_EVALUATE),
+    *bad(
+        "evaluate",
+        "checkpoint",
+        *((path, "--model=arch.yaml", "--data=digits") for path in (LONG, "a\0b", "loop.yaml")),
+    ),
     *bad("evaluate", "checkpoint", "photos --model arch.yaml --data digits", "pipe.pt --model arch.yaml --data digits"),
     *bad(
         "evaluate", "model", "empty.safetensors --data digits", "empty.safetensors --model poolfrmer_s12 --data digits"

@@ -6,7 +6,6 @@ what `python -m nas.export --format timm` has written, by way of `mf_exported`. 
 meaning.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from metaformer import zoo
 from metaformer.architecture import Architecture
 from metaformer.checkpoints import load
-from metaformer.documents import is_folder
+from metaformer.documents import is_folder, sha256_of
 from metaformer.errors import ArchitectureError, CheckpointError, UserError, check_type, explain, shown
 from metaformer.specs.parts import Dropout, Spec, TokensToToken
 from metaformer.timm_models.network import GlobalPool, TimmMetaFormer
@@ -249,8 +248,7 @@ def mf_exported(
 def _whole(path: Path, sha256: str | None) -> Path:
     """The path of a file of weights that is as it was written."""
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(path)
     except OSError as error:
         raise CheckpointError(f"checkpoint: must be a file, got {shown(str(path))} ({error.strerror})") from None
     if found != sha256:

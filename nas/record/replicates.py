@@ -28,7 +28,7 @@ def mean_trial(replicates: Sequence[TrialRecord]) -> TrialRecord:
     first = replicates[0]
     if len(replicates) == 1:
         return first
-    epochs = zip(*(trial.progress.curve for trial in replicates), strict=False)
+    epochs = zip(*(trial.progress.curve for trial in replicates), strict=False)  # up to the shortest
     tested = [trial.test_accuracy for trial in replicates if trial.test_accuracy is not None]
     return replace(
         first,

@@ -12,14 +12,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from metaformer.architecture import Architecture
 from metaformer.cli import console as plain
 from metaformer.cost import count_cost
 from metaformer.errors import printable
 from nas.data import DataInfo
 from nas.record.run_folder import RunFolder
 from nas.record.trials import TrialRecord, TrialState
-from nas.results.results import block_text, mixer_text, percent, stem_stride
+from nas.results.results import block_text, mixers_text, percent, stem_stride
 from nas.results.uncertainty import Uncertainty
 from nas.results.words import (
     certainty_lines,
@@ -317,11 +316,6 @@ def running_line(trial: TrialRecord, epochs: int) -> str:
     done = f"{trial.num_epochs + trial.within:.1f}" if trial.within else f"{trial.num_epochs}"
     name = trial.reference or f"#{trial.number}"
     return f"{name}: {mixers_text(trial.architecture)}, epoch {done} of {epochs}{accuracy}"
-
-
-def mixers_text(arch: Architecture, *, between: str = " ") -> str:
-    """The mixers of an architecture, stage by stage."""
-    return between.join(mixer_text(stage.mixer) for stage in arch.stages)
 
 
 def _count(number: int) -> str:

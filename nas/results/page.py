@@ -3,19 +3,18 @@
 import json
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
 import plotly
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from plotly.offline import get_plotlyjs
 
 from nas.record.trials import StopReason, TrialRecord, TrialState
 from nas.results.charts.figures import hover_text
 from nas.results.charts.gallery import charts_of
 from nas.results.charts.mixer_figures import mixer_colours
-from nas.results.console import mixers_text
 from nas.results.finish.finals import finals_of
 from nas.results.finish.view import finals_lines
 from nas.results.results import (
@@ -25,6 +24,7 @@ from nas.results.results import (
     mixer_counts,
     mixer_label,
     mixer_text,
+    mixers_text,
     percent,
     stem_stride,
 )
@@ -72,11 +72,17 @@ class StoppedGroup:
     num_more: int  # sentences that are not listed
 
 
+def read_template(package: str, name: str, filters: Mapping[str, Callable[..., object]]) -> Template:
+    """A template in a package, in which what is filled in is escaped and nothing may be missing."""
+    source = files(package).joinpath(name).read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= filters
+    return environment.from_string(source)
+
+
 def render(results: Results) -> str:
     """The page as text."""
-    source = files("nas.results").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
+    filters: dict[str, Callable[..., object]] = {
         "percent": percent,
         "count": short_count,
         "mixer": mixer_text,
@@ -90,7 +96,7 @@ def render(results: Results) -> str:
     study, goals = results.run.study, results.goals
     charts, finals = charts_of(results), finals_of(results)
     figures = {chart.name: chart.figure.to_json() for group in charts.values() for chart in group}
-    return environment.from_string(source).render(
+    return read_template("nas.results", "report.html.jinja", filters).render(
         results=results,
         run=results.run,
         study=study,

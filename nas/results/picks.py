@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from metaformer.errors import UserError, printable, shown, unknown_name
-from nas.record.replicates import by_architecture, mean_trial
 from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord
-from nas.results.results import best_of, percent
+from nas.results.results import Results, best_of, percent
 from nas.session.pareto import front_of, knee
 from nas.study.lease import WEIGHTS
 from nas.study.objectives import find
@@ -57,7 +56,7 @@ def pick_trial(run: Run, pick: str) -> TrialRecord:
         return _within(run, limit[1], limit[2], pick)
     if pick not in PICKS:
         return _numbered(run, pick)
-    complete, goals = _means(run), run.study.goals
+    complete, goals = Results(run).complete, run.study.goals
     best = best_of(complete, goals)
     if best is None:
         raise UserError(f"pick: must be the number of a trial while none is complete, got {pick!r}")
@@ -71,18 +70,13 @@ def _within(run: Run, name: str, text: str, pick: str) -> TrialRecord:
     if name not in _LIMITED:
         raise UserError(unknown_name("pick", f"max_{name}", [f"max_{known}" for known in _LIMITED]))
     most, objective, goals = parse_count("pick", text), find(name), run.study.goals
-    members = front_of(_means(run), goals)
+    members = front_of(Results(run).complete, goals)
     costs = {member.number: objective.value(member) or 0.0 for member in members}
     best = best_of([member for member in members if costs[member.number] <= most], goals)
     if best is None:
         least = f"the least is {objective.text(min(costs.values()))}" if costs else "it is empty"
         raise UserError(f"pick: must be a limit that a member of the front meets, got {shown(pick)}; {least}")
     return _itself(run, best)
-
-
-def _means(run: Run) -> list[TrialRecord]:
-    """The complete trials, those of one architecture as one."""
-    return [mean_trial(replicates) for replicates in by_architecture(run.record.complete)]
 
 
 def _itself(run: Run, mean: TrialRecord) -> TrialRecord:

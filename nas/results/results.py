@@ -110,9 +110,14 @@ class Results:
         return list(self.run.record)
 
     @cached_property
+    def replicates(self) -> list[tuple[TrialRecord, ...]]:
+        """The complete trials in groups of one architecture."""
+        return by_architecture(self.run.record.complete)
+
+    @cached_property
     def complete(self) -> list[TrialRecord]:
         """The complete trials; those of one architecture as one, with the number of the first and mean accuracies."""
-        return [mean_trial(replicates) for replicates in by_architecture(self.run.record.complete)]
+        return [mean_trial(replicates) for replicates in self.replicates]
 
     @cached_property
     def front(self) -> list[TrialRecord]:
@@ -271,8 +276,7 @@ def trial_frame(results: Results, trials: Iterable[TrialRecord]) -> pd.DataFrame
     """
     rows = list(trials)
     front = {trial.number for trial in results.front}
-    groups = by_architecture(results.run.record.complete)
-    members = {trial.number for group in groups if group[0].number in front for trial in group}
+    members = {trial.number for group in results.replicates if group[0].number in front for trial in group}
     estimates = [results.estimate(trial) for trial in rows]
     frame = pd.DataFrame({name: [value(trial) for trial in rows] for name, value in _COLUMNS.items()})
     frame.insert(2, "on_front", [trial.number in members for trial in rows])
@@ -341,6 +345,11 @@ def mixer_text(mixer: MixerSpec, *, between: str = " ") -> str:
     """A mixer's name and, where it has one, its window size: `pool 5`."""
     size = getattr(mixer, "size", None)
     return mixer.kind if size is None else f"{mixer.kind}{between}{size}"
+
+
+def mixers_text(arch: Architecture, *, between: str = " ") -> str:
+    """The mixers of an architecture, stage by stage."""
+    return between.join(mixer_text(stage.mixer) for stage in arch.stages)
 
 
 def stem_stride(arch: Architecture) -> int:

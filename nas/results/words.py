@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from scipy.stats import binomtest
+
 from nas.record.trials import TrialRecord
 from nas.results.uncertainty import CLEAR, Estimate, Uncertainty
 from nas.study.budget import Budget, format_device_time
@@ -129,6 +131,12 @@ def probability_text(probability: float) -> str:
     if probability > 0.995:
         return "p > 0.99"
     return "p < 0.01" if probability < 0.005 else f"p = {probability:.2f}"
+
+
+def wilson_interval(accuracy: float, num_images: int, *, level: float) -> tuple[float, float]:
+    """Ends of the interval of an accuracy that was counted on so many images (E. B. Wilson, 1927)."""
+    interval = binomtest(round(accuracy * num_images), num_images).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def interval_text(estimate: Estimate | None) -> str:

@@ -1,24 +1,21 @@
 """A comparison as one HTML page that needs nothing else."""
 
-from importlib.resources import files
+from collections.abc import Callable
 
 import plotly
-from jinja2 import Environment, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from nas.results.comparison.comparison import Comparison
 from nas.results.comparison.figures import charts_of
 from nas.results.comparison.view import basis_lines, run_rows, standing_lines, value_text
-from nas.results.page import in_script
+from nas.results.page import in_script, read_template
 from nas.results.results import percent
 from nas.results.words import cost_text, interval_text, probability_text
 
 
 def render(comparison: Comparison) -> str:
     """The page as text."""
-    source = files("nas.results.comparison").joinpath("compare.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
+    filters: dict[str, Callable[..., object]] = {
         "percent": percent,
         "interval": interval_text,
         "probability": probability_text,
@@ -26,7 +23,7 @@ def render(comparison: Comparison) -> str:
     }
     charts = charts_of(comparison)
     figures = (f'"{chart.name}":{chart.figure.to_json()}' for chart in charts)
-    return environment.from_string(source).render(
+    return read_template("nas.results.comparison", "compare.html.jinja", filters).render(
         names=comparison.names,
         rows=run_rows(comparison),
         standings=list(standing_lines(comparison)),

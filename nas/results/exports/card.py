@@ -3,15 +3,13 @@
 import json
 from collections.abc import Iterable
 
-from scipy.stats import binomtest
-
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from metaformer.errors import printable
 from nas.results.exports.subject import Subject
 from nas.results.finish.finals import Spread
 from nas.results.results import Results, block_text, mixer_text, percent
-from nas.results.words import interval_text, objective_text, recipe_text, splitting_text
+from nas.results.words import interval_text, objective_text, recipe_text, splitting_text, wilson_interval
 from nas.study.objectives.units import short_count
 
 _LEVEL = 0.95
@@ -105,11 +103,10 @@ def _trainings(subject: Subject) -> str:
 
 
 def _sampling(accuracy: float | None, num_images: int | None) -> str:
-    """Wilson's interval of an accuracy on so many images (E. B. Wilson, 1927), as a clause."""
+    """Wilson's interval of an accuracy on so many images, as a clause."""
     if accuracy is None or not num_images:
         return ""
-    interval = binomtest(round(accuracy * num_images), num_images).proportion_ci(_LEVEL, method="wilson")
-    low, high = (f"{100 * end:.1f}" for end in interval)
+    low, high = (f"{100 * end:.1f}" for end in wilson_interval(accuracy, num_images, level=_LEVEL))
     return f" of {num_images:,} images ({low} to {high} %, {100 * _LEVEL:.0f} % interval)"
 
 

@@ -3,7 +3,6 @@
 B batch, C channels, H height, W width, K classes.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
-from metaformer.documents import read_text
+from metaformer.documents import read_text, sha256_of
 from metaformer.errors import UserError, explain, shown
 from metaformer.network.model import MetaFormer, build
 from metaformer.specs import Spec, Version
@@ -134,12 +133,6 @@ def compare(opened: Opened, proof: Proof) -> float:
     return largest
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def check_digests(files: Mapping[str, Path], sha256: Mapping[str, str]) -> None:
     """Check that files are as they were written.
 
@@ -149,7 +142,7 @@ def check_digests(files: Mapping[str, Path], sha256: Mapping[str, str]) -> None:
     for name, expected in sha256.items():
         path = files[name]
         try:
-            found = digest_of(path)
+            found = sha256_of(path)
         except OSError as error:
             raise ProofError(f"export: must be whole, got no readable {shown(str(path))} ({error.strerror})") from None
         if found != expected:

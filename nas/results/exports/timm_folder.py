@@ -8,11 +8,11 @@ from pathlib import Path
 
 from safetensors.torch import save
 
+from metaformer.documents import sha256_of
 from metaformer.errors import UserError
 from metaformer.network.model import MetaFormer
 from metaformer.timm_models import EXPORTED_WEIGHTS, mf_exported, timm_configuration
 from nas.results.exports.card import card_text
-from nas.results.exports.proof import digest_of
 from nas.results.exports.subject import Images, Subject
 
 CONFIG, CARD = "config.json", "README.md"
@@ -33,7 +33,7 @@ def write_timm(subject: Subject, folder: Path) -> None:
     (folder / EXPORTED_WEIGHTS).write_bytes(
         save(state, metadata={"format": "pt"})
     )  # save_file lets only its owner read
-    config = _config(subject.model, subject.images, digest_of(folder / EXPORTED_WEIGHTS))
+    config = _config(subject.model, subject.images, sha256_of(folder / EXPORTED_WEIGHTS))
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / CARD).write_text(card_text(subject), encoding="utf-8")
 

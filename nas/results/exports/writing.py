@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple, cast
 
-from metaformer.documents import check_path
+from metaformer.documents import check_path, sha256_of
 from metaformer.errors import UserError, unknown_name
 from metaformer.network.model import MetaFormer
 from nas.record.atomic import check_free, replacing, replacing_folder, unwritable
@@ -25,7 +25,6 @@ from nas.results.exports.proof import (
     WHOLE,
     Format,
     ProofError,
-    digest_of,
     expect,
     seeded_model,
 )
@@ -209,8 +208,8 @@ def _reference(subject: Subject, weights: Path | None) -> MetaFormer:
 def _digests(part: Path, weights: Path | None) -> dict[str, str]:
     """SHA-256 of each file of an export, by the names that its proof has for them."""
     if part.is_dir():
-        return {path.name: digest_of(path) for path in sorted(part.iterdir())}
-    return {WHOLE: digest_of(part)} | ({WEIGHTS: digest_of(weights)} if weights else {})
+        return {path.name: sha256_of(path) for path in sorted(part.iterdir())}
+    return {WHOLE: sha256_of(part)} | ({WEIGHTS: sha256_of(weights)} if weights else {})
 
 
 def _check_in_fresh_process(path: Path, proof: Path, weights: Path | None) -> float:

@@ -76,11 +76,11 @@ def finals_of(results: Results) -> list[Final]:
         return []
     places = {seed: place for place, seed in enumerate(study.finals.seeds)}
     front = {trial.architecture.digest for trial in results.front}
+    trained = {group[0].architecture.digest: group for group in results.replicates}
     found = []
     for model in study.finals.models:
         arch = space.decode(model.genes)
-        complete = [trial for trial in results.run.record.complete if trial.architecture.digest == arch.digest]
-        complete.sort(key=lambda trial: places.get(trial.seed or 0, len(places)))
+        complete = sorted(trained.get(arch.digest, ()), key=lambda trial: places.get(trial.seed or 0, len(places)))
         found.append(
             Final(
                 model=model,

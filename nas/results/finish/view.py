@@ -6,9 +6,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from nas.results.console import mixers_text
 from nas.results.finish.finals import Final, RankCorrelation, finals_of, rank_correlation
-from nas.results.results import Results, percent
+from nas.results.results import Results, mixers_text, percent
 from nas.results.words import basis_text, interval_text, plural, spent_text
 from nas.study.budget import Budget
 
@@ -80,7 +79,9 @@ def rank_text(correlation: RankCorrelation | None) -> str:
 
 def num_missing(results: Results, finals: Sequence[Final]) -> int:
     """Trainings that were asked for and are not complete."""
-    return _num_asked(results) - sum(len(final.trials) for final in finals)
+    asked = results.run.study.finals
+    seeds = () if asked is None else asked.seeds
+    return sum(len(set(seeds) - {trial.seed for trial in final.trials}) for final in finals)
 
 
 def finals_frame(results: Results) -> pd.DataFrame:

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from metaformer import Architecture, build, count_cost, zoo
+from metaformer.documents import sha256_of
 from metaformer.specs import MixerSpec
 from metaformer.zoo import Preprocessing
 from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord
 from nas.results.exports.check import check
 from nas.results.exports.graphs import write_onnx, write_torch
-from nas.results.exports.proof import WHOLE, Format, digest_of, expect
+from nas.results.exports.proof import WHOLE, Format, expect
 from nas.results.exports.subject import Images, Subject
 from nas.results.exports.timm_folder import write_timm
 from tests.nas.runs import make_study, open_folder
@@ -86,13 +87,13 @@ def check_round_trip(run: Run, arch: Architecture, kind: Format, folder: Path) -
         case "timm":
             out.mkdir()
             write_timm(subject, out)
-            digests = {path.name: digest_of(path) for path in out.iterdir()}
+            digests = {path.name: sha256_of(path) for path in out.iterdir()}
         case "onnx":
             write_onnx(subject, out, model=model)
-            digests = {WHOLE: digest_of(out)}
+            digests = {WHOLE: sha256_of(out)}
         case _:
             write_torch(subject, out, model=model)
-            digests = {WHOLE: digest_of(out)}
+            digests = {WHOLE: sha256_of(out)}
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     proof = folder / "proof.json"
     proof.write_text(expect(model, kind, digests).model_dump_json(), encoding="utf-8")
