@@ -14,11 +14,12 @@ from nas.results.finish.finals import finals_of
 from nas.results.results import Results
 from tests.nas.finals.runs import make_search
 from tests.nas.programs import Program, epochs_seen
+from tests.thorough import strikes
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray_2"), pytest.mark.timeout(3600)]
 
-NUM_DRIVERS, NUM_WORKERS = 10, 10  # that are killed
-SEEDS, EPOCHS = 5, 8
+NUM_KILLS = strikes(10)  # of drivers, and of workers
+SEEDS, EPOCHS = 1 + NUM_KILLS // 2, 8
 BUDGET = ("--budget", "9cpu-hours", "--workers", "1", "--epochs", str(EPOCHS), "--seeds", str(SEEDS))
 BUDGET += ("--set", "recipe.precision=float32")  # whatever measuring says here and there
 
@@ -61,10 +62,10 @@ def disturbed(search: Path) -> Ended:
         wanted = epochs_seen(folder) + number
         program.wait_until(lambda: epochs_seen(folder) >= wanted)
 
-    for number in range(NUM_DRIVERS + 1):
+    for number in range(NUM_KILLS + 1):
         begin = time.monotonic()
         with start(search, "disturbed", search / f"logs-{number}") as program:
-            if number < NUM_DRIVERS:
+            if number < NUM_KILLS:
                 wait_for(program, rng.randint(2, 3))
                 seen.append(epochs_seen(folder))
                 program.kill_worker()  # a trial of 8 epochs may lose two
@@ -79,7 +80,7 @@ def disturbed(search: Path) -> Ended:
 
 
 def test_it_was_killed_before_its_end_each_time(disturbed: Ended) -> None:
-    assert len(disturbed.epochs_seen) == NUM_DRIVERS + NUM_WORKERS == 20
+    assert len(disturbed.epochs_seen) == 2 * NUM_KILLS
     assert disturbed.epochs_seen == sorted(set(disturbed.epochs_seen))
     assert disturbed.epochs_seen[-1] < epochs_seen(disturbed.run.folder.path)
 

@@ -23,6 +23,7 @@ from nas.session.session import Session
 from tests.nas.gate import Gate
 from tests.nas.programs import PATIENCE, QUICK, Program, kill_session, read_study
 from tests.nas.runs import make_study, open_folder
+from tests.thorough import strikes
 
 pytestmark = pytest.mark.xdist_group("ray_2")
 
@@ -146,7 +147,8 @@ def test_a_node_that_joins_is_used_and_a_cluster_that_shrinks_loses_no_trial(clu
 @pytest.mark.timeout(1500)
 def test_nodes_lost_at_random_moments_change_nothing_in_the_end(cluster: Cluster, tmp_path: Path) -> None:
     """Each lost node is replaced; the twin is a search on the same cluster that loses none."""
-    num_trials, num_losses = 12, 10
+    num_losses = strikes(20)
+    num_trials = 2 + num_losses
     rng = random.Random(0)
     twin = open_session(tmp_path / "twin", num_trials=num_trials)
     carry_out(twin, cluster, tmp_path / "ray-twin")

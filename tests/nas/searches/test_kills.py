@@ -12,10 +12,12 @@ from optuna.trial import FrozenTrial
 
 from nas.study.study import Study
 from tests.nas.programs import QUICK, Program, Recorded, epochs_seen, lease_seconds, read_study
+from tests.thorough import strikes
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray_3"), pytest.mark.timeout(7200)]
 
-NUM_KILLS, NUM_WORKERS, NUM_TRIALS = 20, 10, 60  # of drivers in each way, of workers, and of trials
+NUM_KILLS, NUM_WORKERS = strikes(20), strikes(20)  # of drivers in each way, and of workers
+NUM_TRIALS = 20 + 2 * NUM_KILLS
 # Early stopping is on: what has been stopped must be stopped after a restart too.
 COMMAND = (*QUICK, "--stopper", "hypervolume")
 HALF_BEGUN = "the driver was killed while it began this trial"
@@ -156,7 +158,7 @@ def front(study: Recorded) -> set[tuple[float, ...]]:
 
 def test_it_was_killed_before_its_end_each_time_and_got_on_in_between(killed: Killed) -> None:
     *at_kills, at_end = killed.epochs_seen
-    assert len(at_kills) in (NUM_KILLS, NUM_WORKERS)
+    assert len(at_kills) == NUM_KILLS == NUM_WORKERS
     assert at_kills == sorted(at_kills)
     assert at_kills[-1] < at_end
     assert len(set(at_kills)) > len(at_kills) / 2
