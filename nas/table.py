@@ -86,9 +86,10 @@ def table(
     if written.exists():
         made.check_continues(Study.from_file(written), written)
     fitted = made.make_space()
-    wanted = list(_trainings(fitted, number=number, replicas=replicas, seed=seed))
     with CurveFile(out, fitted) as file, progress_bar() as bar:
         replace_text(written, made.to_yaml())
+        drawn = _trainings(fitted, number=number, replicas=replicas, seed=seed)
+        wanted = list(bar.track(drawn, total=number + min(replicas, number), description="sample"))
         missing = [each for each in wanted if (each.architecture.digest, each.seed) not in file.recorded]
         task = bar.add_task("trainings", total=len(wanted), completed=len(wanted) - len(missing))
         record(made, missing, file, num_processes=processes, on_row=lambda: bar.advance(task))

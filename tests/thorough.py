@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-
 ALL_STRIKES = "ALL_STRIKES"  # a variable of the environment
 
 
