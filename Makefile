@@ -29,7 +29,7 @@ test: $(INSTALLED)  ## lint, types, import contracts and every test that is not 
 	@$(MAKE) --no-print-directory -j2 quick-tests types
 
 quick-tests:
-	$(BIN)/python -m pytest -q -n 3 --dist loadgroup -m "not slow and not services"
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not slow and not services"
 
 types:
 	$(BIN)/mypy

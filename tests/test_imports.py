@@ -36,11 +36,13 @@ def test_the_session_loads_neither_torch_nor_ray() -> None:
     assert loaded_by("import nas.session.session") & {"torch", "timm", "ray"} == set()
 
 
+@pytest.mark.slow
 def test_a_driver_that_has_workers_train_does_not_load_what_trains() -> None:
     code = "import nas.launch, nas.data; nas.data.open_dataset('digits', resolution=16)"
     assert loaded_by(code) & {"timm", "sklearn"} == set()
 
 
+@pytest.mark.slow
 def test_training_and_data_load_no_more_than_a_bare_gpu_machine_has() -> None:
     assert loaded_by("import nas.training.loop, nas.data") == {"torch", "timm"}
 

@@ -22,3 +22,8 @@ def thorough(values: Iterable[object]) -> list[Any]:
 def every_third(values: Sequence[object]) -> list[Any]:
     """The same parameters, of which `make test` tries every third."""
     return [value if not place % 3 else thorough([value])[0] for place, value in enumerate(values)]
+
+
+def every_third_row(rows: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The same where each test takes several parameters."""
+    return [row if not place % 3 else pytest.param(*row, marks=pytest.mark.slow) for place, row in enumerate(rows)]

@@ -51,9 +51,7 @@ def ray_cluster(folder: Path) -> Iterator[Backend]:
         yield backend
 
 
-ON_RAY = pytest.param("ray_cluster", marks=pytest.mark.xdist_group("ray_2"))
-ON_RAY_SLOWLY = pytest.param("ray_cluster", marks=[pytest.mark.xdist_group("ray_2"), pytest.mark.slow])
-sometimes_on_ray = pytest.mark.parametrize("backend", ["simulator", ON_RAY_SLOWLY], indirect=True)
+ON_RAY = pytest.param("ray_cluster", marks=[pytest.mark.xdist_group("ray_2"), pytest.mark.slow])
 
 
 @pytest.fixture(scope="module", params=["simulator", ON_RAY])
@@ -132,7 +130,6 @@ def test_a_session_is_carried_out_to_its_end(backend: Backend, tmp_path: Path) -
     assert all(trial.test_accuracy is not None for trial in session.front)
 
 
-@sometimes_on_ray
 def test_measured_objectives_come_before_the_first_epoch_and_limits_spare_the_training(
     backend: Backend, tmp_path: Path
 ) -> None:
@@ -146,7 +143,6 @@ def test_measured_objectives_come_before_the_first_epoch_and_limits_spare_the_tr
         assert (trial.state, trial.stop_reason, trial.num_epochs) == (TrialState.STOPPED, StopReason.LIMIT, 0)
 
 
-@sometimes_on_ray
 def test_a_session_that_is_asked_to_stop_ends_at_the_next_reports_and_can_go_on(
     backend: Backend, tmp_path: Path
 ) -> None:

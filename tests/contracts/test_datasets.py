@@ -51,6 +51,7 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_its_own_recipe_passes_its_check(name: str, recipe: Recipe) -> None:
     check_recipe(name, recipe)
 

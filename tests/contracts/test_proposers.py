@@ -57,6 +57,7 @@ def test_proposals_are_canonical_within_limits_and_never_repeat(space: SearchSpa
     assert len({arch.digest for arch in archs}) == 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names())
 def test_the_same_history_limits_and_seed_give_the_same_genes_also_to_a_proposer_made_anew(
     space: SearchSpace, name: str
@@ -101,6 +102,7 @@ def all_genes(few: SearchSpace) -> list[Genes]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "num_trials"), [("tpe", 40), ("exact_cost", 40), ("nsga2", 90), ("regularized_evolution", 90)]
 )

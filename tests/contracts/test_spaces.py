@@ -54,6 +54,7 @@ def test_the_smallest_costs_no_more_than_any_sample_and_the_largest_no_less(spac
         assert space.largest_cost(name) >= max(costs)
 
 
+@pytest.mark.slow
 def test_the_walk_meets_only_what_limits_allow_and_nothing_twice(space: SearchSpace) -> None:
     least = count_cost(space.smallest("macs"))
     limits = Limits(max_macs=2 * least.macs, max_params=2 * count_cost(space.smallest("params")).params)

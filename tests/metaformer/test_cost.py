@@ -39,6 +39,7 @@ def params_by_torch(model: nn.Module) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in model.parameters()), frozen
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(architectures())
 def test_macs_are_those_of_the_flop_counter_of_torch(arch: Architecture) -> None:
@@ -54,6 +55,7 @@ def test_parameters_are_those_of_the_built_model(arch: Architecture) -> None:
     assert (cost.params, cost.frozen_params) == params_by_torch(model)
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(architectures().filter(lambda arch: not arch.fixes_resolution))
 def test_macs_at_another_resolution_are_those_of_the_same_model_there(arch: Architecture) -> None:
@@ -180,8 +182,9 @@ def official_extras(name: str) -> int:
     return 5 * sum(elements for _, elements in norms.values()) + resized
 
 
-@pytest.mark.parametrize(("name", "figure"), published_figures().items())
-def test_macs_with_what_fvcore_adds_round_to_the_published_figure(name: str, figure: str) -> None:
+@pytest.mark.parametrize("name", every_third([*published_figures()]))
+def test_macs_with_what_fvcore_adds_round_to_the_published_figure(name: str) -> None:
+    figure = published_figures()[name]
     digits = len(figure.partition(".")[2])
     assert round((count_cost(zoo.get(name)).macs + official_extras(name)) / 1e9, digits) == float(figure)
 

@@ -47,5 +47,6 @@ def test_the_program_loads_no_heavy_package_before_it_is_needed() -> None:
     assert loaded_by("import metaformer.__main__") == set()
 
 
+@pytest.mark.slow
 def test_building_a_model_loads_torch_and_timm_alone() -> None:
     assert loaded_by("import metaformer; metaformer.build") == {"torch", "timm"}

@@ -207,6 +207,7 @@ def validate(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_program_prints_the_accuracy_counted_by_hand(photos: Path) -> None:
     where = (photos / "arch.yaml", "--data", photos / "data", "--checkpoint", photos / "weights.pth", "--workers", 0)
     top1, top5 = by_hand(photos, zoo.preprocessing(ARCH).model_copy(update={"crop_pct": 0.8}))
@@ -236,6 +237,7 @@ def test_the_program_prints_what_the_paper_measured_beside_its_own(tmp_path: Pat
     assert lines[3] == "top-5   100.00 %"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -145,6 +145,7 @@ def test_depth_is_shared_out_as_poolformer_does() -> None:
         assert share_depth(depth, "1:1:3:1") == (depth // 6, depth // 6, depth // 2, depth // 6)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.sampled_from([20_000, 40_000, 200_000, None]), st.sampled_from([300_000, 10**6, None]))
 @settings(max_examples=20)
 def test_samples_satisfy_the_limits_however_tight(seed: int, max_params: int | None, max_macs: int | None) -> None:

@@ -75,6 +75,7 @@ def test_the_surroundings_have_every_norm() -> None:
     assert {around.norm.kind for around in SURROUNDINGS.values()} == set(get_args(NormKind)) - {"none"}
 
 
+@pytest.mark.slow
 def test_the_size_counts_every_different_architecture_once() -> None:
     """All combinations of genes, at one width and depth: the number of others does not hang on these."""
     for space, width, depth in ((IMAGENET, 64, 4), (TINY, 1024, 36)):

@@ -113,6 +113,7 @@ def test_every_model_of_the_zoo_has_official_names_but_those_without_official_co
     assert without == NO_CODE_RELEASED | {"mixer_s16_224", "mixer_b16_224", "mixer_l16_224"}  # whose code is JAX
 
 
+@pytest.mark.slow
 def test_in_every_model_each_tensor_of_ours_is_filled_once_and_whole() -> None:
     for name in zoo.names():
         arch = zoo.get(name)

@@ -57,6 +57,7 @@ def test_logits_are_those_of_timm_on_the_same_weights(name: str) -> None:
     torch.testing.assert_close(ours(image(224)), expected, rtol=0, atol=1e-4 * largest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["poolformerv2_s12", "caformer_s18", "deit_tiny_patch16_224", "resmlp_12_224"])
 @torch.no_grad()
 def test_logits_are_those_of_timm_in_float64_too(name: str) -> None:

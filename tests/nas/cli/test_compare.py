@@ -82,6 +82,7 @@ def test_runs_of_one_space_have_its_scale(both: Comparison) -> None:
     assert both.hypervolume(0) == pytest.approx(both.runs[0].hypervolume)
 
 
+@pytest.mark.slow
 def test_runs_of_several_spaces_have_one_scale_that_holds_both(runs: Path) -> None:
     mixed = Comparison([opened(runs / "long"), opened(runs / "space")])
     assert mixed.scale is not None
@@ -125,6 +126,7 @@ def test_one_architecture_trained_by_two_recipes_is_no_replicate(runs: Path, tmp
     assert unlike.num_replicates == own.num_replicates
 
 
+@pytest.mark.slow
 def test_settings_that_differ_are_listed(
     runs: Path, names: tuple[str, str], both: Comparison, capsys: pytest.CaptureFixture[str]
 ) -> None:

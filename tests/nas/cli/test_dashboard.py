@@ -80,6 +80,7 @@ def server(run: Run) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.slow
 def test_it_listens_on_this_machine_alone(server: Server) -> None:
     assert server.address.startswith("http://127.0.0.1:")
     other = socket.socket()
@@ -99,6 +100,7 @@ def test_it_lists_the_study_with_its_trials(server: Server, run: Run) -> None:
     }
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_also_where_the_tests_run_in_the_background_of_a_shell(run: Run) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -114,6 +116,7 @@ def test_it_shows_its_page(server: Server) -> None:
     assert "<html" in text.lower()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "path"), [("DELETE", "/api/studies/1"), ("POST", "/api/trials/1/tell"), ("PUT", "/api/studies/1/note")]
 )

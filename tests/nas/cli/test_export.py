@@ -206,6 +206,7 @@ def test_weights_that_are_not_kept_are_refused_before_anything_is_written(run: R
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_program_prints_json_and_writes_into_the_present_folder(run: Run, tmp_path: Path) -> None:
     """The run is named, as it lies in runs/."""
     (tmp_path / "runs").symlink_to(run.folder.path.parent)

@@ -65,7 +65,8 @@ def logits(model: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         return model(torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)))
 
 
-@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("yaml", "json")), "python"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["yaml", "json", "python"])
 def test_a_text_with_weights_beside_it_is_proved_and_builds_the_model(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:

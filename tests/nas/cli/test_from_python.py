@@ -65,6 +65,7 @@ def test_the_frames_are_the_tables_of_the_report(run: Run, opened: nas.OpenedRun
     assert list(opened.front["trial"]) == [trial.number for trial in Results(run).front]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["front", "space", "macs-accuracy", "params-macs", "tiles", "shares", "curves"])
 def test_a_figure_stands_without_the_page_around_it(opened: nas.OpenedRun, name: str) -> None:
     """The page holds the hover texts of the many trials off the front; a figure has them itself."""

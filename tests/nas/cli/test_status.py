@@ -328,6 +328,7 @@ def watching(folder: Path, driver: ExitStack) -> Iterator[subprocess.Popen[str]]
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_watch_ends_when_the_driver_does(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     begin(folder)
@@ -340,6 +341,7 @@ def test_a_watch_ends_when_the_driver_does(tmp_path: Path) -> None:
     assert set(blocks[1:-1]) <= {"running"}
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_watch_and_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     begin(folder)
@@ -350,6 +352,7 @@ def test_ctrl_c_ends_a_watch_and_is_no_error(tmp_path: Path, capsys: pytest.Capt
     assert (watch.returncode, errors) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_watch_of_a_search_that_has_ended_shows_it_once(tmp_path: Path) -> None:
     make_run(tmp_path / "run", max_trials=2).record.close()
     command = [sys.executable, "-m", "nas.status", str(tmp_path / "run"), "--watch"]

@@ -38,6 +38,7 @@ def rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
+@pytest.mark.slow
 def test_a_row_has_costs_genes_seed_and_the_whole_curve(table: Path) -> None:
     study = Study.from_file(table.with_suffix(".yaml"))
     curves = CurveTable(table, study.make_space())
@@ -112,6 +113,7 @@ def test_written_rows_are_read_again(tmp_path: Path, space: SearchSpace) -> None
     assert table.architectures == [arch]
 
 
+@pytest.mark.slow
 def test_architectures_fill_the_costs_evenly_and_none_comes_twice(space: SearchSpace) -> None:
     bounded = space.within(Limits(max_macs=2_000_000))
     found = list(_architectures(bounded, 30, 0))

@@ -124,6 +124,7 @@ def test_a_folder_of_another_training_is_refused(small: Path, tmp_path: Path, ch
         train(str(small), "digits", tmp_path, **{"epochs": 1, **changed})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_it_fine_tunes_from_weights_at_another_resolution(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

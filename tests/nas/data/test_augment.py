@@ -131,6 +131,7 @@ def test_every_operation_of_timm_runs_at_every_magnitude(name: str, pictures: li
             assert operation(image).size == image.size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notation", ["rand-m10-n4-p1-inc1", "v0r-mstd10", "augmix-m10-w2", "3a", "torchvision-m30-n4"])
 def test_a_large_photograph_and_a_single_pixel_become_what_a_model_sees(notation: str) -> None:
     transform = training_transform(notation)

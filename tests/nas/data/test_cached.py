@@ -20,6 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("images"), train=TRAIN, val=VAL)
 
 
+@pytest.mark.slow
 def test_a_copy_is_made_once_and_found_again(folder: Path, tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache", most_bytes=MANY_BYTES)
     told: list[tuple[int, int]] = []

@@ -139,6 +139,7 @@ def test_a_shift_moves_by_whole_pixels_and_leaves_black_behind() -> None:
         assert (found_CHW.transpose(1, 2, 0) == (expected[:, ::-1] if flip else expected)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [(0.08, 1.0), *thorough([(0.6, 1.0)])])
 def test_a_prepared_set_is_cropped_and_flipped_to_the_distribution_of_timm(
     prepared_folder: PreparedFolder, scale: tuple[float, float]

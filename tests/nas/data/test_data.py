@@ -563,6 +563,7 @@ class Scans(Digits):
 """
 
 
+@pytest.mark.slow
 def test_a_dataset_of_ones_own_is_known_by_its_module(tmp_path: Path) -> None:
     """In a process of its own, since a dataset stays registered."""
     module = tmp_path / "scans" / "loaders.py"

@@ -69,6 +69,7 @@ def test_a_box_holds_normal_noise_and_the_rest_stays() -> None:
     assert len({one.numpy().tobytes() for one in flat}) == len(flat)  # no two images get the same noise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", [{}, *thorough([{"rand_augment": "rand-m9-mstd0.5-inc1"}])])
 def test_a_prepared_set_is_erased_to_the_distribution_of_timm(
     augmentation: dict[str, object], prepared_folder: PreparedFolder

@@ -358,6 +358,7 @@ def test_a_disk_that_is_too_small_says_so_before_the_work_begins_and_leaves_noth
             open_dataset(f"prepared:{path / 'out'}", resolution=56)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_while_the_work_goes_on_stops_it_and_the_same_command_ends_it(
     tmp_path: Path, many: Path
 ) -> None:

@@ -69,6 +69,7 @@ def test_a_batch_depends_on_seed_epoch_and_place_alone(dataset: Dataset, recipe:
     assert not any(same(first, other) for other in others)
 
 
+@pytest.mark.slow
 def test_another_process_sees_the_same_batches_and_loads_no_more_than_it_needs(dataset: Dataset) -> None:
     code = """if True:
         import hashlib, sys, torch

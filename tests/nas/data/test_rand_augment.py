@@ -190,12 +190,13 @@ def test_what_happens_to_an_image_does_not_depend_on_its_neighbours() -> None:
     assert (together - torch.cat(alone)).abs().max() <= 1  # vector instructions round the last bit otherwise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("notation", "num_epochs"),
     [
         (DEFAULT, 50),
-        pytest.param("rand-m5-n4-p1-mstd2", 20, marks=pytest.mark.slow),
-        pytest.param("rand-m9-n2-tweights-inc1", 20, marks=pytest.mark.slow),
+        ("rand-m5-n4-p1-mstd2", 20),
+        ("rand-m9-n2-tweights-inc1", 20),
     ],
 )
 def test_a_prepared_set_is_augmented_to_the_distribution_of_timm(

@@ -161,12 +161,13 @@ def test_a_seed_decides_the_draws_and_neighbours_change_no_image() -> None:
     assert (together - torch.cat(alone)).abs().max() <= 1  # vector instructions round the last bit otherwise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("notation", "make", "num_epochs"),
     [
         ("torchvision-m12-n2", v1.RandAugment, 50),  # what the source of the recipe for CIFAR-10 calls
-        pytest.param("torchvision-m30-n1", v2.RandAugment, 30, marks=pytest.mark.slow),
-        pytest.param("torchvision-m5-n4", v2.RandAugment, 30, marks=pytest.mark.slow),
+        ("torchvision-m30-n1", v2.RandAugment, 30),
+        ("torchvision-m5-n4", v2.RandAugment, 30),
     ],
 )
 def test_a_prepared_set_is_augmented_to_the_distribution_of_torchvision(

@@ -125,6 +125,7 @@ def test_a_part_of_a_gpu_is_no_matter_of_cpu_time() -> None:
     assert Study.model_validate(study.model_dump()) == study
 
 
+@pytest.mark.slow
 def test_no_gpu_is_visible_where_the_environment_says_so() -> None:
     code = "from nas.execution.devices import gpus_may_be_visible; print(gpus_may_be_visible())"
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}

@@ -48,6 +48,7 @@ def niceness(info: DataInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield ray.get(ray.remote(num_cpus=0)(lambda: os.nice(0)).remote())
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("ray_2")
 def test_a_worker_yields_to_other_programs_no_more_than_the_driver(niceness: int) -> None:
     assert niceness == os.nice(0)

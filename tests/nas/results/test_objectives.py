@@ -200,6 +200,7 @@ def test_the_plan_names_objectives_that_are_not_the_usual_ones(tmp_path: Path) -
         assert said == (name == "other")
 
 
+@pytest.mark.slow
 def test_the_last_table_has_a_column_for_each_measured_objective(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", objectives=TWO, max_trials=6)
     run.record.note(baselines={"1-nearest neighbour": (0.986, 0.98)})

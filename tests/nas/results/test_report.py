@@ -77,6 +77,7 @@ def complete_references(run: Run) -> Iterator[TrialRecord]:
     yield from found
 
 
+@pytest.mark.slow
 def test_the_page_tells_of_the_splits(page: Page, tmp_path: Path) -> None:
     plain = "1,077 train, 360 val, 360 test"
     assert plain in page.texts
@@ -362,6 +363,7 @@ def test_a_run_that_did_nothing_by_itself_says_nothing_of_it(page: Page) -> None
     assert "events" not in page.tables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("nearest", "is_beaten"), [(1.0, False), (0.1, True)])
 def test_simple_classifiers_stand_beside_the_best_of_the_front(tmp_path: Path, nearest: float, is_beaten: bool) -> None:
     run = make_run(tmp_path / "run", max_trials=3)

@@ -22,7 +22,7 @@ from tests.nas.gate import Gate
 from tests.nas.programs import QUICK, Outcome, Program, Recorded, lease_seconds, read_study
 from tests.nas.runs import open_folder
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 class Part(NamedTuple):

@@ -256,6 +256,7 @@ def test_gpu_time_where_there_is_no_gpu_is_answered_with_what_would_work(
     assert not runs.exists()
 
 
+@pytest.mark.slow
 def test_the_process_itself_ends_with_code_2(runs: Path, tmp_path: Path) -> None:
     outcome = run_program("--space", "hybrid", "--budget", "9cpu-seconds", "--runs", runs, logs=tmp_path / "logs")
     check_refused(outcome, "space: unknown name 'hybrid'; known, nearest first: hybrid_stages.*")
@@ -370,6 +371,7 @@ def test_a_plan_says_what_the_budget_buys_and_writes_nothing(search: Search, run
     assert not runs.exists()
 
 
+@pytest.mark.slow
 @starts_ray
 def test_a_plan_of_a_run_starts_from_where_it_stands(good_run: GoodRun, search: Search) -> None:
     before = read_study(good_run.folder)
@@ -478,6 +480,7 @@ def write_odd_images(root: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 @starts_ray
 def test_a_folder_of_images_of_odd_sizes_and_modes_ends_with_a_front(
     search: Search, runs: Path, tmp_path: Path

@@ -97,6 +97,7 @@ def test_the_values_told_to_optuna_are_accuracy_parameters_and_macs(tmp_path: Pa
             assert told.user_attrs["reason"] == kept.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", *thorough(["nsga2", "random"])])
 def test_the_same_seed_gives_the_same_trials_also_across_restarts(tmp_path: Path, sampler: str) -> None:
     """One search in one go, the other opened anew every few leases."""
@@ -303,6 +304,7 @@ def test_images_left_out_are_kept_with_the_study(tmp_path: Path) -> None:
     assert session_in(tmp_path).record.notes.images_left_out == ("a.jpg", "b.jpg", "c.jpg")
 
 
+@pytest.mark.slow
 def test_a_study_on_a_full_disk_is_named_in_one_line_and_goes_on_where_there_is_room(small_disk: Path) -> None:
     session = session_in(small_disk)
     lease = next_lease(session)

@@ -87,6 +87,7 @@ def tiny_lease(folder: Path | str, **changes: Any) -> Lease:
     return lease_in(folder, **{"architecture": small_model(resolution=8), **changes})
 
 
+@pytest.mark.slow
 def test_a_few_epochs_learn_far_more_than_chance(digits: Dataset, tmp_path: Path) -> None:
     reports = list(train(lease_in(tmp_path, architecture=poolformer()), digits, device=CPU))
     assert [report.epoch for report in reports] == [1, 2, 3]
@@ -94,6 +95,7 @@ def test_a_few_epochs_learn_far_more_than_chance(digits: Dataset, tmp_path: Path
     assert reports[-1].val_accuracy > 0.6  # chance is 0.1
 
 
+@pytest.mark.slow
 def test_the_digits_own_recipe_brings_a_small_network_near_the_nearest_neighbour(tmp_path: Path) -> None:
     """A hand-designed pattern of the default space, against the classifier that the report prints beside it."""
     digits = open_dataset("digits", resolution=16)
@@ -114,6 +116,7 @@ def test_the_same_lease_gives_the_same_reports_and_another_seed_gives_others(dig
     assert [r.train_loss for r in first] != [r.train_loss for r in other]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_before", [1, 2])
 def test_going_on_from_a_checkpoint_gives_what_an_uninterrupted_run_gives(
     digits: Dataset, tmp_path: Path, num_before: int
@@ -436,6 +439,7 @@ def test_a_batch_that_does_not_fit_into_a_gpu_is_cut_into_parts(digits: Dataset,
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
+@pytest.mark.slow
 def test_training_is_measured_in_positive_seconds_per_image_and_bytes() -> None:
     digits = open_dataset("digits", resolution=32)
     large = RECIPE.model_copy(update={"batch_size": 1024})  # whose activations no earlier test has left room for

@@ -55,7 +55,7 @@ def short(recipe: Recipe, **changes: object) -> Recipe:
     return Recipe.model_validate(recipe.model_dump() | {"epochs": 2, "warmup_epochs": 1} | changes)
 
 
-@pytest.fixture(params=["digits", "prepared", *thorough(["folder"]), "folder, 2 workers"])
+@pytest.fixture(params=["digits", *thorough(["prepared", "folder", "folder, 2 workers"])])
 def data(request: pytest.FixtureRequest, prepared_folder: PreparedFolder) -> tuple[Dataset, Recipe]:
     """A dataset, and a recipe that uses all that is random in it; some steps an epoch."""
     augmentation = {"flip": 0.5, "crop_scale": (0.3, 1), "rand_augment": "rand-m9-mstd0.5-inc1", "random_erasing": 0.5}

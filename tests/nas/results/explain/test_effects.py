@@ -16,6 +16,8 @@ from tests.nas.runs import make_run
 # What `tests.nas.runs` adds to accuracy for a mixer in any stage, in points; nothing else beside costs counts there.
 TRUE = {"pool": 0.0, "attention": 3.0, "spatial_mlp": 1.0, "dwconv": 2.0, "identity": -5.0}
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
