@@ -116,7 +116,7 @@ SEARCH = [
     *options("recipe.batch_size", "0", "-1", "65537", "1000000000000"),
     *options("epochs", *NO_NUMBER),
     *options("batch_size", *NO_NUMBER),
-    *options("resolution", *NO_NUMBER, "-1", "7", "8193", "100000", "1000000000000"),
+    *options("resolution", *NO_NUMBER, "-1", "7", "513", "8192", "8193", "100000", "1000000000000"),
     *options("workers", *NO_NUMBER, "0", "-1", "10001", "1000000000"),
     *options("cpus_per_trial", *NO_NUMBER, "0", "-1", "1025"),
     *options("loaders", *NO_NUMBER, "-1", "257", "100000"),

@@ -36,6 +36,7 @@ from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 
 _RECIPE = find_recipe("digits")
 _WHITE = 16  # the most ink of a pixel
+_LARGEST_SIDE = 512  # pixels; 1.9 GB
 _REFERENCES = (  # one of each pattern that fits
     "poolformer_s12",
     "metaformer_id_s12",
@@ -69,6 +70,8 @@ class Digits(Dataset):
         splitting: Splitting = DEFAULT_SPLITTING,
     ) -> None:
         del num_workers, bad_images  # nothing is read while training
+        if resolution > _LARGEST_SIDE:
+            raise wrong("resolution", f"must be at most {_LARGEST_SIDE} pixels for digits", resolution)
         rows_NF = _read_rows()
         scans_NHW = torch.from_numpy(rows_NF[:, :-1]).reshape(-1, 8, 8)
         labels_N = torch.from_numpy(rows_NF[:, -1]).long()
