@@ -15,7 +15,7 @@ from rich.text import Text
 from metaformer.cli import console as plain
 from metaformer.cost import count_cost
 from metaformer.errors import printable
-from nas.data import DataInfo
+from nas.data import DataInfo, train_batch_size
 from nas.record.run_folder import RunFolder
 from nas.record.trials import TrialRecord, TrialState
 from nas.results.results import block_text, mixers_text, percent, stem_stride
@@ -35,9 +35,11 @@ from nas.session.forecast import Forecast
 from nas.session.session import Session
 from nas.study.budget import Budget, format_device_time
 from nas.study.objectives import DEFAULT, Objectives
+from nas.study.study import Study
 from search_spaces.space import SearchSpace
 
 _PLAIN_SECONDS = 15  # between lines where there is no terminal
+_FEW_STEPS = 100  # of the optimiser in a trial; the plan then says so
 _FEW_TRIALS = 50  # a search can hardly learn from fewer; the plan then says what would buy more
 _MOST_LEFT_OUT = 5  # models beyond the limits that are named where that is all of them
 
@@ -105,6 +107,11 @@ class ProgressView:
         return format_device_time(seconds, self._budget.device)
 
 
+def _steps_of_a_trial(study: Study, info: DataInfo) -> int:
+    num_images = info.num_images["train"]
+    return study.recipe.epochs * (num_images // train_batch_size(study.recipe, num_images))
+
+
 def print_plan(
     console: Console,
     session: Session,
@@ -139,6 +146,9 @@ def print_plan(
     settings = study.settings
     console.print(f"images   {why_resolution}; {space.stem_text()}, widths times {settings.width_scale:g}")
     console.print(f"recipe   {recipe_source}: {recipe_text(study.recipe)}")
+    if (num_steps := _steps_of_a_trial(study, info)) < _FEW_STEPS:
+        text = f"steps    {num_steps} of the optimiser in a trial, which teach little; smaller batches give more"
+        console.print(text, style="yellow")
     if study.finals is None:
         console.print(
             f"space    {_count(space.size)} architectures{_limits(space)}, sampler {study.sampler}, seed {study.seed}"
