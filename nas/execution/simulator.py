@@ -28,6 +28,7 @@ class Simulated:
     seconds: float = 0.0  # from its start to its end, virtual
     busy_seconds: float = 0.0  # device-seconds in leases, virtual
     driver_seconds: float = 0.0  # in the session, real
+    processor_seconds: float = 0.0  # of a core, in the session, real; what else runs on the machine does not count
     num_events: int = 0
     hypervolumes: list[tuple[float, float]] = field(default_factory=list)  # (device-seconds so far, hypervolume)
 
@@ -165,9 +166,10 @@ class Simulation:
     @contextmanager
     def _driving(self) -> Iterator[None]:
         """Add the real time of the block to the driver's."""
-        start = time.perf_counter()
+        start, processor_start = time.perf_counter(), time.process_time()
         yield
         seconds = time.perf_counter() - start
+        self.result.processor_seconds += time.process_time() - processor_start
         self.result.driver_seconds += seconds
         if self._simulator.driver_takes_time:
             self._now += seconds

@@ -21,9 +21,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from metaformer.errors import explain
+from nas.record.driver_storage import end_trial
 from nas.record.notes import Event, EventKind, Notes
 from nas.record.storage import MALFORMED, close_storage, first_line, no_storage, open_storage
-from nas.record.trials import Attributes, StopReason, TrialRecord, TrialState
+from nas.record.trials import Attributes, Progress, StopReason, TrialRecord, TrialState
 from nas.study.objectives import Objectives
 from nas.study.study import StudyError
 from search_spaces.space import Choice, SearchSpace, SpaceError
@@ -37,6 +38,12 @@ _STATES = {
     optuna.trial.TrialState.PRUNED: TrialState.STOPPED,
     optuna.trial.TrialState.FAIL: TrialState.FAILED,
 }
+_ENDS: dict[TrialEnd, optuna.trial.TrialState] = {
+    "complete": optuna.trial.TrialState.COMPLETE,
+    "stopped": optuna.trial.TrialState.PRUNED,
+    "failed": optuna.trial.TrialState.FAIL,
+}
+_BEGINNING = Progress().model_dump(mode="json")
 # What version 0.1 wrote in place of a stop reason; such studies go on.
 _EARLIER_REASONS = {"the budget was spent before its last epoch": StopReason.BUDGET}
 
@@ -199,7 +206,7 @@ class Record:
         Args:
             seed: Of its training; None: that of the study.
         """
-        attrs = {"references": list(references) or None, "seed": seed}
+        attrs = {"references": list(references) or None, "seed": seed, "progress": _BEGINNING}
         return self._create(architecture, {name: value for name, value in attrs.items() if value is not None})
 
     def go_on(self, stopped: TrialRecord) -> TrialRecord:
@@ -227,22 +234,15 @@ class Record:
             stop_reason: Of a trial that was stopped.
             reason: The sentence that says why it was stopped or failed.
         """
-        if stop_reason:
-            self._storage.set_trial_user_attr(self._trial_id(trial), "stop_reason", stop_reason.value)
-        if reason:
-            self._storage.set_trial_user_attr(self._trial_id(trial), "reason", reason)
-        self.save(trial)
+        said = {"stop_reason": stop_reason and stop_reason.value, "reason": reason}
+        attributes: dict[str, Any] = {name: text for name, text in said.items() if text}
+        attributes["progress"] = trial.progress.model_dump(mode="json")
+        values = self.objectives.values(trial) if how == "complete" else None
+        end_trial(self._storage, self._trial_id(trial), _ENDS[how], values=values, attributes=attributes)
         trial.stop_reason, trial.reason, trial.state = stop_reason, reason, TrialState(how)
         accuracy = "" if trial.val_accuracy is None else f" at {trial.val_accuracy:.2%}"
         because = f": {reason}" if reason else ""
         _LOG.info("trial %d %s after epoch %d%s%s", trial.number, how, trial.num_epochs, accuracy, because)
-        if trial.state is TrialState.COMPLETE:
-            self._storage.set_trial_state_values(
-                self._trial_id(trial), optuna.trial.TrialState.COMPLETE, self.objectives.values(trial)
-            )
-        else:
-            state = optuna.trial.TrialState.FAIL if how == "failed" else optuna.trial.TrialState.PRUNED
-            self._storage.set_trial_state_values(self._trial_id(trial), state)
 
     @_writing()
     def set_test_accuracy(self, trial: TrialRecord, accuracy: float) -> None:
@@ -283,6 +283,7 @@ class Record:
         )
         trial_id = self._storage.create_new_trial(self._study_id, template_trial=frozen)
         frozen.number = self._storage.get_trial_number_from_id(trial_id)  # all else is as it was handed over
+        self._trial_ids[frozen.number] = trial_id
         trial = self._read(frozen, {})
         self.trials.append(trial)
         return trial

@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from metaformer.documents import check_path, exists, is_folder
 from metaformer.errors import check_type, mask_passwords
+from nas.record.driver_storage import DriverStorage
 from nas.study.database_url import can_be_parsed, is_kept
 from nas.study.study import StudyError
 
@@ -92,7 +93,9 @@ def open_storage(url: str, *, writes: bool = False, begins: bool = True, once: b
     if url == IN_MEMORY:
         return InMemoryStorage()
     if not _is_sqlite(url):
-        return RDBStorage(url, skip_table_creation=not makes, engine_kwargs={} if writes else _reader_kwargs(url))
+        if writes:
+            return DriverStorage(url, skip_table_creation=not makes)
+        return RDBStorage(url, skip_table_creation=True, engine_kwargs=_reader_kwargs(url))
     path = _sqlite_path(url)
     if not (makes or path.exists()):
         raise FileNotFoundError("no such file")
@@ -100,7 +103,7 @@ def open_storage(url: str, *, writes: bool = False, begins: bool = True, once: b
         return RDBStorage(_read_only(url, once=once), skip_table_creation=True)
     opened = url if begins else _with_query(url, mode="rw")
     _write_ahead(opened)
-    storage = RDBStorage(opened, skip_table_creation=not begins)
+    storage = DriverStorage(opened, skip_table_creation=not begins)
     event.listen(storage.engine, "connect", _wait_less)
     storage.engine.dispose()  # the connection it has was made before
     return storage
