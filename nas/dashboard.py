@@ -1,11 +1,18 @@
-"""python -m nas.dashboard: Optuna's dashboard on the study of a run, to look at and not to change."""
+"""python -m nas.dashboard: Optuna's dashboard on the studies of runs, to look at and not to change.
+
+It is served from a copy in memory, which follows the runs while their searches go on; their databases are only read.
+"""
 
 import ipaddress
 import json
 import socket
+import threading
+import time
 import webbrowser
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Annotated
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -19,8 +26,14 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from _typeshed import OptExcInfo
+    from optuna.storages import BaseStorage
+
+    from nas.record.run_folder import Run
 
 
+STUDY_FILE = "study.yaml"  # that every run has
+_MOST_NOTES = 1000  # the dashboard looks through all of them for each trial, at every poll
+_SECONDS = 5.0  # between two looks at a run
 _LOCAL = ("127.0.0.1", "localhost")
 _EVERY = ("", "0.0.0.0")  # noqa: S104  # addresses that mean all of a machine's
 _HEADERS = [
@@ -143,6 +156,114 @@ def _forbid(start_response: "StartResponse", reason: str) -> Iterable[bytes]:
     return [json.dumps({"reason": reason}).encode()]
 
 
+def find_runs(path: Path) -> list[Path]:
+    """The folder of a run itself, or those of the runs in a folder, by name.
+
+    Raises:
+        UserError: There is none.
+    """
+    if not path.is_dir() or (path / STUDY_FILE).exists():
+        return [path]
+    runs = sorted(file.parent for file in path.glob(f"*/{STUDY_FILE}"))
+    if not runs:
+        raise UserError(
+            f"run: must be the folder of a run, or hold folders of runs, got {shown(str(path))} without any"
+        )
+    return runs
+
+
+class _ShownRun:
+    """The copy of one run's study, which is brought up to date where the run's database has changed."""
+
+    def __init__(self, storage: "BaseStorage", path: Path) -> None:
+        from optuna_dashboard import save_note
+
+        from nas.record.run_folder import open_run
+        from nas.record.storage import last_written
+        from nas.record.view.shown_study import ShownStudy
+
+        run = open_run(path)
+        self._path, self._url = path, run.record.url
+        self._written = last_written(self._url)
+        self._study = ShownStudy(storage, run.name, run.record, save_note)
+        self._show(run)
+
+    def update(self) -> None:
+        """Read the run again, unless its file is as it was.
+
+        Raises:
+            UserError: It cannot be read now.
+        """
+        from nas.record.run_folder import open_run
+        from nas.record.storage import last_written
+
+        written = last_written(self._url)
+        if written is None or written != self._written:
+            self._show(open_run(self._path))
+            self._written = written
+
+    def _show(self, run: "Run") -> None:
+        from nas.results.results import Results
+        from nas.results.trial_note import trial_note
+
+        first = [
+            *Results(run).front,
+            *(trial for trial in run.record if trial.references),
+            *reversed(run.record.trials),
+        ]
+        chosen = list({trial.number: trial for trial in first}.values())[:_MOST_NOTES]
+        limits = {
+            name: most
+            for name, most in (
+                ("params", run.study.settings.limits.max_params),
+                ("macs", run.study.settings.limits.max_macs),
+                *run.study.measured_limits.items(),
+            )
+            if most is not None and name in run.study.objectives
+        }
+        notes = {trial.number: trial_note(run, trial) for trial in chosen}
+        self._study.update(run.record, limits, notes)
+        run.record.close()
+
+
+def show_runs(storage: "BaseStorage", paths: Sequence[Path]) -> list[_ShownRun]:
+    """The runs, copied into a storage; of several, those that can be read, with a line on standard error for others.
+
+    Raises:
+        UserError: None can be read.
+    """
+    found: list[_ShownRun] = []
+    for path in paths:
+        try:
+            found.append(_ShownRun(storage, path))
+        except UserError as error:
+            if len(paths) == 1 or (path is paths[-1] and not found):
+                raise
+            typer.echo(f"left out {path.name}: {error}", err=True)
+    return found
+
+
+def following(app: "WSGIApplication", updates: Iterable[Callable[[], None]]) -> "WSGIApplication":
+    """The application, whose copies are brought up to date before an answer, at most every few seconds.
+
+    A run that cannot be read for a moment is shown as it was.
+    """
+    lock = threading.Lock()
+    last = time.monotonic()
+
+    def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        nonlocal last
+        with lock:
+            if environ["PATH_INFO"].startswith("/api/") and time.monotonic() - last >= _SECONDS:
+                for update in updates:
+                    with suppress(UserError):
+                        update()
+                last = time.monotonic()
+        return app(environ, start_response)
+
+    return answer
+
+
 def make_dashboard(app: "WSGIApplication", host: str, port: int) -> WSGIServer:
     """A server that listens already; `serve_forever` answers.
 
@@ -159,7 +280,9 @@ def make_dashboard(app: "WSGIApplication", host: str, port: int) -> WSGIServer:
 
 
 def dashboard(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or its name under runs/.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN|FOLDER", help="Folder of a run, or its name under runs/; or a folder of runs.")
+    ],
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
     host: Annotated[str, typer.Option(help="Address to listen on; others need --allow-remote.")] = "127.0.0.1",
     allow_remote: Annotated[
@@ -167,25 +290,25 @@ def dashboard(
     ] = False,
     show: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
 ) -> None:
-    """Show the study of a run in a browser, also while the search goes on; Ctrl-C ends it.
+    """Show the study of a run, or of all runs in a folder, in a browser, also while searches go on; Ctrl-C ends it.
 
     It needs the package optuna-dashboard: pip install "metaformer-nas[dashboard]".
 
     \b
     Examples:
       python -m nas.dashboard smoke
-      python -m nas.dashboard runs/smoke --port 8081 --open
+      python -m nas.dashboard runs --port 8081 --open
     """
     check_host(host, allow_remote=allow_remote)
     if find_spec("optuna_dashboard") is None:
         raise UserError('dashboard: needs a package that is not here: pip install "metaformer-nas[dashboard]"')
     from optuna_dashboard import wsgi
 
-    from nas.record.run_folder import open_run
-    from nas.record.storage import open_storage
+    from nas.record.view.shown_study import new_storage
 
-    storage = open_storage(open_run(cli.run_path(run)).record.url)
-    app = read_only(wsgi(storage))
+    storage = new_storage()
+    runs = show_runs(storage, find_runs(cli.run_path(run)))
+    app = following(read_only(wsgi(storage)), [each.update for each in runs])
     with make_dashboard(app, host, port) as server:
         server.set_app(guarded(app, hosts_of(host, server.server_port)))
         if allow_remote:

@@ -18,6 +18,8 @@ import pytest
 from metaformer.errors import UserError
 from nas import dashboard
 from nas.record.run_folder import Run, open_run
+from nas.record.view.shown_study import new_storage
+from nas.study.lease import Report
 from tests.nas.programs import PATIENCE, listening_to_ctrl_c
 from tests.nas.runs import make_run
 
@@ -91,7 +93,15 @@ def test_it_listens_on_this_machine_alone(server: Server) -> None:
 def test_it_lists_the_study_with_its_trials(server: Server, run: Run) -> None:
     (study,) = json.loads(server.ask("/api/studies")[1])["study_summaries"]
     assert study["directions"] == ["maximize", "minimize", "minimize"]
+    assert study["study_name"] == run.name
     detail = json.loads(server.ask(f"/api/studies/{study['study_id']}?after=0")[1])
+    assert detail["objective_names"] == ["val_accuracy", "params", "macs"]
+    note = detail["trials"][0]["note"]["body"]
+    assert "hand-designed: poolformer\\_s12" in note
+    assert "| stage | blocks | token mixer | width |" in note
+    assert note.endswith("--pick 0")
+    curve = [report.val_accuracy for report in run.record.trials[0].progress.curve]
+    assert [point["value"] for point in detail["trials"][0]["intermediate_values"]] == curve
     shown = {trial["number"]: (trial["state"], trial.get("values")) for trial in detail["trials"]}
     states = {"complete": "Complete", "failed": "Fail"}
     assert shown == {
@@ -125,6 +135,34 @@ def test_it_changes_nothing(server: Server, run: Run, method: str, path: str) ->
     assert status == 403
     assert "for looking at a study, not for changing it" in text
     assert [trial.state for trial in open_run(run.folder.path).record] == [trial.state for trial in run.record]
+
+
+def test_a_folder_of_runs_shows_those_that_can_be_read_and_follows_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match=r"^run: must be the folder of a run, or hold folders of runs, got"):
+        dashboard.find_runs(tmp_path)
+    first = make_run(tmp_path / "a", max_trials=2)
+    broken = make_run(tmp_path / "b", max_trials=1)
+    broken.record.close()
+    with broken.folder.database.open("r+b") as file:
+        file.truncate(5000)
+    with pytest.raises(UserError, match=r"^storage: must"):
+        dashboard.show_runs(new_storage(), [tmp_path / "b"])
+    storage = new_storage()
+    [shown] = dashboard.show_runs(storage, dashboard.find_runs(tmp_path))
+    assert capsys.readouterr().err.startswith("left out b: storage: must")
+    trial = first.record.start(first.space.smallest("macs"))
+    shown.update()
+    assert (len(storage.get_all_trials(0)), storage.get_all_trials(0)[-1].state.name) == (
+        len(first.record.trials),
+        "RUNNING",
+    )
+    trial.add_epoch(Report(epoch=1, val_accuracy=0.5, train_loss=1.0, checkpoint="x"))
+    first.record.end(trial, "complete")
+    shown.update()
+    last = storage.get_all_trials(0)[-1]
+    assert (last.values, last.intermediate_values) == (list(first.study.goals.values(trial)), {1: 0.5})
 
 
 def test_a_port_in_use_is_refused_with_a_free_one(run: Run) -> None:

@@ -1,0 +1,1 @@
+"""Studies as other programs show them."""
