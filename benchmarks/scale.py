@@ -43,8 +43,8 @@ IMAGES = {"train": 1_153_051, "val": 128_116, "test": 50_000}  # ImageNet-1k
 class GrowingWithCost:
     """Curves that rise to an accuracy that grows with cost; an epoch takes `minutes` for an architecture of 2 GMACs."""
 
-    def __init__(self, minutes: float) -> None:
-        self._minutes = minutes
+    def __init__(self, minutes: float, *, epochs: int = EPOCHS) -> None:
+        self._minutes, self._epochs = minutes, epochs
 
     def curve(self, architecture: Architecture) -> Curve:
         rng = random.Random(architecture.digest)
@@ -53,7 +53,7 @@ class GrowingWithCost:
             0.5 + 0.06 * math.log10(cost.params / 1e6) + 0.1 * math.log10(cost.macs / 1e8) + rng.gauss(0, 0.02), 1
         )
         seconds = self._minutes * 60 * (0.2 + 0.8 * cost.macs / 2e9) * rng.uniform(0.9, 1.1)
-        return Curve(seconds, tuple(max(0.0, last * (1 - 0.8**epoch)) for epoch in range(1, EPOCHS + 1)))
+        return Curve(seconds, tuple(max(0.0, last * (1 - 0.8**epoch)) for epoch in range(1, self._epochs + 1)))
 
 
 def simulate(num_devices: int, num_trials: int, minutes: float, folder: Path, console: Console) -> list[str]:

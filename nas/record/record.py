@@ -15,6 +15,7 @@ from typing import Any, Literal
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,6 +25,7 @@ from metaformer.errors import explain
 from nas.record.driver_storage import end_trial
 from nas.record.notes import Event, EventKind, Notes
 from nas.record.storage import MALFORMED, close_storage, first_line, no_storage, open_storage
+from nas.record.tables import read_trials
 from nas.record.trials import Attributes, Progress, StopReason, TrialRecord, TrialState
 from nas.study.objectives import Objectives
 from nas.study.study import StudyError
@@ -160,6 +162,8 @@ class Record:
         """
         with _reading(self.url):
             self._study_id = self._storage.get_study_id_from_name(self.name)
+            if isinstance(self._storage, RDBStorage):
+                return self._study.user_attrs, read_trials(self._storage, self._study_id)
             return self._study.user_attrs, self._study.get_trials(deepcopy=False)
 
     def __iter__(self) -> Iterator[TrialRecord]:

@@ -25,6 +25,7 @@ from nas.record.storage import close_storage, open_storage
 from nas.results.status.status import RunState, Status, read_status
 from tests.nas.gate import Gate
 from tests.nas.programs import QUICK, ROOT, Outcome, Program, Recorded, run_here, run_program
+from tests.nas.record.odd_trials import check_read_as_optuna_reads, fill_with_odd_trials
 from tests.nas.runs import make_run
 from tests.services.postgresql import PASSWORD, Server, running_server
 
@@ -163,6 +164,14 @@ def test_a_run_is_read_with_the_password_of_the_environment(
     outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert outcome.returncode == 0, outcome.stderr
     assert len((killed.runs / "killed" / "trials.csv").read_text().splitlines()) == 1 + len(gone_on.study.trials)
+
+
+def test_trials_are_read_in_bulk_as_optuna_reads_them(server: Server, tmp_path: Path) -> None:
+    url = server.url(server.new_database())
+    make_run(tmp_path / "run", max_trials=8, storage=url, storage_name="search")
+    fill_with_odd_trials(url)
+    check_read_as_optuna_reads(url)
+    check_read_as_optuna_reads(url, "other")
 
 
 def test_a_reader_can_write_nothing(server: Server) -> None:

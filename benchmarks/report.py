@@ -1,0 +1,195 @@
+"""How long a report takes: from the study on disk to the file, and from the file to a page in a browser.
+
+Command:   python -m benchmarks.report
+Hardware:  two CPU cores, 4 GiB of memory, Debian's chromium; nothing is trained
+Time:      about 2 minutes, most of them to make the study
+Expected:  at most 5 s from study to file, 2 s from file to page, 15 MB
+
+The study holds random architectures with the made-up learning curves of `benchmarks.scale`: nine of ten trials are
+complete, so that they are marks in every chart; of the others most were stopped, and some failed. Reading is measured
+beside Optuna's own. A page is open when its `load` event has passed and the first chart is drawn.
+"""
+
+import json
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import optuna
+import typer
+from optuna.storages._rdb import models
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import create_engine, insert
+
+from benchmarks.scale import GrowingWithCost
+from metaformer.architecture import Architecture
+from metaformer.cost import count_cost
+from nas.record.record import STUDY_NAME, Record, distribution
+from nas.record.run_folder import RunFolder, identify, open_run
+from nas.record.storage import close_storage, open_storage, sqlite_url
+from nas.record.trials import LeaseCharge, LeaseEnd, Progress
+from nas.results.report_files import write_report
+from nas.study.lease import Report
+from nas.study.recipe import Recipe
+from nas.study.study import Study
+from search_spaces.space import SearchSpace, get
+
+_EPOCHS = 8
+_IMAGES = {"train": 45_000, "val": 5_000, "test": 10_000}
+_State = optuna.trial.TrialState
+
+
+def make_study(folder: RunFolder, num_trials: int) -> None:
+    """Leave a run in a folder; the rows of all trials are written at once."""
+    space = get("hybrid_stages")
+    study = Study(
+        space=space.name,
+        settings=space.settings,
+        data="folder:/data/photographs",
+        data_fingerprint="0123456789abcdef",
+        recipe=Recipe(epochs=_EPOCHS, warmup_epochs=1),
+        references=tuple(space.references()),
+        sampler="random",
+        seed=0,
+        budget="100gpu-days",
+    )
+    url = sqlite_url(folder.database)
+    record = Record(url, space, study.goals, writes=True)
+    folder.study_file.write_text(identify(study, record, folder).to_yaml(), encoding="utf-8")
+    record.note(num_images=_IMAGES)
+    record.close()
+    trials = [_trial(space, *made, number) for number, made in enumerate(_architectures(space, num_trials))]
+    rows: dict[Any, list[dict[str, object]]] = {
+        models.TrialModel: [],
+        models.TrialParamModel: [],
+        models.TrialUserAttributeModel: [],
+        models.TrialValueModel: [],
+    }
+    for number, trial in enumerate(trials):
+        key = {"trial_id": number + 1}
+        rows[models.TrialModel].append(key | {"study_id": 1, "number": number, "state": trial.state})
+        for name, of_name in trial.distributions.items():
+            rows[models.TrialParamModel].append(
+                key
+                | {
+                    "param_name": name,
+                    "param_value": of_name.to_internal_repr(trial.params[name]),
+                    "distribution_json": optuna.distributions.distribution_to_json(of_name),
+                }
+            )
+        for name, value in trial.user_attrs.items():
+            rows[models.TrialUserAttributeModel].append(key | {"key": name, "value_json": json.dumps(value)})
+        for place, value in enumerate(trial.values or ()):
+            kind = models.TrialValueModel.TrialValueType.FINITE
+            rows[models.TrialValueModel].append(key | {"objective": place, "value": value, "value_type": kind})
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for model, of_model in rows.items():
+            connection.execute(insert(model.__table__), of_model)
+    engine.dispose()
+
+
+def _architectures(space: SearchSpace, number: int) -> Iterator[tuple[tuple[str, ...], Architecture]]:
+    """The hand-designed models with their names, and random architectures, each once."""
+    seen = set()
+    for names, arch in space.distinct_references(tuple(space.references())).items():
+        seen.add(arch.digest)
+        yield names, arch
+    rng = random.Random(0)
+    while len(seen) < number:
+        arch = space.sample(rng)
+        if arch.digest not in seen:
+            seen.add(arch.digest)
+            yield (), arch
+
+
+def _trial(space: SearchSpace, names: tuple[str, ...], arch: Architecture, number: int) -> optuna.trial.FrozenTrial:
+    """An ended trial: one of ten is stopped after two epochs, and one of five of these has failed."""
+    curve, cost = GrowingWithCost(1.0, epochs=_EPOCHS).curve(arch), count_cost(arch)
+    is_complete = bool(names) or number % 10 > 0
+    state = _State.COMPLETE if is_complete else _State.FAIL if number % 50 == 0 else _State.PRUNED
+    reports = [
+        Report(epoch=epoch, val_accuracy=round(accuracy, 4), train_loss=1.0, checkpoint=f"epoch-{epoch:04d}.pt")
+        for epoch, accuracy in enumerate(curve.val_accuracies, start=1)
+    ]
+    kept = tuple(reports if is_complete else reports[:2])
+    end = {_State.COMPLETE: LeaseEnd.COMPLETE, _State.FAIL: LeaseEnd.FAILED}.get(state, LeaseEnd.STOPPED)
+    lease = LeaseCharge(attempt=1, device_seconds=curve.epoch_seconds * len(kept), end=end)
+    attrs: dict[str, Any] = {"progress": Progress(leases=(lease,), curve=kept).model_dump(mode="json")}
+    if names:
+        attrs["references"] = list(names)
+    if state is _State.PRUNED:
+        attrs |= {"stop_reason": "stopper", "reason": "could not add to the hypervolume"}
+    if state is _State.FAIL:
+        attrs["reason"] = "loss: must be finite, got nan"
+    return optuna.trial.create_trial(
+        state=state,
+        params=space.encode(arch),
+        distributions={choice.name: distribution(choice) for choice in space.choices},
+        user_attrs=attrs,
+        values=[kept[-1].val_accuracy, cost.params, cost.macs] if is_complete else None,
+    )
+
+
+def _read_by_optuna(url: str) -> None:
+    storage = open_storage(url, once=True)
+    optuna.load_study(study_name=STUDY_NAME, storage=storage).get_trials(deepcopy=False)
+    close_storage(storage)
+
+
+def _open_page(path: Path) -> float:
+    """Seconds until a browser has loaded a page and drawn its first chart; the browser itself runs already."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        begin = time.perf_counter()
+        page.goto(path.resolve().as_uri())
+        page.wait_for_selector(".js-plotly-plot .main-svg", timeout=120_000)
+        seconds = time.perf_counter() - begin
+        browser.close()
+    return seconds
+
+
+def report(
+    trials: Annotated[int, typer.Option(help="Trials of the study.")] = 10_000,
+    folder: Annotated[Path | None, typer.Option(help="Keep the run there; one that is there is used again.")] = None,
+) -> None:
+    """Measure a report of a large study, and say whether it keeps to its budget."""
+    with tempfile.TemporaryDirectory() as made:
+        place = RunFolder(folder or Path(made))
+        place.path.mkdir(parents=True, exist_ok=True)
+        if not place.study_file.exists():
+            make_study(place, trials)
+        begin = time.perf_counter()
+        _read_by_optuna(sqlite_url(place.database))
+        optuna_seconds = time.perf_counter() - begin
+        begin = time.perf_counter()
+        run = open_run(place.path)
+        open_seconds = time.perf_counter() - begin
+        path = write_report(run)
+        file_seconds = time.perf_counter() - begin
+        size = path.stat().st_size / 1e6
+        table = Table(title=f"report of {len(run.record.trials):,} trials", title_justify="left")
+        for column in ("what", "measured", "budget", ""):
+            table.add_column(column, justify="left" if column == "what" else "right")
+        table.add_row("trials read by Optuna", f"{optuna_seconds:.1f} s", "", "peer")
+        table.add_row("run opened", f"{open_seconds:.1f} s", "", "")
+        for what, value, most, unit in (
+            ("study to file", file_seconds, 5.0, "s"),
+            ("file to page", _open_page(path), 2.0, "s"),
+            ("size of the file", size, 15.0, "MB"),
+        ):
+            met = "" if value <= most else "over the budget"
+            table.add_row(what, f"{value:.1f} {unit}", f"{most:g} {unit}", met)
+        Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    typer.run(report)
