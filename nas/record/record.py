@@ -22,10 +22,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from metaformer.errors import explain
-from nas.record.driver_storage import end_trial
 from nas.record.notes import Event, EventKind, Notes
 from nas.record.storage import MALFORMED, close_storage, first_line, no_storage, open_storage
-from nas.record.tables import read_trials
+from nas.record.tables.reading import read_trials
+from nas.record.tables.writing import end_trial
 from nas.record.trials import Attributes, Progress, StopReason, TrialRecord, TrialState
 from nas.study.objectives import Objectives
 from nas.study.study import StudyError

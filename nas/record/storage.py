@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from metaformer.documents import check_path, exists, is_folder
 from metaformer.errors import check_type, mask_passwords
-from nas.record.driver_storage import DriverStorage
+from nas.record.tables.writing import DriverStorage
 from nas.study.database_url import can_be_parsed, is_kept
 from nas.study.study import StudyError
 

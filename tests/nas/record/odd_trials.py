@@ -3,7 +3,7 @@
 import optuna
 
 from nas.record.storage import close_storage, open_storage
-from nas.record.tables import read_trials
+from nas.record.tables.reading import read_trials
 
 
 def check_read_as_optuna_reads(url: str, name: str = "search") -> None:

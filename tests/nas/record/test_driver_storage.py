@@ -12,8 +12,8 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState, create_trial
 
-from nas.record.driver_storage import end_trial
 from nas.record.storage import close_storage, open_storage, sqlite_url
+from nas.record.tables.writing import end_trial
 
 
 @pytest.fixture(scope="module")

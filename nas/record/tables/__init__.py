@@ -1,0 +1,1 @@
+"""Optuna's tables of a study in a database: read in bulk, and written in few statements."""
