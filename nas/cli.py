@@ -19,9 +19,11 @@ __all__ = [
     "BatchSize",
     "CheckpointEvery",
     "Checkpoints",
+    "CpusPerModel",
     "CpusPerTrial",
     "Deadline",
     "Epochs",
+    "GpusPerModel",
     "GpusPerTrial",
     "ImagesPerClass",
     "Loaders",
@@ -65,6 +67,13 @@ CpusPerTrial = Annotated[
 ]
 GpusPerTrial = Annotated[
     str | None, typer.Option(help="Part of one GPU for each trial: 0.25, or auto, by memory.", show_default="1")
+]
+CpusPerModel = Annotated[
+    int | None,
+    typer.Option(help="Processes that train a model together on CPUs; --cpus-per-trial is of each.", show_default="1"),
+]
+GpusPerModel = Annotated[
+    int | None, typer.Option(help="GPUs of one machine that train a model together.", show_default="1")
 ]
 Loaders = Annotated[
     int | None,

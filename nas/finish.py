@@ -42,6 +42,8 @@ def finish(
     workers: cli.Workers = None,
     cpus_per_trial: cli.CpusPerTrial = None,
     gpus_per_trial: cli.GpusPerTrial = None,
+    cpus_per_model: cli.CpusPerModel = None,
+    gpus_per_model: cli.GpusPerModel = None,
     loaders: cli.Loaders = None,
     storage: cli.StorageUrl = None,
     checkpoints: cli.Checkpoints = None,
@@ -54,13 +56,15 @@ def finish(
 
     What comes out is a run of its own, in RUN/finish: its front is that of mean accuracies, with their spread, and it
     says how well the search had ranked the models. The seeds are others than that of the search. The same command goes
-    on where it was interrupted or killed; a larger --seeds or --extend adds to it.
+    on where it was interrupted or killed; a larger --seeds or --extend adds to it. With --gpus-per-model each model
+    is trained on several GPUs at once, which divide every batch of the recipe among themselves.
 
     \b
     Examples:
       python -m nas.finish smoke --budget 10cpu-minutes --epochs 64
       python -m nas.finish runs/imagenet --recipe poolformer --budget 8gpu-days --seeds 3
       python -m nas.finish runs/imagenet --models 92,131 --references none --budget 2gpu-days --plan
+      python -m nas.finish runs/imagenet --recipe poolformer --budget 60gpu-days --gpus-per-model 8
     """
     options = dict(locals())
     with cli.deaf_threads():

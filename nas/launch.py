@@ -23,7 +23,7 @@ from metaformer.documents import check_path, exists, is_folder
 from metaformer.errors import shown
 from nas.data import DataInfo, open_dataset, short_name
 from nas.execution.backend import Backend
-from nas.execution.devices import Wanted, gpus_may_be_visible, no_gpus
+from nas.execution.devices import Wanted, check_here, gpus_may_be_visible, no_gpus
 from nas.execution.ray_backend import RayBackend
 from nas.execution.signals import interruptible
 from nas.execution.slots import check_address
@@ -166,10 +166,13 @@ def carry_out(order: Order, means: Means) -> Path:
         kind=budget.device,
         cpus=study.cpus_per_trial,
         gpus=study.gpus_per_trial,
+        processes=study.processes,
         workers=study.workers,
         loaders=means.loaders,
         bad_images=study.bad_images,
     )
+    if means.ray_address is None:
+        check_here(wanted)
     backend = RayBackend(info, wanted=wanted, address=means.ray_address, scratch=_scratch(folder))
     console.print("starting workers …", style="dim")
     with interruptible(), _room_needed(folder.path), backend:

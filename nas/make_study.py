@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from metaformer.cost import count_cost
 from metaformer.errors import UserError, explain, one_line, shown, unknown_name
 from metaformer.specs import Stem
-from nas.data import DataInfo, check_recipe, default_recipe, fit_of, look
+from nas.data import DataInfo, check_processes, check_recipe, default_recipe, fit_of, look
 from nas.session import proposers, stoppers
 from nas.study.budget import Budget
 from nas.study.recipe_files import find_recipe
@@ -187,6 +187,8 @@ def _check(study: Study, info: DataInfo) -> None:
             f"settings.num_classes: must be {info.num_classes}, as in {info.name!r}, got {study.settings.num_classes}"
         )
     check_recipe(study.data, study.recipe)
+    field = "gpus_per_model" if study.gpus_per_model else "cpus_per_model"
+    check_processes(field, study.processes, study.recipe, info.num_images["train"])
     space = study.make_space()
     space.check_limits()
     for model in study.finals.models if study.finals else ():

@@ -9,11 +9,35 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.layers import DropPath as TimmDropPath
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from metaformer.network import fused
+from metaformer.network.part import ALONE
 from metaformer.specs.parts import Activation, Conv, Mlp, Norm
+
+
+class DropPath(TimmDropPath):
+    """Drops the branch of single images (arXiv:1603.09382), by timm's draws.
+
+    Where several processes train one model, each draws for the whole batch and takes its own `part`; where their
+    generators stand alike, they drop together what one process would.
+    """
+
+    part = ALONE
+
+    def factor(self, x_BCHW: Tensor) -> Tensor | None:
+        """What each image's branch is multiplied by, drawn anew, B111; None where nothing can be dropped."""
+        if not (self.training and self.drop_prob):
+            return None
+        kept, size = 1 - self.drop_prob, len(x_BCHW) * self.part.number
+        factor_B111 = x_BCHW.new_empty(size, 1, 1, 1).bernoulli_(kept).div_(kept)
+        return factor_B111 if self.part == ALONE else factor_B111[self.part.rows(size).to(x_BCHW.device)]
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        factor_B111 = self.factor(x_BCHW)
+        return x_BCHW if factor_B111 is None else x_BCHW * factor_B111
 
 
 def norm_dtype(x: Tensor, *, before_product: bool) -> torch.dtype:

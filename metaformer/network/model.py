@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -19,6 +18,7 @@ from metaformer.network.layers import (
     ChannelLinear,
     ChannelMlp,
     ClassToken,
+    DropPath,
     LayerScale,
     MapLayerNorm,
     PositionEmbedding,
@@ -41,11 +41,8 @@ def _scale_of(module: nn.Module) -> Tensor | None:
 
 
 def _drop_factor(drop_path: nn.Module, x_BCHW: Tensor) -> Tensor | None:
-    """What drop path multiplies each image's branch by, drawn anew, B111; None where nothing can be dropped."""
-    if not (drop_path.training and isinstance(drop_path, DropPath) and drop_path.drop_prob):
-        return None
-    kept = 1 - drop_path.drop_prob
-    return x_BCHW.new_empty(len(x_BCHW), 1, 1, 1).bernoulli_(kept).div_(kept)
+    """What drop path multiplies each image's branch by, B111; None where nothing can be dropped."""
+    return drop_path.factor(x_BCHW) if isinstance(drop_path, DropPath) else None
 
 
 def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from metaformer.documents import read_text
+from metaformer.network.part import ALONE, Part
 from metaformer.zoo import Preprocessing
 from nas.data.augment import check_photographs, make_mix
 from nas.data.division import divide_again
@@ -226,18 +227,22 @@ class Prepared(Dataset):
             raise wrong("augmentation.shift", rule, augmentation.shift)
 
     def train_batches(self, recipe: Recipe, *, epoch: int, seed: int, device: torch.device) -> Iterator[Batch]:
+        return self.train_part(recipe, ALONE, epoch=epoch, seed=seed, device=device)
+
+    def train_part(self, recipe: Recipe, part: Part, *, epoch: int, seed: int, device: torch.device) -> Iterator[Batch]:
         self.check(recipe)
         if recipe.augmentation.shift > self.info.resolution:
             rule = f"must be at most the resolution, {self.info.resolution} pixels"
             raise wrong("augmentation.shift", rule, recipe.augmentation.shift)
-        return self._train(recipe, seed, epoch, device)
+        return self._train(recipe, part, (seed, epoch), device)
 
     def eval_batches(self, split: Split, recipe: Recipe, *, device: torch.device) -> Iterator[Batch]:
+        return self.eval_part(split, recipe, ALONE, device=device)
+
+    def eval_part(self, split: Split, recipe: Recipe, part: Part, *, device: torch.device) -> Iterator[Batch]:
         self.check(recipe)
-        num_images = self.info.num_images[split]
-        size = recipe.batch_size
-        order_N = torch.arange(num_images)
-        for images_BSSC, y in self._gather(split, order_N, size, num_images, device):
+        order_N = torch.arange(part.rank, self.info.num_images[split], part.number)
+        for images_BSSC, y in self._gather(split, order_N, recipe.batch_size, len(order_N), device):
             x_BCHW = centre(images_BSSC, self.info.resolution, part=recipe.augmentation.eval_crop)
             yield Batch(self._normalise(x_BCHW), y)
 
@@ -252,13 +257,17 @@ class Prepared(Dataset):
     def left_out(self) -> list[str]:
         return list(self._description.unreadable)
 
-    def _train(self, recipe: Recipe, seed: int, epoch: int, device: torch.device) -> Iterator[Batch]:
-        num_images = self.info.num_images["train"]
-        size = train_batch_size(recipe, num_images)
+    def _train(self, recipe: Recipe, part: Part, draw: tuple[int, int], device: torch.device) -> Iterator[Batch]:
+        """A part of the batches of an epoch; `draw` is the seed and the epoch."""
+        seed, epoch = draw
+        size, num_steps = train_batch_size(recipe, self.info.num_images["train"]), self.num_steps(recipe)
         plan = self._plan(recipe, seed, epoch, ahead=device.type == "cuda")
+        if part != ALONE:
+            starts_T = size * torch.arange(num_steps)
+            plan = plan.taken((starts_T[:, None] + part.rows(size)).flatten())
+            size //= part.number
         generators = PrivateGenerators(seed, epoch, 0)
         mix = make_mix(recipe, self.info.num_classes)
-        num_steps = self.num_steps(recipe)
         if plan.only_crops and goes_one_by_one(device, self._description.side, self.info.resolution):
             made = self._plainly(plan, size, num_steps)
         else:

@@ -9,6 +9,7 @@ B batch, C channels, H height, W width, N images of a split, K classes.
 
 import hashlib
 import importlib
+import itertools
 import re
 import sys
 from abc import ABC, abstractmethod
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metaformer.errors import UserError, check_new_name, check_subclass, check_type, shown, unknown_name
+from metaformer.network.part import ALONE, Part
 from metaformer.specs import LARGEST_SIDE, Stem
 from metaformer.zoo import Preprocessing
 from nas.study.recipe import BadImages, Recipe
@@ -124,6 +126,21 @@ class Dataset(ABC):
         Raises:
             DataError: The recipe asks for what this dataset cannot do, or an image cannot be read.
         """
+
+    def train_part(self, recipe: Recipe, part: Part, *, epoch: int, seed: int, device: torch.device) -> Iterator[Batch]:
+        """That part of each of `train_batches`, where several processes train one model.
+
+        Here every process makes the whole batch; a dataset whose images take long to read reads its part alone.
+        """
+        batches = self.train_batches(recipe, epoch=epoch, seed=seed, device=device)
+        if part == ALONE:
+            return batches
+        rows_B = part.rows(train_batch_size(recipe, self.info.num_images["train"])).to(device)
+        return (Batch(x_BCHW[rows_B].contiguous(memory_format=torch.channels_last), y[rows_B]) for x_BCHW, y in batches)
+
+    def eval_part(self, split: Split, recipe: Recipe, part: Part, *, device: torch.device) -> Iterator[Batch]:
+        """Of `number` parts one, as batches of `eval_batches` or as other ones; together they have each image once."""
+        return itertools.islice(self.eval_batches(split, recipe, device=device), part.rank, None, part.number)
 
     def preprocessing(self, recipe: Recipe) -> Preprocessing | None:
         """How `eval_batches` makes the model's input from an image file; None where the dataset does not say."""
@@ -349,6 +366,18 @@ def train_batch_size(recipe: Recipe, num_images: int) -> int:
     """The recipe's batch size, or all images where there are fewer; even for Mixup, which pairs first with last."""
     size = min(recipe.batch_size, num_images)
     return size - size % 2 if mixes(recipe) else size
+
+
+def check_processes(field: str, number: int, recipe: Recipe, num_images: int) -> None:
+    """Check that so many processes can divide a batch among themselves.
+
+    Raises:
+        DataError: They cannot.
+    """
+    size, unit = train_batch_size(recipe, num_images), number * (2 if mixes(recipe) else 1)
+    if number > 1 and size % unit:
+        why = "in pairs that mixup and cutmix mix" if mixes(recipe) else "in equal parts"
+        raise wrong(field, f"must divide a batch of {size} images {why}; --batch-size sets another", number)
 
 
 def mixes(recipe: Recipe) -> bool:

@@ -3,6 +3,7 @@
 B batch, C channels, H height, W width, N images of a split.
 """
 
+import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ from torch import Tensor
 from torchvision.transforms import Compose
 
 from metaformer.images import ImageError
+from metaformer.network.part import ALONE, Part
 from metaformer.zoo import Preprocessing
 from nas.data.augment import check_photographs, make_mix, mend, put_torchvision, timm_notation
 from nas.data.generators import PrivateGenerators
@@ -93,6 +95,9 @@ class Streamed(Dataset):
             raise wrong("augmentation.repeats", rule, augmentation.repeats)
 
     def train_batches(self, recipe: Recipe, *, epoch: int, seed: int, device: torch.device) -> Iterator[Batch]:
+        return self.train_part(recipe, ALONE, epoch=epoch, seed=seed, device=device)
+
+    def train_part(self, recipe: Recipe, part: Part, *, epoch: int, seed: int, device: torch.device) -> Iterator[Batch]:
         self.check(recipe)
         augmentation = recipe.augmentation
         num_images = self.info.num_images["train"]
@@ -118,17 +123,28 @@ class Streamed(Dataset):
             interpolation=augmentation.train_interpolation,
             re_prob=augmentation.random_erasing,
             re_mode="pixel",  # PoolFormer's
+            # The prefetcher would draw the erased boxes of each process's batches by the same numbers
+            prefetches=part == ALONE or not augmentation.random_erasing,
         )
+        if part != ALONE:
+            sampler = _batches_of(loader)
+            sampler.sampler = _PartSampler(sampler.sampler, part, sampler.batch_size)
+            sampler.batch_size //= part.number
         put_torchvision(images.transform, augmentation.rand_augment)
         mix = make_mix(recipe, self.info.num_classes)
         return _iterate(loader, PrivateGenerators(seed, epoch, 0), device, mix=mix)
 
     def eval_batches(self, split: Split, recipe: Recipe, *, device: torch.device) -> Iterator[Batch]:
+        return self.eval_part(split, recipe, ALONE, device=device)
+
+    def eval_part(self, split: Split, recipe: Recipe, part: Part, *, device: torch.device) -> Iterator[Batch]:
         self.check(recipe)
         is_bad_N = self._is_bad.get(split)
         images = _Images(self._source, split, is_bad_N, seed=(0, 0), min_pixels=1, replaces=False)
         size, crop = recipe.batch_size, recipe.augmentation.eval_crop
         loader = self._load(images, device, batch_size=size, crop_pct=crop, interpolation="bicubic")
+        if part != ALONE:
+            _batches_of(loader).sampler = range(part.rank, len(images), part.number)
         batches = _iterate(loader, PrivateGenerators(0, 0, 0), device)
         return batches if is_bad_N is None else _without_bad(batches, is_bad_N, split)
 
@@ -146,7 +162,9 @@ class Streamed(Dataset):
             resolution=self.info.resolution, crop_pct=recipe.augmentation.eval_crop, mean=mean, std=std
         )
 
-    def _load(self, images: "_Images", device: torch.device, **options: Any) -> Iterable[list[Tensor]]:
+    def _load(
+        self, images: "_Images", device: torch.device, *, prefetches: bool = True, **options: Any
+    ) -> Iterable[list[Tensor]]:
         """timm's loader; it normalises by the source's mean and standard deviation."""
         on_gpu = device.type == "cuda"
         mean, std = self._source.mean_and_std
@@ -157,13 +175,34 @@ class Streamed(Dataset):
             std=std,
             num_workers=self._num_workers,
             persistent_workers=False,  # they would keep the first epoch's seed
-            use_prefetcher=on_gpu,
+            use_prefetcher=on_gpu and prefetches,
             pin_memory=on_gpu,
             device=device,
             **options,
         )
         mend(images.transform)
         return loader
+
+
+def _batches_of(loader: Iterable[list[Tensor]]) -> Any:
+    """What tells torch's loader the places of each batch; on a GPU timm's prefetcher stands around that loader."""
+    inner: Any = getattr(loader, "loader", loader)
+    return inner.batch_sampler
+
+
+class _PartSampler:
+    """Of each whole batch of places that a sampler draws, a part."""
+
+    def __init__(self, sampler: Any, part: Part, size: int) -> None:
+        self._sampler, self._size, self._rows = sampler, size, part.rows(size).tolist()
+
+    def __len__(self) -> int:
+        return len(self._sampler) // self._size * len(self._rows)
+
+    def __iter__(self) -> Iterator[int]:
+        places = iter(self._sampler)
+        while len(batch := list(itertools.islice(places, self._size))) == self._size:
+            yield from (batch[row] for row in self._rows)
 
 
 class _Images:

@@ -1,6 +1,7 @@
 """What each trial gets of a cluster's devices, and how many trials run at a time; needs no ray."""
 
 import math
+import os
 from collections.abc import Sequence
 
 import torch
@@ -28,23 +29,39 @@ class Devices(Spec):
     """What one trial runs on: cores, and a GPU or a part of one."""
 
     kind: DeviceKind
-    cpus: PositiveInt
+    cpus: PositiveInt  # of each process
     gpus: float = 0.0
+    processes: PositiveInt = 1  # that train one model together, on one node
 
     @property
     def count(self) -> float:
         """Devices that a lease is charged for: cores, or the part of a GPU."""
-        return self.cpus if self.kind == "cpu" else self.gpus
+        return self.processes * (self.cpus if self.kind == "cpu" else self.gpus)
 
     @property
     def resources(self) -> dict[str, float]:
+        """Of each process."""
         return {"CPU": self.cpus, "GPU": self.gpus}
+
+    @property
+    def resources_of_all(self) -> dict[str, float]:
+        return {name: self.processes * number for name, number in self.resources.items()}
+
+    @property
+    def of_one_process(self) -> "Devices":
+        return self.model_copy(update={"processes": 1})
 
     def slots(self, nodes: Sequence[Node]) -> int:
         """Trials that fit on the nodes at a time; none spans nodes, or GPUs."""
-        if self.kind == "cpu":
-            return sum(node.cpus // self.cpus for node in nodes)
-        return sum(min(node.cpus // self.cpus, node.gpus * int(1 / self.gpus)) for node in nodes)
+        return sum(self._processes_on(node) // self.processes for node in nodes)
+
+    def most_processes(self, nodes: Sequence[Node]) -> int:
+        """Processes that fit on one node."""
+        return max(self._processes_on(node) for node in nodes)
+
+    def _processes_on(self, node: Node) -> int:
+        by_cores = node.cpus // self.cpus
+        return by_cores if self.kind == "cpu" else min(by_cores, node.gpus * int(1 / self.gpus))
 
     def take(self) -> torch.device:
         """The device of this process, which uses no more threads than it has cores."""
@@ -58,6 +75,7 @@ class Wanted(Spec):
     kind: DeviceKind
     cpus: PositiveInt | None = None  # of each trial; by default 1 on CPUs, on GPUs an equal share of the cores
     gpus: GpuShare | None = None  # of each trial; by default a whole one; auto: as little as the measured memory allows
+    processes: PositiveInt = 1  # that train one model together, each with such devices
     workers: PositiveInt | None = None  # trials at a time; by default as many as the devices allow
     bad_images: BadImages = "stop"
     loaders: NonNegativeInt | None = None  # by default none on CPUs, on GPUs one for each core but the trial's own
@@ -85,6 +103,25 @@ def no_gpus() -> StudyError:
     )
 
 
+def too_many_processes(wanted: Wanted, most: int) -> StudyError:
+    """What to raise where no node has devices for all processes of a model."""
+    cores = f" with {wanted.cpus} cores each" if (wanted.cpus or 1) > 1 else ""
+    return StudyError(
+        f"{wanted.kind}s_per_model: must be at most {most}{cores}, all that a node has, got {wanted.processes}"
+    )
+
+
+def check_here(wanted: Wanted) -> None:
+    """Check at once that this machine, where it is the whole cluster, has devices for all processes of a model.
+
+    Raises:
+        StudyError: It has not.
+    """
+    most = torch.cuda.device_count() if wanted.kind == "gpu" else (os.cpu_count() or 1) // (wanted.cpus or 1)
+    if wanted.processes > max(1, most):
+        raise too_many_processes(wanted, most)
+
+
 def share_out(wanted: Wanted, nodes: Sequence[Node], *, peak_bytes: int | None = None) -> Devices:
     """What each trial gets, the same on all nodes, however they differ.
 
@@ -101,10 +138,12 @@ def share_out(wanted: Wanted, nodes: Sequence[Node], *, peak_bytes: int | None =
     gpus = _gpu_share(wanted, nodes, peak_bytes) if kind == "gpu" else 0.0
     per_gpu = int(1 / gpus) if gpus else 1
     share = min(max(1, node.cpus // (node.gpus * per_gpu)) for node in nodes) if kind == "gpu" else 1
-    devices = Devices(kind=kind, cpus=wanted.cpus or share, gpus=gpus)
-    if not devices.slots(nodes):
+    devices = Devices(kind=kind, cpus=wanted.cpus or share, gpus=gpus, processes=wanted.processes)
+    if not devices.of_one_process.slots(nodes):
         most = max(node.cpus for node in nodes)
         raise StudyError(f"cpus_per_trial: must be at most {most}, all that a node has, got {devices.cpus}")
+    if not devices.slots(nodes):
+        raise too_many_processes(wanted, devices.most_processes(nodes))
     return devices
 
 

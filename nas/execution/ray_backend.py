@@ -1,4 +1,4 @@
-"""Carries out a session's leases on Ray Tune; with `ray_adapter.py` the only file that imports ray.
+"""Carries out a session's leases on Ray Tune; with `ray_adapter.py` and `ray_team.py` the only files that import ray.
 
 The session decides everything. Tune gives it a searcher (which lease next), a scheduler (go on or stop) and warm
 actors, one per device, in which the dataset stays loaded from trial to trial.
@@ -106,13 +106,15 @@ class RayBackend(Backend):
     def measure(self, archs: Sequence[Architecture], recipe: Recipe, *, objectives: Sequence[str] = ()) -> Steps:
         """What training takes, in device-seconds per image, and device-seconds spent on measuring in all.
 
-        A GPU is measured whole: trials that share one are each as much slower as their part is smaller.
+        Where several processes train a model one of them is measured, on its part of a batch. A GPU is measured whole:
+        trials that share one are each as much slower as their part is smaller.
 
         Raises:
             StudyError: Not even a step of training works.
         """
         start = time.monotonic()
-        devices = self.devices.model_copy(update={"gpus": math.ceil(self.devices.gpus)})
+        devices = self.devices.of_one_process.model_copy(update={"gpus": math.ceil(self.devices.gpus)})
+        recipe = recipe.model_copy(update={"batch_size": max(1, recipe.batch_size // self.devices.processes)})
         resources = devices.resources
         task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources["GPU"])(measure_steps)
         try:
@@ -142,7 +144,7 @@ class RayBackend(Backend):
         adapter = Adapter(session, num_devices=self.devices.count, slots=slots, on_event=on_event)
         param_space = {"data": self._data.model_dump(), "devices": self.devices.model_dump()}
         tuner = tune.Tuner(
-            tune.with_resources(TrialWorker, tune.PlacementGroupFactory([self.devices.resources])),
+            tune.with_resources(TrialWorker, self._place()),
             param_space=param_space,
             tune_config=tune.TuneConfig(
                 search_alg=LeaseSearcher(adapter),
@@ -172,11 +174,18 @@ class RayBackend(Backend):
         if self._address is None or self._wanted.workers is None:
             yield
             return
-        request_resources(bundles=[self.devices.resources] * self._wanted.workers)
+        request_resources(bundles=[self.devices.resources_of_all] * self._wanted.workers)
         try:
             yield
         finally:
             request_resources(bundles=[])
+
+    def _place(self) -> tune.PlacementGroupFactory:
+        """What a trial asks of the cluster: of several processes each its own, and nothing for what watches them."""
+        devices = self.devices
+        if devices.processes == 1:
+            return tune.PlacementGroupFactory([devices.resources])
+        return tune.PlacementGroupFactory([{}, *[devices.resources] * devices.processes], strategy="STRICT_PACK")
 
     def _share_out(self, peak_bytes: int | None = None) -> None:
         """Decide what each trial gets.

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from metaformer.architecture import Architecture
+from metaformer.network.part import ALONE, Part
 from metaformer.specs import Spec
 from nas.data import DataError, DataInfo, Dataset, open_dataset
 from nas.execution.devices import Devices
@@ -32,7 +33,7 @@ from nas.study.lease import (
 from nas.study.recipe import BadImages, Recipe
 from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 from nas.training.checkpoints import StorageError
-from nas.training.errors import TrainingError
+from nas.training.errors import ProcessLostError, TrainingError
 
 
 class Data(Spec):
@@ -79,15 +80,18 @@ class Data(Spec):
 
 
 class Worker:
-    """One device with the data on it, for one lease after another."""
+    """One device with the data on it, for one lease after another; with others, where several train one model."""
 
-    def __init__(self, data: Data, devices: Devices) -> None:
+    def __init__(self, data: Data, devices: Devices, part: Part = ALONE) -> None:
         """Open the data, and take the device.
 
+        Args:
+            part: Of every batch, which this worker has.
         Raises:
             DataError: The data are not there.
         """
-        self._device = devices.take()
+        self.device = devices.take()
+        self._part = part
         self._dataset = data.open()
         self._told: set[str] = set()  # images left out
         self._outcomes: Iterator[Outcome] = iter(())
@@ -108,6 +112,8 @@ class Worker:
             if error.may_pass:
                 return Lost(reason=str(error), cause=LossCause.STORAGE)
             return Halted(reason=str(error))
+        except ProcessLostError as error:
+            return Lost(reason=str(error), cause=LossCause.WORKER)
 
     def newly_left_out(self) -> list[str]:
         """Images that were found unreadable since this was last asked."""
@@ -120,16 +126,17 @@ class Worker:
         from nas.training.measure import measure_objectives
 
         if lease.task == "test":
-            yield Evaluated(accuracy=evaluate(lease, self._dataset, device=self._device))
+            accuracy = evaluate(lease, self._dataset, device=self.device, part=self._part)
+            yield Evaluated(accuracy=accuracy)
             return
-        if lease.measure:
+        if lease.measure and self._part.rank == 0:
             yield Measured(
                 measurement=measure_objectives(
-                    lease.architecture, lease.measure, device=self._device, device_name=device_name(self._device)
+                    lease.architecture, lease.measure, device=self.device, device_name=device_name(self.device)
                 )
             )
         seen: list[Metrics] = []
-        for given in train(lease, self._dataset, device=self._device, on_metrics=seen.append):
+        for given in train(lease, self._dataset, device=self.device, on_metrics=seen.append, part=self._part):
             if isinstance(given, Report):
                 yield EpochDone(report=given, metrics=seen.pop())
             else:

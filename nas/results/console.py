@@ -156,7 +156,8 @@ def print_plan(
     if study.objectives != DEFAULT:
         console.print(f"goals    {objective_titles(study)}")
     console.print(
-        f"budget   {budget}, {spelled(left)} left; {plural(session.place.num_workers, 'trial')} at a time, "
+        f"budget   {budget}, {spelled(left)} left; {plural(session.place.num_workers, 'trial')} at a time"
+        f"{_together(study, budget)}, "
         f"about {duration_text(wall)}, until {datetime.now() + timedelta(seconds=wall):%a %H:%M}"
     )
     if study.finals is not None:
@@ -168,6 +169,16 @@ def print_plan(
     if left > 0:
         for line in advice(plan, left):
             console.print(f"         {line}", style="yellow")
+
+
+def _together(study: Study, budget: Budget) -> str:
+    """A clause about processes that train a model together, where they do."""
+    if study.processes == 1:
+        return ""
+    kind = "GPUs" if budget.device == "gpu" else "processes"
+    cores = f" with {study.cpus_per_trial} cores each" if (study.cpus_per_trial or 1) > 1 else ""
+    share = study.recipe.batch_size // study.processes
+    return f", {study.processes} {kind} a model{cores}, {share} images of a batch each"
 
 
 def _search_lines(session: Session, plan: Forecast, spelled: Callable[[float], str]) -> list[str]:

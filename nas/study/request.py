@@ -55,6 +55,8 @@ class Request:
     workers: int | None = None
     cpus_per_trial: int | None = None
     gpus_per_trial: str | None = None
+    cpus_per_model: int | None = None
+    gpus_per_model: int | None = None
     objectives: str | None = None  # names with commas
     measured_limits: Mapping[str, str] = field(default_factory=dict)  # by objective, such as latency: 3ms
     storage: str | None = None

@@ -27,10 +27,12 @@ from search_spaces.space import SearchSpace, SpaceSettings, get
 NumTrials = Annotated[int, Field(strict=True, gt=0, le=10_000_000)]
 NumWorkers = Annotated[int, Field(strict=True, gt=0, le=10_000)]
 NumCpus = Annotated[int, Field(strict=True, gt=0, le=1024)]
+NumProcesses = Annotated[int, Field(strict=True, gt=0, le=1024)]
 Seed = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 GpuShare = float | Literal["auto"]  # of one GPU; auto: as little as the measured memory allows
 # When a study goes on.
 MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial", "gpus_per_trial", "bad_images", "checkpoint_every"}
+MAY_CHANGE |= {"cpus_per_model", "gpus_per_model"}
 MAY_CHANGE |= {"storage_name", "identity"}  # which are those of the run
 MAY_CHANGE |= {"finals.seeds"}  # more of them may be asked for
 
@@ -63,6 +65,8 @@ class Study(Spec):
     workers: NumWorkers | None = None  # trials at a time; None: as many as the devices allow
     cpus_per_trial: NumCpus | None = None  # None: 1 on CPUs, on GPUs an equal share of the cores
     gpus_per_trial: GpuShare | None = None  # None: a whole one
+    cpus_per_model: NumProcesses | None = None  # processes that train a model together, on cores; None: 1
+    gpus_per_model: NumProcesses | None = None  # the same, each on a whole GPU
     storage: str | None = None  # URL of the database, or journal:PATH; None: SQLite in the run's folder
     storage_name: str | None = None  # of the study in a storage that may hold others
     identity: str | None = None  # of the run, in its database as well; None: not begun, or begun by version 0.1
@@ -103,6 +107,16 @@ class Study(Spec):
 
     @model_validator(mode="after")
     def _check_devices(self) -> Self:
+        kind = Budget.parse(self.budget).device
+        for field, number, other in (
+            ("cpus_per_model", self.cpus_per_model, "gpu"),
+            ("gpus_per_model", self.gpus_per_model, "cpu"),
+        ):
+            if number is not None and kind == other:
+                raise ValueError(f"{field}: must not be given for a budget of {kind.upper()} time, got {number}")
+        if self.processes > 1 and self.gpus_per_trial not in (None, 1):
+            rule = "must be 1 where several GPUs train a model"
+            raise ValueError(f"gpus_per_trial: {rule}, got {self.gpus_per_trial!r}")
         if self.gpus_per_trial is not None and Budget.parse(self.budget).device == "cpu":
             raise ValueError(f"gpus_per_trial: must not be given for a budget of CPU time, got {self.gpus_per_trial!r}")
         return self
@@ -117,6 +131,11 @@ class Study(Spec):
                     f"add it: --objectives {','.join((*self.objectives, name))}"
                 )
         return self
+
+    @property
+    def processes(self) -> int:
+        """Processes that train one model together."""
+        return self.cpus_per_model or self.gpus_per_model or 1
 
     @property
     def checkpoint_seconds(self) -> float | None:

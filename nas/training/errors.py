@@ -5,5 +5,9 @@ class TrainingError(RuntimeError):
     """Training that cannot go on."""
 
 
+class ProcessLostError(RuntimeError):
+    """Another of the processes that train a model together has ended, through no fault of the model."""
+
+
 class MeasuringError(TrainingError):
     """An objective that this device cannot measure."""

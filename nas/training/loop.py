@@ -1,4 +1,4 @@
-"""One plain training loop on one device; knows neither ray nor optuna.
+"""One plain training loop on one device, or on one of several that train a model together; knows no ray or optuna.
 
 B batch, C channels, H height, W width, K classes. What an epoch does depends on the lease, its number and the model it
 starts from, on nothing else: a run that goes on from a checkpoint gives what an uninterrupted one gives.
@@ -18,13 +18,15 @@ from torch import Tensor, nn
 
 from metaformer.architecture import Architecture
 from metaformer.network.model import build
+from metaformer.network.part import ALONE, Part
 from nas.data import Batch, Dataset, Split
 from nas.study.lease import WEIGHTS, Lease, Metrics, Report, Sign, Step
 from nas.study.recipe import Precision, Recipe
-from nas.training.checkpoints import CheckpointFolder, DamagedCheckpointError
+from nas.training.checkpoints import CheckpointFolder, DamagedCheckpointError, StorageError, checkpoint_name
 from nas.training.errors import TrainingError
 from nas.training.optimisation import make_ema, make_optimizer, make_schedule, with_drop_path
 from nas.training.precision import autocast, faster, open_precisions
+from nas.training.processes import add_up, agree
 from nas.training.state import State, Within, generator_states, restore, resume, save, seed_everything, set_generators
 from nas.training.steps import EAGER_STEPS, Chunks, Stepper, in_parts, memory_named
 from nas.training.watch import EpochWatch
@@ -48,6 +50,7 @@ def train(
     device: torch.device,
     clock: Callable[[], float] = time.monotonic,
     on_metrics: Callable[[Metrics], None] = lambda _metrics: None,
+    part: Part = ALONE,
 ) -> Iterator[Report | Sign]:
     """One report for each epoch from the lease's checkpoint up to its last epoch, and signs of life on the way.
 
@@ -59,15 +62,21 @@ def train(
     Args:
         clock: Gives the seconds by which signs and checkpoints within an epoch are due.
         on_metrics: Told the metrics of each epoch, before its report is given.
+        part: Of each batch, where several processes train the model; those that have `joined` each other all call this.
+            The first alone gives signs and writes checkpoints; all give the same reports.
     Raises:
         TrainingError: The loss or the outputs are not finite, or one image does not fit into memory.
         StorageError: A checkpoint cannot be written, or the place of the checkpoints does not answer.
         DataError: An image cannot be read.
+        ProcessLostError: Another process has ended.
     """
     files = CheckpointFolder(lease.folder)
     _prepare(device)
-    state = resume(lease, files, device)
-    training = _Training(lease, dataset, files, state, device=device, clock=clock)
+    state = resume(lease, files, device, part=part)
+    if not agree((state.num_done, state.within.step if state.within else 0), part, device):
+        why = OSError("processes of one model have read different checkpoints")
+        raise StorageError(lease.folder, why, may_pass=True)
+    training = _Training(lease, dataset, files, state, device=device, clock=clock, part=part)
     notes = [state.note]
     for epoch in range(state.num_done, lease.epochs):
         seed_everything(lease.seed, epoch=epoch + 1)
@@ -76,21 +85,24 @@ def train(
             loss = yield from training.train_epoch(watch)
             val = training.evaluate()
         state.num_done = epoch + 1
-        checkpoint = save(lease, files, state)
+        checkpoint = training.save()
+        agree((state.num_done,), part, device)  # none goes on before it is written
         notes.append(training.take_note())
         note = "; ".join(filter(None, notes)) or None
         notes.clear()
-        on_metrics(watch.metrics(epoch=epoch + 1, val_top5=val.top5))
+        on_metrics(watch.metrics(epoch=epoch + 1, val_top5=val.top5, num_processes=part.number))
         yield Report(epoch=epoch + 1, val_accuracy=val.top1, train_loss=loss, checkpoint=checkpoint, note=note)
 
 
-def evaluate(lease: Lease, dataset: Dataset, *, device: torch.device) -> float:
+def evaluate(lease: Lease, dataset: Dataset, *, device: torch.device, part: Part = ALONE) -> float:
     """Accuracy in [0, 1] of the lease's checkpoint on the test split; errors as `measure_accuracy`."""
-    return measure_accuracy(lease, dataset, split="test", device=device).top1
+    return measure_accuracy(lease, dataset, split="test", device=device, part=part).top1
 
 
-def measure_accuracy(lease: Lease, dataset: Dataset, *, split: Split, device: torch.device) -> Accuracy:
-    """Accuracies of the lease's checkpoint on a split.
+def measure_accuracy(
+    lease: Lease, dataset: Dataset, *, split: Split, device: torch.device, part: Part = ALONE
+) -> Accuracy:
+    """Accuracies of the lease's checkpoint on a split; with a `part` that of all processes, each of which calls this.
 
     Raises:
         TrainingError: The checkpoint cannot be read, its outputs are not finite, or one image does not fit into memory.
@@ -104,8 +116,9 @@ def measure_accuracy(lease: Lease, dataset: Dataset, *, split: Split, device: to
             restore(lease, files, name, model)
         except DamagedCheckpointError as error:
             raise TrainingError(f"checkpoint: must be readable, got {files.where(name)} ({error})") from None
-        batches = dataset.eval_batches(split, lease.recipe, device=device)
-        return _accuracy(model, batches, lease.recipe, Chunks())
+        batches = dataset.eval_part(split, lease.recipe, part, device=device)
+        count = _Count(lease.architecture.head.num_classes, part, device)
+        return _accuracy(model, batches, lease.recipe, Chunks(), count)
 
 
 def measure_training(
@@ -194,21 +207,25 @@ class _Training:
         *,
         device: torch.device,
         clock: Callable[[], float],
+        part: Part,
     ) -> None:
         """Go on from `state`."""
+        self._part = part
         self._lease, self._dataset, self._files, self._state = lease, dataset, files, state
         self._device, self._clock = device, clock
         self._recipe = lease.recipe
         self._num_steps = dataset.num_steps(self._recipe)
         self._schedule = make_schedule(state.optimizer, self._recipe, self._num_steps)
         self._chunks = Chunks()
-        self._step = Stepper(state.model, state.optimizer, self._recipe, self._chunks)
+        self._step = Stepper(state.model, state.optimizer, self._recipe, self._chunks, part=part)
 
     def train_epoch(self, watch: EpochWatch) -> Generator[Sign, None, float]:
         """The mean loss of the next epoch, which may be begun already, after its signs of life."""
         state, recipe = self._state, self._recipe
         state.model.train()
-        batches = self._dataset.train_batches(recipe, epoch=state.num_done, seed=self._lease.seed, device=self._device)
+        batches = self._dataset.train_part(
+            recipe, self._part, epoch=state.num_done, seed=self._lease.seed, device=self._device
+        )
         first_step, total = 0, torch.zeros((), device=self._device)
         if state.within is not None:
             first_step, total = state.within.step, state.within.loss
@@ -226,7 +243,8 @@ class _Training:
                 _check_finite(total)
             now = self._clock()
             is_due = self._is_checkpoint_due(now - last_checkpoint)
-            if (is_due or now - last_sign >= SIGN_EVERY) and num_done < self._num_steps:
+            is_sign_due = is_due or now - last_sign >= SIGN_EVERY
+            if is_sign_due and self._part.rank == 0 and num_done < self._num_steps:
                 yield self._give_sign(num_done, total, with_checkpoint=is_due)
                 last_sign = self._clock()
                 last_checkpoint = last_sign if is_due else last_checkpoint
@@ -236,8 +254,18 @@ class _Training:
 
     def evaluate(self) -> Accuracy:
         """Accuracy on val."""
-        batches = self._dataset.eval_batches("val", self._recipe, device=self._device)
-        return _accuracy(self._state.evaluated, batches, self._recipe, self._chunks)
+        batches = self._dataset.eval_part("val", self._recipe, self._part, device=self._device)
+        return _accuracy(self._state.evaluated, batches, self._recipe, self._chunks, self._count())
+
+    def save(self) -> str:
+        """The name of the checkpoint of this place, which the first of the processes writes."""
+        if self._part.rank == 0:
+            return save(self._lease, self._files, self._state)
+        done = self._state.num_done
+        return WEIGHTS if done == self._recipe.epochs else checkpoint_name(done)
+
+    def _count(self) -> "_Count":
+        return _Count(self._lease.architecture.head.num_classes, self._part, self._device)
 
     def take_note(self) -> str | None:
         """What went wrong with the steps without ending anything, once."""
@@ -254,13 +282,13 @@ class _Training:
         name = None
         if with_checkpoint:
             self._state.within = Within(step, loss, generator_states(self._device))
-            name = save(self._lease, self._files, self._state)
+            name = self.save()
             self._state.within = None
         return Sign(step=step, num_steps=self._num_steps, checkpoint=name)
 
 
 @torch.inference_mode()
-def _accuracy(model: nn.Module, batches: Iterator[Batch], recipe: Recipe, chunks: Chunks) -> Accuracy:
+def _accuracy(model: nn.Module, batches: Iterator[Batch], recipe: Recipe, chunks: Chunks, count: "_Count") -> Accuracy:
     """Top-1 and top-5 accuracy.
 
     Raises:
@@ -272,19 +300,29 @@ def _accuracy(model: nn.Module, batches: Iterator[Batch], recipe: Recipe, chunks
             return torch.cat([model(part) for part in x_BCHW.chunk(num_chunks)])
 
     model.eval()
-    right, right5, finite, num_seen = [], [], [], 0
     for batch in batches:
-        logits_BK = in_parts(batch, chunks, partial(logits, batch.x_BCHW))
-        finite.append(torch.isfinite(logits_BK).all())
-        right.append((logits_BK.argmax(1) == batch.y).sum())
-        if logits_BK.shape[1] > _TOP:
-            right5.append((logits_BK.topk(_TOP, dim=1).indices == batch.y[:, None]).sum())
-        num_seen += len(batch.y)
-    # Only now is the device waited for: it has been given all batches.
-    if not torch.stack(finite).all():
-        raise TrainingError("outputs: must stay finite, got some that are not after an epoch whose loss was")
-    top5 = int(torch.stack(right5).sum()) / num_seen if right5 else None
-    return Accuracy(int(torch.stack(right).sum()) / num_seen, top5)
+        count.add(in_parts(batch, chunks, partial(logits, batch.x_BCHW)), batch.y)
+    return count.accuracy()
+
+
+class _Count:
+    """Counts right answers on the device, which is not waited for before the end; there over all processes."""
+
+    def __init__(self, num_classes: int, part: Part, device: torch.device) -> None:
+        self._has_top5, self._part = num_classes > _TOP, part
+        self._counts_4 = torch.zeros(4, dtype=torch.int64, device=device)  # not finite, right, among five, seen
+
+    def add(self, logits_BK: Tensor, y: Tensor) -> None:
+        counts = [(~torch.isfinite(logits_BK)).sum(), (logits_BK.argmax(1) == y).sum()]
+        counts.append((logits_BK.topk(_TOP, dim=1).indices == y[:, None]).sum() if self._has_top5 else counts[1])
+        self._counts_4[:3] += torch.stack(counts)
+        self._counts_4[3] += len(y)
+
+    def accuracy(self) -> Accuracy:
+        num_wrong, right, right5, num_seen = add_up(self._counts_4, self._part).tolist()
+        if num_wrong:
+            raise TrainingError("outputs: must stay finite, got some that are not after an epoch whose loss was")
+        return Accuracy(right / num_seen, right5 / num_seen if self._has_top5 else None)
 
 
 def _check_finite(loss: Tensor) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from metaformer.architecture import Architecture
 from metaformer.checkpoints import load
 from metaformer.network.model import MetaFormer, build
+from metaformer.network.part import ALONE, Part
 from nas.data.generators import get_states, set_states
 from nas.study.lease import WEIGHTS, Lease, Start
 from nas.training.checkpoints import (
@@ -26,6 +27,7 @@ from nas.training.checkpoints import (
 )
 from nas.training.errors import TrainingError
 from nas.training.optimisation import make_ema, make_optimizer, with_drop_path
+from nas.training.processes import share_out
 from nas.training.steps import is_out_of_memory, memory_named
 
 
@@ -79,11 +81,15 @@ class State:
         self.within = Within(**state["within"]) if "within" in state else None
 
 
-def resume(lease: Lease, files: CheckpointFolder, device: torch.device) -> State:
-    """The state in the lease's checkpoint, or in the newest one before it that can be read, or the beginning."""
+def resume(lease: Lease, files: CheckpointFolder, device: torch.device, *, part: Part = ALONE) -> State:
+    """The state in the lease's checkpoint, or in the newest one before it that can be read, or the beginning.
+
+    Args:
+        part: Of the batches, where several processes train the model.
+    """
     problems = []
     for name in _newest_first(lease, files):
-        state = _beginning(lease, device)
+        state = _beginning(lease, device, part)
         try:
             restore(lease, files, name, state.model, state)
         except DamagedCheckpointError as error:
@@ -91,7 +97,7 @@ def resume(lease: Lease, files: CheckpointFolder, device: torch.device) -> State
         else:
             state.note = "; ".join([*problems, f"went on from {name}"]) if problems else None
             return state
-    state = _beginning(lease, device)
+    state = _beginning(lease, device, part)
     state.note = "; ".join([*problems, "began again"]) if problems else None
     return state
 
@@ -104,10 +110,11 @@ def _newest_first(lease: Lease, files: CheckpointFolder) -> Iterator[str]:
         yield from (name for name in reversed(files.checkpoints()) if place_of(name) < newest)
 
 
-def _beginning(lease: Lease, device: torch.device) -> State:
+def _beginning(lease: Lease, device: torch.device, part: Part) -> State:
     seed_everything(lease.seed, epoch=0)
     with memory_named():
         model = build(with_drop_path(lease.architecture, lease.recipe)).to(device)
+        share_out(model, part)
         if lease.start is not None:
             _load_start(model, lease.start, lease.architecture)
         optimizer, ema = make_optimizer(model, lease.recipe), make_ema(model, lease.recipe)

@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metaformer.network.model import MetaFormer
+from metaformer.network.part import ALONE, Part
 from nas.data import Batch
 from nas.study.recipe import Recipe
 from nas.training.errors import TrainingError
 from nas.training.precision import autocast
+from nas.training.processes import average_gradients, has_batch_norms
 
 _NO_MEMORY = ("DefaultCPUAllocator", "could not create a primitive")  # what torch and oneDNN say on a CPU
 EAGER_STEPS = 3  # of each training on a GPU before its graph: kernels are chosen and memory is found
@@ -26,6 +28,7 @@ class Chunks:
     """Into how many parts a batch is cut, so that one at a time fits into the device's memory."""
 
     number: int = 1
+    may_grow: bool = True
 
 
 class Stepper:
@@ -33,17 +36,31 @@ class Stepper:
 
     A small model's step is some hundred kernels, which a GPU finishes faster than Python can start them. So after a few
     steps the whole step is captured as a CUDA graph, which then starts at once. What a graph computes is the same.
+    Where several processes train the model there is no graph: they exchange gradients within the step.
     """
 
-    def __init__(self, model: MetaFormer, optimizer: torch.optim.Optimizer, recipe: Recipe, chunks: Chunks) -> None:
+    def __init__(
+        self,
+        model: MetaFormer,
+        optimizer: torch.optim.Optimizer,
+        recipe: Recipe,
+        chunks: Chunks,
+        *,
+        part: Part = ALONE,
+    ) -> None:
+        self._part = part
+        if part != ALONE and has_batch_norms(model):
+            chunks.may_grow = False  # the others wait in the middle of their own pass
         self._model, self._optimizer, self._recipe, self._chunks = model, optimizer, recipe, chunks
         self._num_eager = 0
         self._graph: _Graph | None = None
-        self._may_capture = next(model.parameters()).device.type == "cuda" and _is_capturable(optimizer)
+        self._may_capture = (
+            part == ALONE and next(model.parameters()).device.type == "cuda" and _is_capturable(optimizer)
+        )
         self.note: str | None = None  # why there is no graph where there should be one
 
     def __call__(self, batch: Batch) -> Tensor:
-        """The loss of one step, detached, on the device.
+        """The mean loss of one step over all processes, detached, on the device.
 
         The gradients of a batch that is cut into parts are added up; the step is the same but for batch norms, which
         see one part at a time.
@@ -60,6 +77,7 @@ class Stepper:
 
     def _step(self, batch: Batch) -> Tensor:
         loss = in_parts(batch, self._chunks, lambda number: self._accumulate_gradients(batch, number))
+        loss = average_gradients(self._model, loss, self._part)
         self._update()
         return loss
 
@@ -157,7 +175,7 @@ def in_parts(batch: Batch, chunks: Chunks, work: Callable[[int], Tensor]) -> Ten
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if chunks.number >= len(batch.x_BCHW):
+            if not chunks.may_grow or chunks.number >= len(batch.x_BCHW):
                 raise _out_of_memory(error) from None
         chunks.number *= 2  # outside the handler, where the error no longer holds what did not fit
         torch.cuda.empty_cache()

@@ -42,14 +42,18 @@ class EpochWatch:
         """End the time of training; to be called when the device has done its last step."""
         self._seconds = time.perf_counter() - self._start
 
-    def metrics(self, *, epoch: int, val_top5: float | None) -> Metrics:
-        """What was seen of the epoch, its evaluation's memory included; rounded, since it is written every epoch."""
+    def metrics(self, *, epoch: int, val_top5: float | None, num_processes: int = 1) -> Metrics:
+        """What was seen of the epoch, its evaluation's memory included; rounded, since it is written every epoch.
+
+        Args:
+            num_processes: That train the model together, each on as many images.
+        """
         seconds = max(self._seconds, 1e-9)
         is_gpu = self._device.type == "cuda"
         return Metrics(
             epoch=epoch,
             val_top5=val_top5,
-            images_per_s=round(self._num_images / seconds, 2),
+            images_per_s=round(num_processes * self._num_images / seconds, 2),
             waiting=round(min(self._waited / seconds, 1.0), 4),
             peak_mib=round(torch.cuda.max_memory_allocated(self._device) / _MIB, 1) if is_gpu else None,
         )

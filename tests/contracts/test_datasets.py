@@ -1,10 +1,13 @@
 """What every dataset keeps: the same batches for the same recipe, epoch and seed, and every image of a split once."""
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
 
+from metaformer.network.part import Part
 from nas.data import Batch, DataError, Dataset, Split, check_recipe, default_recipe, fit_of, look, open_dataset
 from nas.data.packing import pack
 from nas.data.sources import open_source
@@ -84,6 +87,27 @@ def test_batches_depend_on_epoch_and_seed_and_on_nothing_else(name: str, dataset
     assert same(first, epoch(1, 0, open_dataset(name, resolution=16)))
     assert not same(first, epoch(2, 0))
     assert not same(first, epoch(1, 1))
+
+
+def test_parts_of_a_batch_are_together_that_batch(dataset: Dataset, recipe: Recipe) -> None:
+    whole = list(dataset.train_batches(recipe, epoch=1, seed=3, device=CPU))
+    for rank in range(2):
+        part = Part(rank, 2)
+        own = list(dataset.train_part(recipe, part, epoch=1, seed=3, device=CPU))
+        assert len(own) == len(whole)
+        for batch, all_of_it in zip(own, whole, strict=True):
+            assert batch.x_BCHW.is_contiguous(memory_format=torch.channels_last)
+            torch.testing.assert_close(batch, Batch(*(tensor[part.rows(8)] for tensor in all_of_it)))
+
+
+def test_parts_of_a_split_have_each_image_once(dataset: Dataset, recipe: Recipe) -> None:
+    def images(batches: Iterable[Batch]) -> list[tuple[int, float]]:
+        return sorted(
+            (int(label), float(x_CHW.sum())) for batch in batches for x_CHW, label in zip(*batch, strict=True)
+        )
+
+    parts = (dataset.eval_part("val", recipe, Part(rank, 2), device=CPU) for rank in range(2))
+    assert images(itertools.chain(*parts)) == images(dataset.eval_batches("val", recipe, device=CPU))
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -27,7 +27,7 @@ QUICK = ("--space", "hybrid_stages", "--references", "poolformer_s12", "--resolu
 QUICK += ("--width-scale", "0.125", "--epochs", "6", "--max-macs", "800k", "--workers", "1", "--stopper", "none")
 QUICK += ("--budget", "9cpu-hours", "--set", "recipe.precision=float32")  # whatever measuring says here and there
 PATIENCE = 900  # seconds until a program that should have come further is given up; no machine is that slow
-_TITLES_OF_WORKERS = ("ray::ResourceTrainable", "ray::TrialWorker")
+_TITLES_OF_WORKERS = ("ray::ResourceTrainable", "ray::TrialWorker", "ray::_Member")
 _POLL = 0.02  # seconds between looks at a study
 
 
@@ -123,6 +123,15 @@ class Program:
         self.wait_until(lambda: bool(self._workers()))
         for pid in self._workers():
             _kill(pid)
+
+    def kill_member(self) -> None:
+        """End one of the processes that train a model together, as soon as there is one."""
+
+        def members() -> list[int]:
+            return [pid for pid in self.survivors() if _title(pid).startswith("ray::_Member")]
+
+        self.wait_until(lambda: bool(members()))
+        _kill(members()[-1])
 
     def _workers(self) -> list[int]:
         return [pid for pid in self.survivors() if _title(pid).startswith(_TITLES_OF_WORKERS)]

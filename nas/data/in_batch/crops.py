@@ -32,7 +32,7 @@ class Crops(NamedTuple):
     flip: Tensor  # whether it is mirrored
     linear: Tensor  # whether it is resized by the linear kernel instead of the cubic one
 
-    def of(self, place: slice) -> "Crops":
+    def of(self, place: slice | Tensor) -> "Crops":
         return Crops(*(field[place] for field in self))
 
     def to(self, device: torch.device) -> "Crops":

@@ -3,10 +3,12 @@
 B batch, C channels, H height, W width, N images of an epoch, S side of a stored image in pixels.
 """
 
-from typing import NamedTuple, cast
+from copy import copy
+from typing import NamedTuple, Self, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
 from torch import Tensor
@@ -82,6 +84,19 @@ class EpochPlan:
         )
         self._boxes: Boxes | None = self._erasing.draw(num_images, generator) if self._erasing else None
 
+    def taken(self, kept_M: Tensor) -> Self:
+        """The same plan for some of the images alone, in this order; (M,) int64, places in the epoch."""
+        plan, places_M = copy(self), kept_M.numpy()
+        plan.order_N, plan.crops, plan._shifts_2N = (
+            self.order_N[kept_M],
+            self.crops.of(kept_M),
+            self._shifts_2N[:, kept_M],
+        )
+        plan._draws = None if self._draws is None else self._draws.of(places_M)
+        plan._boxes = None if self._boxes is None else self._boxes.of(places_M)
+        plan._one_by_one = None if self._one_by_one is None else self._one_by_one.taken(places_M)
+        return plan
+
     def augment(self, images_BSSC: Tensor, place: slice) -> Tensor:
         """Crop, flip, shift, and RandAugment or jitter, of a batch; x_BCHW from 0 to 255, as bytes or floats."""
         crops = self.crops.of(place).to(images_BSSC.device)
@@ -114,11 +129,18 @@ class _OneByOne:
         self._transform = Compose([transform])
         mend(self._transform)
         self._seed = seed
+        self._places_N: NDArray[np.int64] | None = None  # in the epoch; None: all, in their order
+
+    def taken(self, places_M: NDArray[np.int64]) -> Self:
+        other = copy(self)
+        other._places_N = places_M if self._places_N is None else self._places_N[places_M]
+        return other
 
     def __call__(self, x_BCHW: Tensor, place: slice) -> Tensor:
         images_BHWC = x_BCHW.to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
         changed = []
-        for index, image_HWC in enumerate(images_BHWC, start=place.start):
+        for number, image_HWC in enumerate(images_BHWC, start=place.start):
+            index = number if self._places_N is None else int(self._places_N[number])
             with PrivateGenerators(self._seed, index):
                 changed.append(np.asarray(self._transform(Image.fromarray(image_HWC))))
         return torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2).to(x_BCHW.device, torch.float32)

@@ -24,7 +24,7 @@ class Boxes(NamedTuple):
     boxes_N4: NDArray[np.int64]
     noise_N: NDArray[np.int64]  # where the image's noise begins
 
-    def of(self, place: slice) -> "Boxes":
+    def of(self, place: slice | NDArray[np.int64]) -> "Boxes":
         return Boxes(self.boxes_N4[place], self.noise_N[place])
 
 

@@ -32,7 +32,7 @@ class Draws(NamedTuple):
     kinds_NL: NDArray[np.int64]
     arguments_NL6: NDArray[np.float32]
 
-    def of(self, place: slice) -> "Draws":
+    def of(self, place: slice | NDArray[np.int64]) -> "Draws":
         return Draws(self.kinds_NL[place], self.arguments_NL6[place])
 
 

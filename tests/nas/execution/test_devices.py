@@ -70,6 +70,41 @@ def test_auto_packs_trials_by_the_memory_that_was_measured(
     assert share_out(asked, nodes, peak_bytes=peak_gib * GIB).slots(nodes) == slots
 
 
+@pytest.mark.parametrize(
+    ("sizes", "wanted", "slots", "charged"),
+    [
+        ([(4,), (3,)], {"kind": "cpu", "processes": 2}, 3, 2),  # a model never spans nodes
+        ([(8,)], {"kind": "cpu", "processes": 2, "cpus": 2}, 2, 4),
+        ([(64, 8), (64, 8), (64, 4)], {"kind": "gpu", "processes": 8}, 2, 8),
+    ],
+)
+def test_several_processes_train_one_model_on_one_node(
+    sizes: list[tuple[int, ...]], wanted: dict[str, object], slots: int, charged: float
+) -> None:
+    nodes = nodes_of(*sizes)
+    devices = share_out(Wanted.model_validate(wanted), nodes)
+    assert (devices.slots(nodes), devices.count) == (slots, charged)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "wanted", "message"),
+    [
+        ([(32, 4), (16, 2)], {"kind": "gpu", "processes": 8}, "gpus_per_model: must be at most 4, all .* got 8"),
+        (
+            [(4,), (3,)],
+            {"kind": "cpu", "processes": 5},
+            "cpus_per_model: must be at most 4, all that a node has, got 5",
+        ),
+        ([(4,)], {"kind": "cpu", "processes": 3, "cpus": 2}, "cpus_per_model: must be at most 2 with 2 cores each"),
+    ],
+)
+def test_more_processes_than_a_node_has_devices_are_refused(
+    sizes: list[tuple[int, ...]], wanted: dict[str, object], message: str
+) -> None:
+    with pytest.raises(StudyError, match=message):
+        share_out(Wanted.model_validate(wanted), nodes_of(*sizes))
+
+
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 128), st.integers(1, 8), st.integers(1, 192)), min_size=1, max_size=5),
     gpus=st.sampled_from(["auto", None]) | st.floats(0.001, 1),
