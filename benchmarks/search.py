@@ -1,7 +1,7 @@
 """What samplers find in a table of trained architectures: accuracy against MACs, and parameters where asked.
 
-Command:   python -m benchmarks.search --table nas_bench_201_cifar10.csv --seeds 20
-Hardware:  one CPU core; nothing is trained
+Command:   python -m benchmarks.search --table nas_bench_201_cifar10.csv --seeds 20 --processes 2
+Hardware:  one CPU core for each process; nothing is trained
 Expected:  exact_cost has more of the true front's hypervolume than multivariate TPE and NSGA-II at each checkpoint
 
 A sampler sees the mean accuracy over the table's seeds. The hypervolume is that of error and costs, each divided by the
@@ -11,7 +11,10 @@ project's proposers. Tests: Wilcoxon's signed ranks over the seeds, two-sided, H
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
@@ -84,6 +87,23 @@ def losses(space: TableSpace, objectives: Sequence[str]) -> Floats:
     return found / found.max(0)
 
 
+def search(
+    seed: int, *, table: Path, samplers: Sequence[str], objectives: Sequence[str], checkpoints: Sequence[int]
+) -> list[tuple[list[float], float]]:
+    """Of one search by each sampler: the share of the hypervolume at each checkpoint, and that of duplicates."""
+    space = TableSpace(table)
+    scaled = losses(space, objectives)
+    corner = [1.0] * len(objectives)
+    whole = moocore.hypervolume(scaled, ref=corner)
+    found = []
+    for name in samplers:
+        ask = ask_optuna if name in PEERS else ask_proposer
+        rows = ask(name, space, objectives, trials=checkpoints[-1], seed=seed)
+        shares = [moocore.hypervolume(scaled[rows[:number]], ref=corner) / whole for number in checkpoints]
+        found.append((shares, 1 - len(set(rows)) / len(rows)))
+    return found
+
+
 def compare(
     table: Annotated[Path, typer.Option(help="CSV file of all architectures of a space.")],
     samplers: Annotated[str, typer.Option(help="Names, separated by commas; the first is tested against.")] = SAMPLERS,
@@ -91,28 +111,30 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="Searches of each sampler.")] = 20,
     first_seed: Annotated[int, typer.Option(min=0, help="The seed of the first search.")] = 0,
     objectives: Annotated[int, typer.Option(min=2, max=3, help="3: parameters too.")] = 2,
+    processes: Annotated[int, typer.Option(min=1, help="Seeds searched at the same time.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Where the table is written, anew after each seed.")] = None,
 ) -> None:
     """Search with each sampler and print what it found."""
-    space = TableSpace(table)
     goals = ("accuracy", "macs", "params")[:objectives]
-    if objectives == 3 and not space.has_params:
+    if objectives == 3 and not TableSpace(table).has_params:
         raise typer.BadParameter("must be 2, since the table has no parameters", param_hint="--objectives")
-    scaled = losses(space, goals)
-    whole = moocore.hypervolume(scaled, ref=[1.0] * len(goals))
-    checkpoints = [number for number in CHECKPOINTS if number <= trials]
-    shares: dict[str, list[list[float]]] = {name: [] for name in samplers.split(",")}
-    repeated: dict[str, list[float]] = {name: [] for name in shares}
-    for seed in track(range(first_seed, first_seed + seeds), description="seeds", console=Console(stderr=True)):
-        for name, found in shares.items():
-            ask = ask_optuna if name in PEERS else ask_proposer
-            rows = ask(name, space, goals, trials=trials, seed=seed)
-            tried = [scaled[rows[:number]] for number in checkpoints]
-            found.append([moocore.hypervolume(part, ref=[1.0] * len(goals)) / whole for part in tried])
-            repeated[name].append(1 - len(set(rows)) / len(rows))
-        text = markdown({name: np.array(found) for name, found in shares.items()}, repeated, checkpoints)
-        if out:
-            out.write_text(text + "\n")
+    names = samplers.split(",")
+    checkpoints = [*(number for number in CHECKPOINTS if number < trials), trials]
+    one_seed = partial(search, table=table, samplers=names, objectives=goals, checkpoints=checkpoints)
+    numbers = range(first_seed, first_seed + seeds)
+    shares: dict[str, list[list[float]]] = {name: [] for name in names}
+    repeated: dict[str, list[float]] = {name: [] for name in names}
+    with ExitStack() as stack:
+        found: Iterable[list[tuple[list[float], float]]] = map(one_seed, numbers)
+        if processes > 1:
+            found = stack.enter_context(get_context("spawn").Pool(processes)).imap(one_seed, numbers)
+        for results in track(found, total=seeds, description="seeds", console=Console(stderr=True)):
+            for name, (share, duplicates) in zip(names, results, strict=True):
+                shares[name].append(share)
+                repeated[name].append(duplicates)
+            text = markdown({name: np.array(rows) for name, rows in shares.items()}, repeated, checkpoints)
+            if out:
+                out.write_text(text + "\n")
     print(text)
 
 

@@ -81,11 +81,21 @@ def test_holm_multiplies_by_how_many_are_left_and_never_falls() -> None:
     np.testing.assert_allclose(holm(p), [[0.06, 0.04], [0.06, 0.06]])
 
 
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_comparison_prints_one_table_and_writes_it(
-    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], processes: int
 ) -> None:
     out = tmp_path / "out.md"
-    compare(table, samplers="exact_cost,optuna_random", trials=50, seeds=2, first_seed=0, objectives=3, out=out)
+    compare(
+        table,
+        samplers="exact_cost,optuna_random",
+        trials=50,
+        seeds=2,
+        first_seed=0,
+        objectives=3,
+        processes=processes,
+        out=out,
+    )
     text = out.read_text()
     assert text in capsys.readouterr().out
     assert text.splitlines()[2] == "| exact_cost | 1.0000 | 1.0000 | 0 % |"
