@@ -5,16 +5,20 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.resources import files
 
 import plotly
 from jinja2 import Environment, StrictUndefined, Template
 from plotly.offline import get_plotlyjs
 
+from metaformer.errors import UserError
 from nas.record.trials import StopReason, TrialRecord, TrialState
 from nas.results.charts.figures import hover_text
 from nas.results.charts.gallery import charts_of
 from nas.results.charts.mixer_figures import mixer_colours
+from nas.results.explain.effects import FEWEST, Explanation
+from nas.results.explain.view import explanation_lines
 from nas.results.finish.finals import finals_of
 from nas.results.finish.view import finals_lines
 from nas.results.results import (
@@ -60,6 +64,21 @@ _STOPPED = {  # how each reason reads after a number of trials
     StopReason.LIMIT: "stopped over a limit on a measured objective",
     None: "stopped",
 }
+_COLUMNS: dict[str, Callable[[Results, TrialRecord], object]] = {  # of the table of all trials
+    "trial": lambda _, trial: trial.number,
+    "state": lambda _, trial: trial.state.value,
+    "hand-designed": lambda _, trial: trial.reference or "",
+    "val": lambda _, trial: trial.val_accuracy,
+    "test": lambda _, trial: trial.test_accuracy,
+    "p front": lambda results, trial: (known := results.estimate(trial)) and round(known.p_on_front, 2),
+    "parameters": lambda _, trial: trial.params,
+    "MACs": lambda _, trial: trial.macs,
+    "mixers": lambda _, trial: mixers_text(trial.architecture, between=" · "),
+    "epochs": lambda _, trial: trial.num_epochs,
+    "device-s": lambda _, trial: round(trial.device_seconds, 1),
+    "why it ended": lambda _, trial: trial.reason or "",
+}
+_IN_PERCENT, _TEXTS = {"val", "test"}, {"state", "hand-designed", "mixers", "why it ended"}
 
 
 @dataclass(frozen=True)
@@ -131,9 +150,47 @@ def render(results: Results) -> str:
         charts=charts,
         figures=in_script("{" + ",".join(f'"{name}":{figure}' for name, figure in figures.items()) + "}"),
         texts=in_script(json.dumps({"others": [hover_text(trial, results) for trial in results.others]})),
+        table=in_script(json.dumps(_all_trials(results))),
+        states=[state for state, number in results.counts.items() if number],
+        columns=list(_COLUMNS),
+        page_js=files("nas.results").joinpath("report.js").read_text(encoding="utf-8"),
+        effects=_effects(results),
         plotly_js=get_plotlyjs() if charts else "",
         plotly_version=plotly.__version__,
     )
+
+
+def _all_trials(results: Results) -> dict[str, object]:
+    """The rows of the table of all trials, by column, and the command that exports one of them."""
+    shown = {trial.number: trial for trial in results.complete}
+    rows = [[of(results, shown.get(trial.number, trial)) for of in _COLUMNS.values()] for trial in results.trials]
+    return {
+        "rows": rows,
+        "percent": [name in _IN_PERCENT for name in _COLUMNS],
+        "numeric": [name not in _TEXTS for name in _COLUMNS],
+        "command": f"python -m nas.export {shlex.quote(str(results.run.folder.path))} --pick",
+    }
+
+
+def _effects(results: Results) -> tuple[list[str], list[tuple[str, str, bool, str, str]]]:
+    """What is known of each gene at equal cost, as sentences and rows; nothing where too few trials are complete."""
+    if len(results.complete) < FEWEST:
+        return [], []
+    try:
+        explanation = Explanation(results)
+    except UserError as error:
+        return [str(error)], []
+    rows = [
+        (
+            effect.text,
+            f"{effect.points:+.2f} ± {1.645 * effect.sd:.2f}".replace("-", "−"),
+            effect.is_clear,
+            f"{effect.p_positive:.2f}",
+            f"{effect.num_tried[0]:,}" + ("" if effect.value is None else f" / {effect.num_tried[1]:,}"),
+        )
+        for effect in explanation.effects
+    ]
+    return explanation_lines(explanation)[:3], rows
 
 
 def in_script(text: str) -> str:
@@ -183,6 +240,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     limits = {"parameters": settings.limits.max_params, "MACs": settings.limits.max_macs}
     limited = "".join(f", at most {short_count(limit)} {what}" for what, limit in limits.items() if limit)
     spent = spent_text(results.spent_seconds, results.run.record.lost_seconds, budget)
+    versions = ", ".join(f"{name} {version(name)}" for name in ("metaformer-nas", "torch", "timm", "optuna", "plotly"))
     device, splits = results.notes.device, _splits(results)
     return [
         ("Space", f"{study.space}: {large_number(space.size)} architectures{limited}"),
@@ -190,6 +248,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         *([("Measured on", device)] if device else []),
         ("Data", f"{study.data}, {settings.num_classes} classes, {settings.resolution} × {settings.resolution} pixels"),
         *([("Splits", splits)] if splits else []),
+        ("Versions", versions),
         ("Recipe", recipe_text(study.recipe)),
         ("Budget", f"{spent} spent ({100 * results.spent_seconds / budget.seconds:.0f} %)"),
         ("Trials", _trials(results)),

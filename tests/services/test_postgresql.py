@@ -168,7 +168,7 @@ def test_a_run_is_read_with_the_password_of_the_environment(
 
 def test_trials_are_read_in_bulk_as_optuna_reads_them(server: Server, tmp_path: Path) -> None:
     url = server.url(server.new_database())
-    make_run(tmp_path / "run", max_trials=8, storage=url, storage_name="search")
+    make_run(tmp_path / "run", max_trials=8, storage=url, storage_name="search").record.close()
     fill_with_odd_trials(url)
     check_read_as_optuna_reads(url)
     check_read_as_optuna_reads(url, "other")

@@ -48,7 +48,11 @@ class Axis:
 
     def position(self, trial: TrialRecord) -> float:
         """Where plotly puts a trial on the axis."""
-        return math.log10(self.value(trial)) if self.is_logarithmic else self.value(trial)
+        return self.place(self.value(trial))
+
+    def place(self, value: float) -> float:
+        """Where plotly puts a value on the axis."""
+        return math.log10(value) if self.is_logarithmic else value
 
     def style(self, trials: Sequence[TrialRecord]) -> dict[str, object]:
         """Title, scale and ticks of an axis that shows these trials."""

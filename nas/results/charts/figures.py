@@ -4,16 +4,15 @@ Most trials are neither on the front nor hand-designed. Their hover texts are th
 these texts once, and a trace of these trials refers to them by its `meta`, "others".
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
 import plotly.graph_objects as go
 from plotly.basedatatypes import BaseTraceType
 from plotly.colors import sample_colorscale
 
+from metaformer.specs import Stage
 from nas.record.trials import TrialRecord
 from nas.results.charts import labels
 from nas.results.charts.axes import ACCURACY_AXIS, PARAMS_AXIS, Axis
@@ -22,17 +21,26 @@ from nas.results.words import cost_text, interval_text, probability_text
 from nas.study.objectives import ACCURACY, Objectives
 from nas.study.objectives.units import short_count
 
-FRONT_COLOUR, OTHER_COLOUR, REFERENCE_COLOUR = "#1d5fb4", "#aab3bd", "#c8443c"
+FRONT_COLOUR, OTHER_COLOUR, REFERENCE_COLOUR, SELECTED_COLOUR = "#1d5fb4", "#aab3bd", "#c8443c", "#d55e00"
+MIXER_COLOURS = {
+    "pool": "#5b8fc9",
+    "attention": "#e3803c",
+    "spatial_mlp": "#4aa37a",
+    "dwconv": "#e8bd4b",
+    "identity": "#b3b3b3",
+    "random": "#b56aa8",
+    "token_mlp": "#2ba3b8",
+    "sep_conv": "#9a6b5f",
+    "reduced_attention": "#7467b0",
+}
 _MANY_POINTS = 2000  # from here on drawn by the graphics card, no longer as vectors
 _PAD = 0.06  # of an axis, beyond its outermost points
 _NEAR = 8  # pixels within which hand-designed models share one name
-_NEAR_3D = 0.04  # of each axis, likewise
 _MOST_COST_FACES = 3
 _HALF_FACE, _WHOLE_FACE = (410, 380), (940, 380)  # width and height of a plot area: two faces in a row, or one
-_WIDTH_3D, _HEIGHT_3D = 984, 640
+_HEIGHT_3D = 640
 _EYE, _CENTRE = {"x": -1.5, "y": -1.5, "z": 0.6}, {"x": 0.0, "y": 0.0, "z": -0.22}
 _ASPECT = {"x": 1.3, "y": 1.3, "z": 0.9}
-_FIELD_OF_VIEW = math.pi / 4  # plotly's
 
 Span = tuple[float, float]
 
@@ -50,6 +58,8 @@ def finish(figure: go.Figure, *, height: float) -> go.Figure:
     """The look that all charts share."""
     figure.update_layout(
         template="plotly_white",
+        paper_bgcolor="rgba(0,0,0,0)",  # the page's own shows through, light or dark
+        plot_bgcolor="rgba(0,0,0,0)",
         height=height,
         margin={"l": 64, "r": 16, "t": 40, "b": 52},
         font={"family": "system-ui, sans-serif", "size": 12.5, "color": "#20262e"},
@@ -65,7 +75,7 @@ def hover_text(trial: TrialRecord, results: Results) -> str:
     title = f"trial {trial.number}" + (f": {trial.reference}" if trial.references else "")
     test = "" if trial.test_accuracy is None else f", test {percent(trial.test_accuracy)}"
     arch = trial.architecture
-    stages = [f"{mixer_text(stage.mixer)}, {stage.depth} × {stage.width}" for stage in arch.stages]
+    stages = [f"{_strip(stage)} {mixer_text(stage.mixer)}, {stage.depth} × {stage.width}" for stage in arch.stages]
     patches = [f"patches of {stem_stride(arch)} pixels", block_text(arch)] if len(stages) == 1 else []
     lines = [
         f"<b>{title}</b>",
@@ -83,6 +93,11 @@ def hover_text(trial: TrialRecord, results: Results) -> str:
     return "<br>".join(lines)
 
 
+def _strip(stage: Stage) -> str:
+    """A block of the mixer's colour for each block of a stage."""
+    return f'<span style="color:{MIXER_COLOURS.get(stage.mixer.kind, OTHER_COLOUR)}">{"■" * stage.depth}</span>'
+
+
 def space_chart(results: Results) -> list[Chart]:
     """Accuracy over the first two other objectives, in three dimensions; no chart where there is only one other."""
     costs = _cost_axes(results.goals)
@@ -92,7 +107,7 @@ def space_chart(results: Results) -> list[Chart]:
     figure = go.Figure(_marks(results, axes, sizes=(2.5, 5, 6), symbol="diamond"))
     figure.update_layout(
         scene={f"{letter}axis": axis.style(results.complete) for letter, axis in zip("xyz", axes, strict=True)}
-        | {"camera": {"eye": _EYE, "center": _CENTRE}, "aspectratio": _ASPECT, "annotations": _names_3d(results, axes)}
+        | {"camera": {"eye": _EYE, "center": _CENTRE}, "aspectratio": _ASPECT}
     )
     return [Chart("space", finish(figure, height=_HEIGHT_3D))]
 
@@ -211,12 +226,18 @@ def _marks(
     for name, trials, marker in groups:
         values = {letter: [axis.value(trial) for trial in trials] for letter, axis in zip("xyz", axes, strict=False)}
         traces.append(kind(**values, mode="markers", name=name, marker=marker, hoverinfo="text"))
+        traces[-1].customdata = [trial.number for trial in trials]
         if trials is results.others:
             traces[-1].meta = "others"
         else:
             traces[-1].hovertext = [hover_text(trial, results) for trial in trials]
+            if len(axes) == 3 and trials is results.trained_references:
+                traces[-1].update(mode="markers+text", text=[_short_name([trial]) for trial in trials])
             if axes[-1].objective.name == ACCURACY and len(axes) == 2 and results.uncertainty:
                 traces[-1].error_y = _error_bars(results, trials, colour=str(marker["color"]))
+    ring = {"symbol": "circle-open", "size": 1.6 * sizes[1], "color": SELECTED_COLOUR, "line": {"width": 2.5}}
+    empty: dict[str, list[float]] = {letter: [] for letter, _ in zip("xyz", axes, strict=False)}
+    traces.append(kind(**empty, mode="markers", marker=ring, hoverinfo="skip", showlegend=False, meta="selected"))
     return traces
 
 
@@ -264,39 +285,6 @@ def _write_names(
     )
     for (trial, text), offset in zip(named, offsets, strict=True):
         figure.add_annotation(x=axes[0].position(trial), y=axes[1].position(trial), **_annotation(text, offset))
-
-
-def _names_3d(results: Results, axes: tuple[Axis, Axis, Axis]) -> list[dict[str, object]]:
-    """Names beside the diamonds, placed for the first view."""
-    spans = [_span(axis, results) for axis in axes]
-
-    def pixel(trial: TrialRecord) -> labels.Pixel:
-        x, y, z = (_place(axis, span, trial) - 0.5 for axis, span in zip(axes, spans, strict=True))
-        return _project(x * _ASPECT["x"], y * _ASPECT["y"], z * _ASPECT["z"])
-
-    named = _merged(results.trained_references, axes, nearness=[_NEAR_3D * (high - low) for low, high in spans])
-    offsets = labels.place(
-        [pixel(trial) for trial, _ in named],
-        [text for _, text in named],
-        size=(_WIDTH_3D, _HEIGHT_3D),
-        keep_free=[pixel(trial) for trial in _found_front(results)],
-    )
-    return [
-        {letter: axis.position(trial) for letter, axis in zip("xyz", axes, strict=True)} | _annotation(text, offset)
-        for (trial, text), offset in zip(named, offsets, strict=True)
-    ]
-
-
-def _project(x: float, y: float, z: float) -> labels.Pixel:
-    """Where the first view of the 3-D chart shows a point; the middle of the box is (0, 0, 0)."""
-    eye, centre = np.array(list(_EYE.values())), np.array(list(_CENTRE.values()))
-    ahead = (centre - eye) / np.linalg.norm(centre - eye)
-    right = np.cross(ahead, (0, 0, 1))
-    right /= np.linalg.norm(right)
-    up = np.cross(right, ahead)
-    from_eye = np.array((x, y, z)) - eye
-    scale = _HEIGHT_3D / 2 / (math.tan(_FIELD_OF_VIEW / 2) * (from_eye @ ahead))
-    return float(_WIDTH_3D / 2 + scale * (from_eye @ right)), float(_HEIGHT_3D / 2 + scale * (from_eye @ up))
 
 
 def _annotation(text: str, offset: labels.Pixel) -> dict[str, object]:

@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 from metaformer.errors import UserError, check_type, unknown_name
 from nas.results.charts.figures import Chart, accuracy_faces, cost_faces, hover_text, learning_curves, space_chart
 from nas.results.charts.mixer_figures import mixer_shares, mixer_tiles
+from nas.results.charts.overview import parallel_coordinates, progress_chart
 from nas.results.results import Results
 from nas.results.words import plural
 
@@ -19,6 +20,8 @@ def charts_of(results: Results) -> dict[str, list[Chart]]:
         "space": space_chart(results),
         "accuracy_faces": accuracy_faces(results),
         "cost_faces": cost_faces(results),
+        "parallel": [Chart("parallel", parallel_coordinates(results))],
+        "progress": [Chart("progress", progress_chart(results))],
         "tiles": [Chart("tiles", mixer_tiles(results))],
         "shares": [Chart("shares", mixer_shares(results))],
         "curves": [Chart("curves", learning_curves(results))],

@@ -9,20 +9,9 @@ from plotly.subplots import make_subplots
 from metaformer.specs import MixerSpec
 from nas.record.trials import TrialRecord
 from nas.results.charts.axes import ACCURACY_AXIS
-from nas.results.charts.figures import FRONT_COLOUR, finish, hover_text
+from nas.results.charts.figures import FRONT_COLOUR, MIXER_COLOURS, finish, hover_text
 from nas.results.results import Results, mixer_counts, mixer_label, mixer_text
 
-_COLOURS = {
-    "pool": "#5b8fc9",
-    "attention": "#e3803c",
-    "spatial_mlp": "#4aa37a",
-    "dwconv": "#e8bd4b",
-    "identity": "#b3b3b3",
-    "random": "#b56aa8",
-    "token_mlp": "#2ba3b8",
-    "sep_conv": "#9a6b5f",
-    "reduced_attention": "#7467b0",
-}
 _MORE_COLOURS = ("#8a9a3c", "#c25b6e", "#3f6f5c", "#6b7a90")
 _MOST_WORDS, _MOST_SIZES = 14, 45  # members of the front up to which the tiles carry names, and window sizes
 
@@ -32,9 +21,9 @@ def mixer_colours(trials: Sequence[TrialRecord]) -> dict[str, str]:
     mixers = {stage.mixer for trial in trials for stage in trial.architecture.stages}
     label = mixer_label(trials)
     labels = list(dict.fromkeys(label(mixer) for mixer in sorted(mixers, key=_kind_and_window)))
-    known = {kind: colour for kind, colour in _COLOURS.items() if kind in labels}
-    others = [name for name in labels if name not in _COLOURS]
-    free = _MORE_COLOURS if known else (*_COLOURS.values(), *_MORE_COLOURS)
+    known = {kind: colour for kind, colour in MIXER_COLOURS.items() if kind in labels}
+    others = [name for name in labels if name not in MIXER_COLOURS]
+    free = _MORE_COLOURS if known else (*MIXER_COLOURS.values(), *_MORE_COLOURS)
     return known | dict(zip(others, itertools.cycle(free), strict=False))
 
 

@@ -189,7 +189,7 @@ def test_failed_trials_are_shown_with_their_reason(run: Run, page: Page) -> None
 
 def test_every_complete_trial_is_a_mark_in_every_scatter_chart(run: Run, page: Page) -> None:
     for name in ("space", "params-accuracy", "macs-accuracy", "params-macs"):
-        marks = [len(trace["x"]) for trace in page.charts[name]["data"] if trace["mode"] == "markers"]
+        marks = [len(trace["x"]) for trace in page.charts[name]["data"] if "customdata" in trace]
         assert sum(marks) == len(run.record.complete)
 
 
@@ -287,7 +287,7 @@ def test_a_single_trial_is_a_front(tmp_path: Path) -> None:
     assert page.text.count("1 architecture on the front, all found by the search.") == 1
     assert set(page.charts) == {
         *("space", "params-accuracy", "macs-accuracy", "params-macs"),
-        *("tiles", "shares", "curves"),
+        *("parallel", "progress", "tiles", "shares", "curves"),
     }
 
 
