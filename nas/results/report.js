@@ -29,7 +29,9 @@ function draw(name) {  // once, when it comes near the window or is to be printe
     Plotly.relayout(place, {...look(), ...axesLook(place.layout)});
     place.on("plotly_click", event => choose(event.points.map(point => point.customdata), true));
     place.on("plotly_selected", event => event && choose(event.points.map(point => point.customdata), false));
-    place.on("plotly_restyle", () => place.data[0].type === "parcoords" && choose(brushed(place.data[0]), false));
+    place.on("plotly_restyle", ([update]) => {  // of a range that a person drew, not of the colours below
+      if (Object.keys(update).some(key => key.includes("constraintrange"))) choose(brushed(place.data[0]), false);
+    });
     mark(place);
   });
 }

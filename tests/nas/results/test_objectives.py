@@ -69,7 +69,7 @@ def test_the_page_has_a_chart_for_each_pair_that_matters(run: Run) -> None:
             *("params-macs", "params-latency", "params-batch_latency"),
         },
     }
-    assert set(page.charts) == expected[run.study.objectives] | {"tiles", "shares", "curves"}
+    assert set(page.charts) == expected[run.study.objectives] | {"tiles", "shares", "curves", "progress", "parallel"}
     places = [attrs["id"] for tag, attrs in page.tags if tag == "div" and "chart" in str(attrs.get("class"))]
     assert sorted(map(str, places)) == sorted(page.charts)  # each has its place, once
 
@@ -77,7 +77,7 @@ def test_the_page_has_a_chart_for_each_pair_that_matters(run: Run) -> None:
 def test_the_axes_carry_the_titles_of_the_objectives(run: Run) -> None:
     charts = read_page(run.folder.report_html).charts
     for name, chart in charts.items():
-        if name in {"space", "tiles", "shares", "curves"}:
+        if name in {"space", "tiles", "shares", "curves", "progress", "parallel"}:
             continue
         x, y = (find(objective) for objective in name.split("-"))
         assert chart["layout"]["xaxis"]["title"]["text"] == x.title
