@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help install search test quick-tests types test-slow test-services lint format lock clean
+.PHONY: help install search test quick-tests types test-slow test-services lint format docs lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -49,6 +49,9 @@ lint: $(INSTALLED)  ## ruff, mypy, import-linter
 format: $(INSTALLED)  ## put the code into its form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED)  ## the documentation as a site, build/site/index.html; fetches nothing
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 lock:  ## write requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.11 --extra dev --no-emit-package metaformer-nas \
