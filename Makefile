@@ -51,7 +51,7 @@ format: $(INSTALLED)  ## put the code into its form
 	$(BIN)/ruff format .
 
 docs: $(INSTALLED)  ## the documentation as a site, build/site/index.html; fetches nothing
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 lock:  ## write requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.11 --extra dev --no-emit-package metaformer-nas \
