@@ -42,6 +42,7 @@ def figure_of(results: Results, name: str) -> go.Figure:
     if name not in figures:
         raise UserError(unknown_name("figure", name, figures))
     figure = figures[name]
+    figure.data = [trace for trace in figure.data if trace.meta != "selected"]  # the page's alone, and empty
     for trace in figure.data:
         if trace.meta == "others":  # the page has these texts once for all charts
             trace.update(meta=None, hovertext=[hover_text(trial, results) for trial in results.others])
