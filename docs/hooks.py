@@ -89,7 +89,7 @@ def _commands() -> str:
     environment = {**os.environ, "COLUMNS": "110", "NO_COLOR": "1", "TERM": "dumb", "PYTHONPATH": str(_ROOT)}
     for command in _COMMANDS:
         arguments = [sys.executable, "-m", *command, "--help"]
-        done = subprocess.run(arguments, cwd=_ROOT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(arguments, cwd=_ROOT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  # programs named above
         if done.returncode:
             raise PluginError(f"{' '.join(command)} --help: {done.stderr}")
         parts += [f"## `{' '.join(command)}`", f"```text\n{done.stdout.strip()}\n```"]

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from nas.record.run_folder import Run
 
 
-STUDY_FILE = "study.yaml"  # that every run has
 _MOST_NOTES = 1000  # the dashboard looks through all of them for each trial, at every poll
 _SECONDS = 5.0  # between two looks at a run
 _LOCAL = ("127.0.0.1", "localhost")
@@ -162,9 +161,11 @@ def find_runs(path: Path) -> list[Path]:
     Raises:
         UserError: There is none.
     """
-    if not path.is_dir() or (path / STUDY_FILE).exists():
+    from nas.record.run_folder import RunFolder
+
+    if not path.is_dir() or RunFolder(path).study_file.exists():
         return [path]
-    runs = sorted(file.parent for file in path.glob(f"*/{STUDY_FILE}"))
+    runs = sorted(file.parent for file in path.glob(f"*/{RunFolder(path).study_file.name}"))
     if not runs:
         raise UserError(
             f"run: must be the folder of a run, or hold folders of runs, got {shown(str(path))} without any"

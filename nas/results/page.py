@@ -248,7 +248,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         *([("Measured on", device)] if device else []),
         ("Data", f"{study.data}, {settings.num_classes} classes, {settings.resolution} × {settings.resolution} pixels"),
         *([("Splits", splits)] if splits else []),
-        ("Versions", versions),
+        ("Written with", versions),
         ("Recipe", recipe_text(study.recipe)),
         ("Budget", f"{spent} spent ({100 * results.spent_seconds / budget.seconds:.0f} %)"),
         ("Trials", _trials(results)),

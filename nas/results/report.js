@@ -128,5 +128,6 @@ addEventListener("beforeprint", () => {
   for (const name of Object.keys(charts)) draw(name);
   for (const place of drawn.keys()) Plotly.Plots.resize(place);
 });
+at("command").textContent = `${trials.command} NUMBER`;
 theme(dark);
 showRows();

@@ -6,13 +6,14 @@ from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord
 from nas.results.picks import origin_lines
 from nas.results.results import mixer_text
+from nas.results.words import markdown_line
 
 
 def trial_note(run: Run, trial: TrialRecord) -> str:
     """The trial's origin and cost, its stages and its curve as tables, why it ended, and how to export it."""
-    parts = ["\n\n".join(_plain(line) for line in origin_lines(run.name, trial)), _stages(trial)]
+    parts = ["\n\n".join(markdown_line(line) for line in origin_lines(run.name, trial)), _stages(trial)]
     if trial.reason:
-        parts.append(f"Ended: {_plain(trial.reason)}")
+        parts.append(f"Ended: {markdown_line(trial.reason)}")
     if trial.progress.curve:
         rows = [
             f"| {report.epoch} | {report.val_accuracy:.2%} | {report.train_loss:.4g} |"
@@ -27,12 +28,7 @@ def trial_note(run: Run, trial: TrialRecord) -> str:
 def _stages(trial: TrialRecord) -> str:
     stages = trial.architecture.stages
     rows = [
-        f"| {number} | {stage.depth} | {_plain(mixer_text(stage.mixer))} | {stage.width} |"
+        f"| {number} | {stage.depth} | {markdown_line(mixer_text(stage.mixer))} | {stage.width} |"
         for number, stage in enumerate(stages, 1)
     ]
     return "\n".join(["| stage | blocks | token mixer | width |", "| ---: | ---: | --- | ---: |", *rows])
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown shows as it is, in one line."""
-    return "".join(f"\\{mark}" if mark in "\\`*_[]<>|#" else mark for mark in " ".join(text.split()))

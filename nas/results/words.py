@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from scipy.stats import binomtest
 
+from metaformer.errors import printable
 from nas.record.trials import TrialRecord
 from nas.results.uncertainty import CLEAR, Estimate, Uncertainty
 from nas.study.budget import Budget, format_device_time
@@ -194,3 +195,9 @@ def certainty_lines(uncertainty: Uncertainty | None, front: Sequence[TrialRecord
     if uncertainty is None:
         return ["There are no error bars, since the number of val images was not noted."]
     return [basis_text(uncertainty), drop_text(uncertainty, front)]
+
+
+def markdown_line(text: str) -> str:
+    """One line that Markdown shows as it is: nothing in it is markup."""
+    line = printable(" ".join(text.split()))
+    return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#" else sign for sign in line)

@@ -110,7 +110,7 @@ def _together() -> Iterator[None]:
 def _over_all(norm: _BatchNorm, part: Part) -> _BatchNorm:
     """The same norm over the batches of all processes; on a GPU torch's own, which knows no CPU."""
     if norm.running_mean is not None and norm.running_mean.device.type == "cuda":
-        converted: _BatchNorm = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
+        converted: _BatchNorm = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]  # torch gives it no types
         return converted
     dtype = None if norm.running_mean is None else norm.running_mean.dtype
     found = _CpuBatchNorm(norm.num_features, eps=norm.eps, momentum=norm.momentum, dtype=dtype)

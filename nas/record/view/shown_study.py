@@ -37,6 +37,7 @@ class ShownStudy:
         self._study = optuna.create_study(
             storage=storage, study_name=name, directions=directions, sampler=optuna.samplers.RandomSampler()
         )
+        self._study_id = storage.get_study_id_from_name(name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             self._study.set_metric_names([objective.metric for objective in record.objectives])
@@ -70,7 +71,7 @@ class ShownStudy:
         frozen.intermediate_values = _curve(trial)
         if trial is not None and constraints:
             frozen.system_attrs[_CONSTRAINTS] = list(constraints)
-        self._ids.append(self._storage.create_new_trial(self._study._study_id, template_trial=frozen))
+        self._ids.append(self._storage.create_new_trial(self._study_id, template_trial=frozen))
         if not frozen.state.is_finished():
             self._open.add(frozen.number)
 

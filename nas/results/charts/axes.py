@@ -59,9 +59,13 @@ class Axis:
         style: dict[str, object] = {"title": {"text": self.title}}
         if not self.is_logarithmic:
             return style
-        values = [self.value(trial) for trial in trials]
-        ticks = log_ticks(min(values), max(values))
+        ticks = self.log_ticks(trials)
         return style | {"type": "log", "tickvals": ticks, "ticktext": [self.tick_text(tick) for tick in ticks]}
+
+    def log_ticks(self, trials: Sequence[TrialRecord]) -> list[float]:
+        """Round values around those of these trials, for a logarithmic axis."""
+        values = [self.value(trial) for trial in trials]
+        return log_ticks(min(values), max(values))
 
     def tick_text(self, value: float) -> str:
         """A round value: counts as `1.5 M`, others as plain numbers, since the title has their unit."""

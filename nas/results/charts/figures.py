@@ -236,7 +236,7 @@ def _marks(
             if axes[-1].objective.name == ACCURACY and len(axes) == 2 and results.uncertainty:
                 traces[-1].error_y = _error_bars(results, trials, colour=str(marker["color"]))
     ring = {"symbol": "circle-open", "size": 1.6 * sizes[1], "color": SELECTED_COLOUR, "line": {"width": 2.5}}
-    empty: dict[str, list[float]] = {letter: [] for letter, _ in zip("xyz", axes, strict=False)}
+    empty: dict[str, list[float]] = {letter: [] for letter in "xyz"[: len(axes)]}
     traces.append(kind(**empty, mode="markers", marker=ring, hoverinfo="skip", showlegend=False, meta="selected"))
     return traces
 

@@ -20,11 +20,10 @@ def parallel_coordinates(results: Results) -> go.Figure:
     trials = results.complete
     dimensions: list[dict[str, object]] = []
     for axis in map(Axis, results.goals):
-        style = axis.style(trials)
         dimension: dict[str, object] = {"label": axis.title, "values": [axis.position(trial) for trial in trials]}
         if axis.is_logarithmic:
             low, high = min(map(axis.value, trials)), max(map(axis.value, trials))
-            ticks = [tick for tick in style["tickvals"] if low <= tick <= high]  # type: ignore[attr-defined]
+            ticks = [tick for tick in axis.log_ticks(trials) if low <= tick <= high]
             dimension |= {
                 "tickvals": [axis.place(tick) for tick in ticks],
                 "ticktext": list(map(axis.tick_text, ticks)),

@@ -205,7 +205,7 @@ class Explanation:
 
         First by costs alone, then by costs and genes; five folds.
         """
-        from sklearn.model_selection import KFold  # takes a second, which a search need not wait for
+        from sklearn.model_selection import KFold  # takes a second, which no search waits for at its start
 
         by_costs, by_all = np.empty(len(self._y_G)), np.empty(len(self._y_G))
         no_genes_GJ = self._z_GJ[:, :0]
@@ -235,7 +235,7 @@ class _Fit:
 
 def _fit(x_GP: Floats, z_GJ: Floats, y_G: Floats, weight_G: Floats | None) -> _Fit:
     """Fit eqs. 1 and 2; weights None: all equal."""
-    from sklearn.linear_model import BayesianRidge  # takes a second, which a search need not wait for
+    from sklearn.linear_model import BayesianRidge  # takes a second, which no search waits for at its start
 
     root_G1 = np.sqrt(np.ones(len(y_G)) if weight_G is None else weight_G)[:, None]
     x, z, y = root_G1 * x_GP, root_G1 * z_GJ, root_G1[:, 0] * y_G

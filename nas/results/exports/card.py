@@ -9,7 +9,14 @@ from metaformer.errors import printable
 from nas.results.exports.subject import Subject
 from nas.results.finish.finals import Spread
 from nas.results.results import Results, block_text, mixer_text, percent
-from nas.results.words import interval_text, objective_text, recipe_text, splitting_text, wilson_interval
+from nas.results.words import (
+    interval_text,
+    markdown_line,
+    objective_text,
+    recipe_text,
+    splitting_text,
+    wilson_interval,
+)
 from nas.study.objectives.units import short_count
 
 _LEVEL = 0.95
@@ -56,7 +63,7 @@ def card_text(subject: Subject) -> str:
     tables = "\n".join(f"## {heading}\n\n{_table(rows)}" for heading, rows in sections)
     header = "---\nlibrary_name: timm\npipeline_tag: image-classification\ntags:\n- image-classification\n- timm\n---\n"
     command = printable(subject.command).replace("\n", "\\n")
-    return f"{header}# {_inline(title)}\n\n{tables}\n## Command\n\n```\n{command}\n```\n"
+    return f"{header}# {markdown_line(title)}\n\n{tables}\n## Command\n\n```\n{command}\n```\n"
 
 
 def _stages(arch: Architecture) -> str:
@@ -127,11 +134,5 @@ def _inputs(subject: Subject) -> Iterable[tuple[str, str]]:
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:
-    lines = "".join(f"| {_inline(name)} | {_inline(value)} |\n" for name, value in rows)
+    lines = "".join(f"| {markdown_line(name)} | {markdown_line(value)} |\n" for name, value in rows)
     return f"| | |\n| --- | --- |\n{lines}"
-
-
-def _inline(text: str) -> str:
-    """The text inside a cell: one line in which nothing is markup."""
-    line = printable(" ".join(text.split()))
-    return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#" else sign for sign in line)

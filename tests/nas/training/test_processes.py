@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def take_steps(part: Part, arch: ArchitectureType, recipe: Recipe, dtype: torch.
     )
     mix, generators = make_mix(mixing, 10) if mixes else None, PrivateGenerators(0, 0, 0)
     losses = []
-    for _, batch in zip(range(NUM_STEPS), digits.train_part(recipe, part, epoch=0, seed=3, device=CPU), strict=False):
+    for batch in islice(digits.train_part(recipe, part, epoch=0, seed=3, device=CPU), NUM_STEPS):
         with generators:
             x_BCHW, y = mix(*batch) if mix else batch
         losses.append(step(Batch(x_BCHW.to(dtype), y)))
@@ -83,7 +84,7 @@ def process(rank: int, number: int, folder: Path, work: Callable[[Part], Any]) -
 
 def together(number: int, folder: Path, work: Callable[[Part], Any]) -> list[Any]:
     """What each of several processes gives."""
-    spawn(process, args=(number, folder, work), nprocs=number)  # type: ignore[no-untyped-call]
+    spawn(process, args=(number, folder, work), nprocs=number)  # type: ignore[no-untyped-call]  # torch gives it no types
     return [torch.load(folder / f"{rank}.pt") for rank in range(number)]
 
 
