@@ -29,7 +29,7 @@ from metaformer import Architecture, zoo
 from metaformer.errors import UserError
 from nas.data import Batch, DataInfo, Dataset, Split, default_recipe, look, open_dataset
 from nas.make_study import default_settings
-from nas.study.lease import Lease
+from nas.study.lease import Lease, Report
 from nas.study.recipe import Recipe
 from nas.study.recipe_files import find_recipe
 from nas.training.loop import train
@@ -66,6 +66,11 @@ class Shortened(Dataset):
         return itertools.islice(batches, max(1, self._num_steps // 9))
 
 
+def reports_of(lease: Lease, dataset: Dataset, device: torch.device) -> Iterator[Report]:
+    """What a training reports after each epoch; its signs of life in between are passed over."""
+    return (told for told in train(lease, dataset, device=device) if isinstance(told, Report))
+
+
 def parts_of(profile: cProfile.Profile) -> dict[str, float]:
     """Seconds of each part."""
     found = dict.fromkeys(PARTS, 0.0)
@@ -98,7 +103,7 @@ def busy_seconds(profile: "torch.profiler.profile") -> float:
 
 def on_cpu(lease: Lease, dataset: Dataset) -> str:
     """The row of a model: parts of its time in percent."""
-    reports = train(lease, dataset, device=torch.device("cpu"))
+    reports = reports_of(lease, dataset, torch.device("cpu"))
     next(reports)
     profile = cProfile.Profile()
     start = time.perf_counter()
@@ -116,7 +121,7 @@ def on_cpu(lease: Lease, dataset: Dataset) -> str:
 
 def on_gpu(lease: Lease, dataset: Dataset, device: torch.device) -> str:
     """The row of a model: images per second of an epoch with evaluation, and the busy part of the GPU's time."""
-    reports = train(lease, dataset, device=device)
+    reports = reports_of(lease, dataset, device)
     next(reports)
     start = time.perf_counter()
     next(reports)
