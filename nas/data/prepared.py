@@ -7,6 +7,7 @@ B batch, C channels, H height, W width, N images of a split, S side of a stored 
 """
 
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,7 @@ from metaformer.zoo import Preprocessing
 from nas.data.augment import check_photographs, make_mix
 from nas.data.division import divide_again
 from nas.data.generators import PrivateGenerators
-from nas.data.in_batch.crops import centre, goes_one_by_one, resize_one_by_one
+from nas.data.in_batch.crops import centre, goes_one_by_one
 from nas.data.in_batch.epoch_plan import EpochPlan, StoredImages
 from nas.data.registry import (
     Batch,
@@ -268,7 +269,7 @@ class Prepared(Dataset):
             size //= part.number
         generators = PrivateGenerators(seed, epoch, 0)
         mix = make_mix(recipe, self.info.num_classes)
-        if plan.only_crops and goes_one_by_one(device, self._description.side, self.info.resolution):
+        if plan.is_plain and goes_one_by_one(device, self._description.side, self.info.resolution):
             made = self._plainly(plan, size, num_steps)
         else:
             made = self._in_blocks(plan, size, num_steps, device)
@@ -312,19 +313,22 @@ class Prepared(Dataset):
             yield from map(Batch, torch.split(x_BCHW, size), torch.split(y, size))
 
     def _plainly(self, plan: EpochPlan, size: int, num_steps: int) -> Iterator[Batch]:
-        """Batches on a CPU whose images are only cropped: each goes from the file to its place in one pass."""
+        """Batches on a CPU whose images are only cropped or moved: each goes from the file to its place in one pass."""
         stored, resolution = self._splits["train"], self.info.resolution
         offset_R, factor_R = (numbers.flatten().repeat(resolution) for numbers in self._means_on(torch.device("cpu")))
+        buffers = Buffers(size, resolution, 3 * resolution)  # rows of pixels
+        one_HR = torch.empty(resolution, 3 * resolution)  # stays in the cache, so that memory is written once
         for place in _slices(size, num_steps * size):
             picked_B = plan.order_N[place]
-            y_BHR = torch.empty(size, resolution, 3 * resolution)  # rows of pixels
-            for y_HR, resized_HWC in zip(
-                y_BHR, resize_one_by_one(stored.one_by_one(picked_B), plan.crops.of(place), resolution), strict=True
-            ):
-                y_HR.copy_(resized_HWC.flatten(1))
-                torch.addcmul(offset_R, y_HR, factor_R, out=y_HR)
+            y_BHR = buffers.take()
+            for y_HR, changed_HWC in zip(y_BHR, plan.one_by_one(stored.one_by_one(picked_B), place), strict=True):
+                one_HR.copy_(changed_HWC.flatten(1))
+                torch.addcmul(offset_R, one_HR, factor_R, out=y_HR)
             x_BCHW = y_BHR.view(size, resolution, resolution, 3).permute(0, 3, 1, 2)
-            yield Batch(plan.erase(x_BCHW, place), stored.labels_N[picked_B])
+            batch = Batch(plan.erase(x_BCHW, place), stored.labels_N[picked_B])
+            del x_BCHW, y_BHR, y_HR
+            yield batch
+            del batch
 
     def _gather(
         self, split: Split, order_N: Tensor, size: int, num_images: int, device: torch.device
@@ -367,6 +371,28 @@ class Prepared(Dataset):
             )
             self._means[device] = -mean_C11 / std_C11, 1 / std_C11
         return self._means[device]
+
+
+class Buffers:
+    """Arrays of one shape for batches, each given again when nothing holds the batch that was in it.
+
+    To write into fresh pages takes as long as to crop the images.
+    """
+
+    def __init__(self, *shape: int) -> None:
+        self._shape = shape
+        self._arrays: list[NDArray[np.float32]] = []
+        self._num_references = 0  # to an array that no tensor shares
+
+    def take(self) -> Tensor:
+        """Floats of any value."""
+        for array in self._arrays:
+            if sys.getrefcount(array) == self._num_references:
+                return torch.from_numpy(array)
+        self._arrays.append(np.empty(self._shape, np.float32))
+        for array in self._arrays:
+            self._num_references = sys.getrefcount(array)
+        return torch.from_numpy(self._arrays[-1])
 
 
 def _slices(size: int, num_images: int) -> Iterator[slice]:

@@ -114,6 +114,9 @@ def resize_one_by_one(images_BSSC: Iterable[Tensor], crops: Crops, size: int) ->
     ):
         crop_HWC = image_SSC[top : top + height, left : left + width]
         crop_HWC = crop_HWC.flip(1) if flip else crop_HWC.contiguous()  # torch's fast kernel takes channels-last memory
+        if height == width == size:
+            yield crop_HWC
+            continue
         crop_1CHW = crop_HWC[None].permute(0, 3, 1, 2)
         mode = "bilinear" if linear else "bicubic"
         yield F.interpolate(crop_1CHW, (size, size), mode=mode, antialias=True)[0].permute(1, 2, 0)
@@ -156,6 +159,16 @@ def shift_crops(images_BSSC: Tensor, shift_2B: Tensor, flip_B: Tensor, *, margin
     rows_BH = shift_2B[0, :, None] + pixels
     images_B = torch.arange(len(images_BSSC), device=images_BSSC.device)
     return padded_BSSC[images_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]].permute(0, 3, 1, 2)
+
+
+def shift_one(image_SSC: Tensor, down: int, right: int) -> Tensor:
+    """What `shift_crops` cuts out of one image: the part that begins so many pixels further, black where none is."""
+    side = len(image_SSC)
+    moved_SSC = torch.zeros_like(image_SSC)
+    (to_row, from_row), (to_column, from_column) = ((max(0, -far), max(0, far)) for far in (down, right))
+    kept_SSC = image_SSC[from_row : side - to_row, from_column : side - to_column]
+    moved_SSC[to_row : side - from_row, to_column : side - from_column] = kept_SSC
+    return moved_SSC
 
 
 def _weights(start_B: Tensor, length_B: Tensor, linear_B: Tensor, side: int, size: int) -> Tensor:

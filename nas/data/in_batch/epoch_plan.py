@@ -3,6 +3,7 @@
 B batch, C channels, H height, W width, N images of an epoch, S side of a stored image in pixels.
 """
 
+from collections.abc import Iterable, Iterator
 from copy import copy
 from typing import NamedTuple, Self, cast
 
@@ -16,7 +17,7 @@ from torchvision.transforms import Compose
 
 from nas.data.augment import mend, read_torchvision
 from nas.data.generators import PrivateGenerators
-from nas.data.in_batch.crops import draw_crops, resize_crops, shift_crops, whole_images
+from nas.data.in_batch.crops import draw_crops, resize_crops, resize_one_by_one, shift_crops, shift_one, whole_images
 from nas.data.in_batch.erasing import BatchErasing, Boxes
 from nas.data.in_batch.rand_augment import (
     BatchColorJitter,
@@ -46,6 +47,7 @@ class EpochPlan:
         self._shift = augmentation.shift
         low, high = augmentation.crop_scale
         self._is_whole = low == high == 1
+        self._is_as_stored = self._is_whole and side == self._size  # nothing is resized
         order_N = generator.permutation(num_images)
         if augmentation.repeats > 1:
             order_N = order_N.repeat(augmentation.repeats)[:num_images]
@@ -61,7 +63,7 @@ class EpochPlan:
         if self._is_whole:
             self.crops = whole_images(num_images, side)._replace(flip=self.crops.flip, linear=self.crops.linear)
         jitters = augmentation.rand_augment is None and augmentation.color_jitter > 0
-        self.only_crops = augmentation.rand_augment is None and not jitters and not augmentation.shift
+        self.is_plain = augmentation.rand_augment is None and not jitters  # images are only cropped, flipped and moved
         self._shifts_2N = torch.from_numpy(generator.integers(2 * self._shift + 1, size=(2, num_images)))
         self._change: BatchRandAugment | BatchTorchvisionRandAugment | BatchColorJitter | None = None
         self._one_by_one: _OneByOne | None = None
@@ -97,10 +99,21 @@ class EpochPlan:
         plan._one_by_one = None if self._one_by_one is None else self._one_by_one.taken(places_M)
         return plan
 
+    def one_by_one(self, images_BSSC: Iterable[Tensor], place: slice) -> Iterator[Tensor]:
+        """Crop, flip and shift of a batch on a CPU, one image after the other; HWC in bytes."""
+        crops = self.crops.of(place)
+        resized = resize_one_by_one(images_BSSC, crops, self._size)
+        if not self._shift:
+            return resized
+        down_B, right_B = self._shifts_2N[:, place] - self._shift
+        if self._is_as_stored:  # `augment` moves these before it flips them
+            right_B = torch.where(crops.flip, -right_B, right_B)
+        return map(shift_one, resized, down_B.tolist(), right_B.tolist())
+
     def augment(self, images_BSSC: Tensor, place: slice) -> Tensor:
         """Crop, flip, shift, and RandAugment or jitter, of a batch; x_BCHW from 0 to 255, as bytes or floats."""
         crops = self.crops.of(place).to(images_BSSC.device)
-        if self._is_whole and images_BSSC.shape[1] == self._size:
+        if self._is_as_stored:
             shifts_2B = self._shifts_2N[:, place].to(images_BSSC.device, non_blocking=True)
             x_BCHW = shift_crops(images_BSSC, shifts_2B, crops.flip, margin=self._shift)
         else:

@@ -18,6 +18,7 @@ from torchvision.transforms import InterpolationMode
 from nas.data.generators import PrivateGenerators
 from nas.data.in_batch import crops as module
 from nas.data.in_batch.crops import Crops, centre, draw_crops, resize_crops, shift_crops, whole_images
+from nas.data.in_batch.epoch_plan import EpochPlan, StoredImages
 from tests.nas.conftest import PreparedFolder
 from tests.nas.photographs import assert_same_distribution, our_images, photographs, recipe_of, timm_images
 from tests.thorough import thorough
@@ -162,3 +163,12 @@ def test_a_gpu_gets_the_same_crops_to_rounding(side: int, size: int) -> None:
     )
     for here, other in pairs:
         assert (here - other.cpu()).abs().max() <= 2
+
+
+@pytest.mark.parametrize("side", [72, 80])
+def test_images_changed_one_by_one_are_those_changed_together(side: int) -> None:
+    augmentation = recipe_of(crop_scale=(1, 1), shift=5, flip=0.5).augmentation
+    plan = EpochPlan(augmentation, StoredImages(8, side, 72, (0.5, 0.5, 0.5)), np.random.default_rng(0))
+    images_BSSC = torch.randint(0, 256, (8, side, side, 3), dtype=torch.uint8)
+    together = plan.augment(images_BSSC, slice(0, 8)).permute(0, 2, 3, 1)
+    assert torch.equal(torch.stack(list(plan.one_by_one(images_BSSC, slice(0, 8)))), together)

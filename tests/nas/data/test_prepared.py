@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nas.data import Batch, DataError, Dataset, Split, check_recipe, look, open_dataset
-from nas.data.prepared import Prepared, read_description
+from nas.data.prepared import Buffers, Prepared, read_description
 from nas.study.recipe import Augmentation, Recipe
 from tests.nas.conftest import PreparedFolder
 from tests.nas.photographs import CPU, prepare, recipe_of, write_photographs
@@ -343,3 +343,14 @@ def test_what_is_no_prepared_folder_is_refused(tmp_path: Path) -> None:
         open_dataset(f"prepared:{tmp_path / 'nothing'}", resolution=32)
     with pytest.raises(DataError, match=r"^dataset: must hold prepared.json, "):
         open_dataset(f"prepared:{write_photographs(tmp_path / 'f', side=8, per_class=2)}", resolution=32)
+
+
+def test_a_buffer_is_given_again_when_nothing_holds_what_was_in_it() -> None:
+    buffers = Buffers(2, 3)
+    held = buffers.take().fill_(1).view(3, 2)[0]
+    other = buffers.take().fill_(2)
+    assert held.tolist() == [1, 1]
+    place = other.data_ptr()
+    del other
+    assert buffers.take().data_ptr() == place
+    assert held.tolist() == [1, 1]
