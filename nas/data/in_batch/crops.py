@@ -186,10 +186,14 @@ def _weights(start_B: Tensor, length_B: Tensor, linear_B: Tensor, side: int, siz
 
 
 def _cubic(x: Tensor) -> Tensor:
-    """Keys' kernel with a = -0.5, of distances 0 and more (IEEE Trans. ASSP 29(6), 1981, eq. 4)."""
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+    """Keys' kernel with a = -0.5, of distances 0 and more (IEEE Trans. ASSP 29(6), 1981, eq. 4).
+
+    Each of its pieces is 0 where the other begins, so that they are added with the distance held to their range.
+    """
+    near = x.clamp(max=1)
+    far = x.clamp(1, 2)
+    sum_of_far = far.mul(-0.5).add_(2.5).mul_(far).sub_(4).mul_(far).add_(2)
+    return near.mul(1.5).sub_(2.5).mul_(near).mul_(near).add_(1).add_(sum_of_far)
 
 
 def _resample(images_BSSC: Tensor, rows_BHS: Tensor, columns_BWS: Tensor) -> Tensor:
