@@ -1,22 +1,27 @@
 """How a search scales: the real session and record in virtual time, over made-up learning curves.
 
-Command:   python -m benchmarks.scale --devices 64 --trials 100000, and the same with 1024
+Command:   python -m benchmarks.scale --devices 64 --trials 100000, and the same with 1024; on PostgreSQL with
+           --storage postgresql://USER@HOST/EMPTY_DATABASE; --profile FILE writes a profile of the driver
 Hardware:  one CPU core, 3 GiB of memory; nothing is trained
-Time:      75 minutes each with Optuna's own storage, on two cores; with fewer trials in proportion
-Expected:  devices busy for at least 98 % of the time
+Time:      benchmarks/results/scale.md has what it took
+Expected:  devices busy for at least 98 % of the time; at most 10 ms of the driver a trial, the last as the first
 
 A device waits while the driver is at work: the real time that the session takes to decide and to write the study
 passes in virtual time too. Trials come from the random sampler, are stopped early by the hypervolume they may add, and
 take about as long as on a GPU. `of a core` is the processor's time in the driver, in which a busy machine's other
-work does not count. Devices are busy from the first lease to the moment when no new trial is begun.
+work does not count; `first` and `last` are the same for the first and the last tenth of the trials. Devices are busy
+from the first lease to the moment when no new trial is begun.
 """
 
+import cProfile
 import math
 import random
 import resource
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
+from uuid import uuid4
 
 import typer
 from rich.console import Console
@@ -56,8 +61,14 @@ class GrowingWithCost:
         return Curve(seconds, tuple(max(0.0, last * (1 - 0.8**epoch)) for epoch in range(1, self._epochs + 1)))
 
 
-def simulate(num_devices: int, num_trials: int, minutes: float, folder: Path, console: Console) -> list[str]:
-    """One row of the table: a whole search."""
+def simulate(
+    num_devices: int, num_trials: int, minutes: float, folder: Path, console: Console, *, storage: str | None
+) -> list[str]:
+    """One row of the table: a whole search.
+
+    Args:
+        storage: URL of a database for the study; None: a file in the folder.
+    """
     study = Study(
         space="hybrid_stages",
         settings=SpaceSettings(),
@@ -79,20 +90,21 @@ def simulate(num_devices: int, num_trials: int, minutes: float, folder: Path, co
         num_workers=num_devices,
         checkpoints=str(folder),
     )
-    session = open_session(study, Record(sqlite_url(database), space, study.goals, writes=True), place)
+    record = Record(storage or sqlite_url(database), space, study.goals, name=f"scale-{uuid4()}", writes=True)
+    session = open_session(study, record, place)
     simulation = Simulator(
         GrowingWithCost(minutes), num_devices=num_devices, driver_takes_time=True, keeps_history=False
     ).begin(session)
     with Progress(console=console) as progress:
         task = progress.add_task(f"{num_devices} devices", total=num_trials)
-        full: Simulated | None = None  # while there were trials to begin
+        marks: list[Simulated] = []  # when a tenth, nine tenths and all of the trials had been begun
         while simulation.step():
-            if full is None and session.queue.num_suggested >= num_trials:
-                full = simulation.snapshot()
+            if len(marks) < 3 and session.queue.num_suggested >= num_trials * (0.1, 0.9, 1)[len(marks)]:
+                marks.append(simulation.snapshot())
             if simulation.result.num_events % 1000 == 0:
                 progress.update(task, completed=session.queue.num_suggested)
     result = simulation.result
-    full = full or result
+    tenth, most, full = (*marks, result, result, result)[:3]
     size = sum(path.stat().st_size for path in folder.glob(f"{database.name}*"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return [
@@ -102,10 +114,12 @@ def simulate(num_devices: int, num_trials: int, minutes: float, folder: Path, co
         f"{full.busy_seconds / (num_devices * full.seconds):.2%}",
         f"{result.driver_seconds / len(session.record.trials) * 1e3:.1f} ms",
         f"{result.processor_seconds / len(session.record.trials) * 1e3:.1f} ms",
+        f"{tenth.processor_seconds / (0.1 * num_trials) * 1e3:.1f} ms",
+        f"{(full.processor_seconds - most.processor_seconds) / (0.1 * num_trials) * 1e3:.1f} ms",
         f"{result.driver_seconds / result.num_events * 1e3:.1f} ms",
         f"{result.seconds / 86400:.1f} days",
         f"{peak / 2**30:.2f} GiB",
-        f"{size / 2**20:.0f} MiB",
+        "–" if storage else f"{size / 2**20:.0f} MiB",
     ]
 
 
@@ -113,16 +127,32 @@ def scale(
     devices: Annotated[list[int] | None, typer.Option(help="Simulated devices; may be given again.")] = None,
     trials: Annotated[int, typer.Option(help="Trials of each search.")] = 8000,
     minutes: Annotated[float, typer.Option(help="Minutes that a model of 2 GMACs takes for an epoch.")] = 10.0,
+    storage: Annotated[str | None, typer.Option(help="URL of a database; by default a SQLite file.")] = None,
+    profile: Annotated[Path | None, typer.Option(help="File for a profile of cProfile, which makes it slower.")] = None,
 ) -> None:
     """Simulate large searches and print how busy their devices are, and what the driver needs."""
     table = Table(title=f"hybrid_stages, random sampler, stopped by hypervolume, {EPOCHS} epochs", title_justify="left")
-    columns = ("devices", "trials", "reports", "busy", "driver a trial", "of a core", "a report", "lasted")
+    columns = (
+        "devices",
+        "trials",
+        "reports",
+        "busy",
+        "driver a trial",
+        "of a core",
+        "first",
+        "last",
+        "a report",
+        "lasted",
+    )
     for column in (*columns, "memory", "study"):
         table.add_column(column, justify="right")
-    with tempfile.TemporaryDirectory() as folder:
+    profiler = cProfile.Profile()
+    with tempfile.TemporaryDirectory() as folder, profiler if profile else nullcontext():
         for number in devices or [64, 1024]:
-            table.add_row(*simulate(number, trials, minutes, Path(folder), Console(stderr=True)))
-    Console(width=132).print(table)
+            table.add_row(*simulate(number, trials, minutes, Path(folder), Console(stderr=True), storage=storage))
+    if profile:
+        profiler.dump_stats(profile)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

@@ -259,9 +259,9 @@ class Record:
     @_writing()
     def note(self, **changes: Any) -> None:
         """Write notes beside the trials, by the names of `Notes`; ask pydantic for errors."""
-        self.notes = Notes.model_validate({**self.notes.model_dump(), **changes})
-        written = self.notes.model_dump(mode="json", include=set(changes))
-        for key, value in written.items():
+        checked = Notes.model_validate(changes)
+        self.notes = self.notes.model_copy(update={name: getattr(checked, name) for name in changes})
+        for key, value in checked.model_dump(mode="json", include=set(changes)).items():
             self._study.set_user_attr(key, value)
 
     def add_overhead(self, seconds: float) -> None:

@@ -79,39 +79,46 @@ class HypervolumeScale:
         """Part of the cube that the points dominate, in [0, 1]; points at or beyond an upper bound add nothing."""
         if not points:
             return 0.0
-        cube = np.array([self._in_cube(point) for point in points])
+        cube = np.array([self.in_cube(point) for point in points])
         return float(moocore.hypervolume(cube, ref=[1] * len(self.bounds)))
 
-    def gains(self, points: Sequence[Point], more: Sequence[Point], *, replacing: Sequence[int | None]) -> list[float]:
-        """How much larger the dominated part gets by each of some more points alone.
-
-        Args:
-            replacing: For each of them the index of the point that it stands in for, which is then left out, or None.
-        """
-        corner = (1.0,) * len(self.bounds)  # adds nothing
-        measure = moocore.Hypervolume(ref=list(corner))
-        rows = np.array([*map(self._in_cube, points), corner])
-        whole = float(measure(rows))
-        found = []
-        for point, left_out in zip(more, replacing, strict=True):
-            used = rows.copy()
-            before = whole
-            if left_out is not None:
-                used[left_out] = 1.0
-                before = float(measure(used))
-            added = self._in_cube(point)
-            if (used <= added).all(axis=1).any():
-                found.append(0.0)  # one of them is no worse in anything
-                continue
-            used[-1] = added
-            found.append(float(measure(used)) - before)
-        return found
-
-    def _in_cube(self, point: Point) -> tuple[float, ...]:
+    def in_cube(self, point: Point) -> tuple[float, ...]:
+        """Where a point lies."""
         return tuple(
             _log_position(value, bounds) if bounds else 1 - value
             for value, bounds in zip(point, self.bounds, strict=True)
         )
+
+
+class Gains:
+    """How much larger the part of the cube that n points dominate gets by one more point, for many of these.
+
+    A point p adds its box, from p to the corner 1, without what the others dominate there. A point q dominates the box
+    of max(q, p) there, element by element.
+    """
+
+    def __init__(self, scale: HypervolumeScale, points: Sequence[Point]) -> None:
+        """Take the points that are there."""
+        num_objectives = len(scale.bounds)
+        self._scale = scale
+        self._rows = np.array([scale.in_cube(point) for point in points]).reshape(-1, num_objectives)
+        self._measure = moocore.Hypervolume(ref=[1.0] * num_objectives)
+
+    def of(self, point: Point, *, replacing: int | None = None) -> float:
+        """What a point adds; exactly 0 where another is no worse in anything.
+
+        Args:
+            replacing: The index of the point that it stands in for, which is left out.
+        """
+        place = np.array(self._scale.in_cube(point))
+        boxes = np.maximum(self._rows, place)
+        if replacing is not None:
+            boxes[replacing] = 1.0
+        if (boxes == place).all(axis=1).any():
+            return 0.0
+        inside = boxes[(boxes < 1.0).all(axis=1)]
+        covered = float(self._measure(inside)) if len(inside) else 0.0
+        return float(np.prod(1.0 - place)) - covered
 
 
 def knee(points: Sequence[Point], objectives: Objectives) -> int:

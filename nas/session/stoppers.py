@@ -9,13 +9,14 @@ n trials; a point has one value for each objective, in the study's order.
 
 import bisect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from nas.record.trials import TrialRecord
-from nas.session.pareto import HypervolumeScale, ranks
+from nas.session.pareto import Gains, HypervolumeScale, ranks
 from nas.study.objectives import ACCURACY, Objectives, Point
 from nas.study.study import Study
 
@@ -25,7 +26,6 @@ _MOST = 256  # trials at a rung that one is compared with, the newest
 _NEAREST = 12  # trials trained to the end, of like accuracy at the rung, from which a trial's end is predicted
 _QUANTILE = 0.1  # of the part of the error that is left at the end: how well it may go yet
 _Floats = npt.NDArray[np.float64]
-_Predict = Callable[[_Floats], _Floats]  # accuracies of n trials to accuracies
 
 
 def rungs(epochs: int, *, first: int, factor: int = FACTOR) -> tuple[int, ...]:
@@ -114,48 +114,85 @@ class HypervolumeStopper(Stopper):
     1 - q e. The quantile leaves room for a trial that does better than most.
     """
 
+    def __init__(self, *, epochs: int, first_rung: int, objectives: Objectives, scale: HypervolumeScale) -> None:
+        super().__init__(epochs=epochs, first_rung=first_rung, objectives=objectives, scale=scale)
+        # What follows is kept as long as it holds: the front changes rarely, and predictions with each complete trial.
+        self._members: list[tuple[int, float | None]] = []  # of the front, by whose checkpoints: their accuracy
+        self._places: dict[int, int] = {}  # of the members
+        self._front = Gains(scale, [])
+        self._gains: dict[tuple[int, int], tuple[float, float]] = {}  # by rung and trial: accuracy reached, its gain
+        self._predicted: dict[int, _Predicted] = {}  # by rung
+
     def _judge(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> str | None:
-        predict = self._predictor(trial, rung)
-        if predict is None:
+        number = trial.checkpoint_trial
+        known = self._numbers[self.epochs][-_MOST:]
+        if len(known) < _FEWEST:
             return None
-        [own] = self._gains([trial.checkpoint_trial], rung, front, predict)
-        if own <= 0:
-            [accuracy] = predict(np.array([self._at[rung][trial.checkpoint_trial][self._accuracy]]))
-            return f"at epoch {rung} even an accuracy of {accuracy:.2%} would add nothing to the front"
         others = self._others(trial, rung)
-        num_better = sum(gain > own for gain in self._gains(others, rung, front, predict))
+        reached = self._reached(rung, [number, *others], known)
+        self._look_at(front)
+        own = self._gain(rung, number, reached[number])
+        if own <= 0:
+            return f"at epoch {rung} even an accuracy of {reached[number]:.2%} would add nothing to the front"
+        num_better = sum(self._gain(rung, other, reached[other]) > own for other in others)
         if num_better < (len(others) + 1) / FACTOR:
             return None
         return f"at epoch {rung} {num_better} of {len(others)} others could add more hypervolume to the front"
 
-    def _gains(self, numbers: list[int], rung: int, front: Sequence[TrialRecord], predict: _Predict) -> list[float]:
-        """What each trial may add to the front of the others."""
-        places = {member.checkpoint_trial: index for index, member in enumerate(front)}
-        points = [list(self._at[rung][number]) for number in numbers]
-        for point, accuracy in zip(points, predict(np.array([p[self._accuracy] for p in points])), strict=True):
-            point[self._accuracy] = float(accuracy)
-        members = [self._objectives.values(member) for member in front]
-        replaced = [places.get(number) for number in numbers]
-        return self._scale.gains(members, [tuple(point) for point in points], replacing=replaced)
+    def _look_at(self, front: Sequence[TrialRecord]) -> None:
+        """Forget what was added to another front."""
+        members = [(member.checkpoint_trial, member.val_accuracy) for member in front]
+        if members != self._members:
+            self._members, self._gains = members, {}
+            self._front = Gains(self._scale, [self._objectives.values(member) for member in front])
+            self._places = {number: index for index, (number, _) in enumerate(members)}
 
-    def _predictor(self, trial: TrialRecord, rung: int) -> _Predict | None:
-        """A function from accuracies at a rung to those that may be reached; None while too little is known."""
-        ends, at_rung = self._at[self.epochs], self._at[rung]
-        known = self._others(trial, self.epochs)
-        if len(known) < _FEWEST:
-            return None
-        then = np.array([1 - at_rung[number][self._accuracy] for number in known])
-        left = np.array([1 - ends[number][self._accuracy] for number in known]) / np.maximum(then, 1e-9)
+    def _gain(self, rung: int, number: int, accuracy: float) -> float:
+        """What a trial at a rung adds to the front of the others, should it reach an accuracy."""
+        before = self._gains.get((rung, number))
+        if before is not None and before[0] == accuracy:
+            return before[1]
+        point = list(self._at[rung][number])
+        point[self._accuracy] = accuracy
+        gain = self._front.of(tuple(point), replacing=self._places.get(number))
+        self._gains[rung, number] = accuracy, gain
+        return gain
 
-        def predict(accuracies: _Floats) -> _Floats:
-            """The accuracies, shape (n,), that trials with these accuracies at the rung, shape (n,), may reach."""
-            distances = np.abs(then - (1 - accuracies)[:, None])
-            nearest = np.argsort(distances, axis=1, kind="stable")[:, :_NEAREST]
-            part = np.sort(left[nearest], axis=1)[:, int(_QUANTILE * nearest.shape[1])]
-            reached: _Floats = 1 - (1 - accuracies) * part
-            return reached
+    def _reached(self, rung: int, numbers: list[int], known: list[int]) -> Mapping[int, float]:
+        """The accuracies that trials at a rung may reach, by number.
 
-        return predict
+        Args:
+            known: The trials trained to the end from which it is predicted.
+        """
+        predicted = self._predicted.get(rung)
+        if predicted is None or predicted.num_ends != len(self._numbers[self.epochs]):
+            at_rung, ends = self._at[rung], self._at[self.epochs]
+            then = np.array([1 - at_rung[number][self._accuracy] for number in known])
+            left = np.array([1 - ends[number][self._accuracy] for number in known]) / np.maximum(then, 1e-9)
+            predicted = self._predicted[rung] = _Predicted(len(self._numbers[self.epochs]), then, left)
+        new = [number for number in numbers if number not in predicted.reached]
+        if new:
+            accuracies = np.array([self._at[rung][number][self._accuracy] for number in new])
+            predicted.reached.update(zip(new, predicted.reach(accuracies).tolist(), strict=True))
+        return predicted.reached
+
+
+@dataclass
+class _Predicted:
+    """What trials at a rung may reach, by the m newest trials that were trained to the end."""
+
+    num_ends: int  # trials trained to the end when this was made
+    then: _Floats  # error of the m trials at the rung
+    left: _Floats  # part of it that was left at the end
+    reached: dict[int, float] = field(default_factory=dict)  # accuracy by trial
+
+    def reach(self, accuracies: _Floats) -> _Floats:
+        """The accuracies, shape (n,), that trials with these accuracies at the rung, shape (n,), may reach."""
+        distances = np.abs(self.then - (1 - accuracies)[:, None])
+        nearest = np.argsort(distances, axis=1, kind="stable")[:, :_NEAREST]
+        part = np.sort(self.left[nearest], axis=1)[:, int(_QUANTILE * nearest.shape[1])]
+        reached: _Floats = 1 - (1 - accuracies) * part
+        return reached
 
 
 _STOPPERS: dict[str, type[Stopper]] = {"hypervolume": HypervolumeStopper, "rank": RankStopper, "none": NeverStop}

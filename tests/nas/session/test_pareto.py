@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from metaformer.cost import count_cost
 from nas.record.trials import Progress, TrialRecord, TrialState
-from nas.session.pareto import HypervolumeScale, dominates, front, front_of, knee, ranks
+from nas.session.pareto import Gains, HypervolumeScale, dominates, front, front_of, knee, ranks
 from nas.study.lease import Report
 from nas.study.objectives import DEFAULT, Point, choose
 from search_spaces.space import Limits, SpaceSettings, get
@@ -177,14 +177,16 @@ def test_two_objectives_dominate_an_area() -> None:
 @given(SPREAD, SPREAD)
 def test_a_gain_is_what_a_point_adds_to_the_hypervolume(points: list[Point], more: list[Point]) -> None:
     before = SCALE.hypervolume(points)
-    gains = SCALE.gains(points, more, replacing=[None] * len(more))
-    assert gains == pytest.approx([SCALE.hypervolume([*points, point]) - before for point in more], abs=1e-9)
+    front = Gains(SCALE, points)
+    assert [front.of(point) for point in more] == pytest.approx(
+        [SCALE.hypervolume([*points, point]) - before for point in more], abs=1e-9
+    )
 
 
 @given(SPREAD.filter(bool), st.tuples(st.floats(0, 1), st.integers(10, 1000), st.integers(100, 100_000)))
 def test_a_point_that_stands_in_for_another_adds_to_the_rest(points: list[Point], point: Point) -> None:
     rest = SCALE.hypervolume(points[1:])
-    [gain] = SCALE.gains(points, [point], replacing=[0])
+    gain = Gains(SCALE, points).of(point, replacing=0)
     assert gain == pytest.approx(SCALE.hypervolume([*points[1:], point]) - rest, abs=1e-9)
 
 
