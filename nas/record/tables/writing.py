@@ -19,7 +19,8 @@ from optuna.distributions import (
 )
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, MetaData, Table, Update, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Integer, MetaData, Table, bindparam, func, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 _NAMES = ("studies", "trials", "trial_params", "trial_user_attributes", "trial_values")
 
@@ -35,6 +36,8 @@ class DriverStorage(RDBStorage):
         super().__init__(url, **options)
         self._written: dict[tuple[int, str], BaseDistribution] = {}  # by study and gene; earlier rows agree with it
         self._last: dict[int, tuple[int, int]] = {}  # by study: id and number of the last trial begun here
+        self._texts: dict[tuple[int, str], tuple[BaseDistribution, str]] = {}  # by study and gene: as JSON
+        self._kept: Connection | None = None  # for attributes, each written in a transaction of its own
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """A new trial; one that has begun, and has no more than genes and attributes, in one transaction."""
@@ -44,25 +47,27 @@ class DriverStorage(RDBStorage):
             {
                 "param_name": name,
                 "param_value": distribution.to_internal_repr(template_trial.params[name]),
-                "distribution_json": distribution_to_json(distribution),
+                "distribution_json": self._json_of(study_id, name, distribution),
             }
             for name, distribution in template_trial.distributions.items()
         ]
-        tables = self._tables
+        statements = self._statements
         with self.engine.begin() as connection:
-            study = select(tables["studies"].c.study_id).where(tables["studies"].c.study_id == study_id)
-            if connection.execute(study.with_for_update()).first() is None:  # two that begin a trial take turns
+            if connection.execute(statements.lock_study, {"of": study_id}).first() is None:  # two drivers take turns
                 raise KeyError(f"no study {study_id}")
             begun_at = template_trial.datetime_start
+            last, number = self._last.get(study_id, (-1, -1))
             row = {
-                "study_id": study_id,
-                "state": template_trial.state.name,
-                "datetime_start": None if begun_at is None else begun_at.astimezone(UTC).replace(tzinfo=None),
+                "of": study_id,
+                "how": template_trial.state.name,
+                "at": None if begun_at is None else begun_at.astimezone(UTC).replace(tzinfo=None),
+                "last": last,
+                "next": number + 1,
             }
-            trial_id, number = self._insert_trial(connection, row)
+            trial_id, number = connection.execute(statements.begin_trial, row).one()
             self._check_genes(connection, study_id, template_trial.distributions)
             if genes:
-                connection.execute(insert(tables["trial_params"]), [{"trial_id": trial_id, **gene} for gene in genes])
+                connection.execute(statements.insert_genes, [{"trial_id": trial_id, **gene} for gene in genes])
             self._insert_attributes(connection, trial_id, template_trial.user_attrs)
         self._written.update({(study_id, name): each for name, each in template_trial.distributions.items()})
         self._last[study_id] = trial_id, number
@@ -75,10 +80,25 @@ class DriverStorage(RDBStorage):
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Write an attribute; one that is there already, of a trial that is running, in one statement."""
-        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            is_written = self._update_attribute(connection, trial_id, key, value)
+        if self._kept is None:
+            self._kept = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            is_written = self._update_attribute(self._kept, trial_id, key, value)
+        except SQLAlchemyError:  # the next one is written on a new connection
+            self._close_kept()
+            raise
         if not is_written:
             super().set_trial_user_attr(trial_id, key, value)
+
+    def remove_session(self) -> None:
+        """As RDBStorage; no connection is left in use."""
+        super().remove_session()
+        self._close_kept()
+
+    def _close_kept(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
 
     def delete_study(self, study_id: int) -> None:
         """Delete a study; its number may be given again."""
@@ -94,17 +114,14 @@ class DriverStorage(RDBStorage):
         Args:
             values: One finite number for each objective.
         """
-        trials = self._tables["trials"]
-        ended_at = datetime.now(UTC).replace(tzinfo=None)
+        ended = {"of": trial_id, "how": state.name, "at": datetime.now(UTC).replace(tzinfo=None)}
         with self.engine.begin() as connection:
             new = {
                 key: value
                 for key, value in attributes.items()
                 if not self._update_attribute(connection, trial_id, key, value)
             }
-            is_running = (trials.c.trial_id == trial_id) & (trials.c.state == TrialState.RUNNING.name)
-            ended = update(trials).where(is_running).values(state=state.name, datetime_complete=ended_at)
-            if connection.execute(ended).rowcount == 0:
+            if connection.execute(self._statements.end_trial, ended).rowcount == 0:
                 return False
             self._insert_attributes(connection, trial_id, new)
             rows = [
@@ -112,48 +129,34 @@ class DriverStorage(RDBStorage):
                 for objective, value in enumerate(values or ())
             ]
             if rows:
-                connection.execute(insert(self._tables["trial_values"]), rows)
+                connection.execute(self._statements.insert_values, rows)
         return True
 
     @cached_property
-    def _tables(self) -> Mapping[str, Table]:
-        """Optuna's tables, as they are in the database."""
+    def _statements(self) -> "_Statements":
+        """What is written often; to build a statement takes longer than to carry it out."""
         metadata = MetaData()
         metadata.reflect(self.engine, only=_NAMES)
-        return metadata.tables
-
-    @cached_property
-    def _attribute_update(self) -> Update:
-        """The statement that replaces an attribute of a trial that has not ended; to build it takes longer than it."""
-        trials, attributes = self._tables["trials"], self._tables["trial_user_attributes"]
-        is_open = select(trials.c.trial_id).where(
-            (trials.c.trial_id == bindparam("of")) & trials.c.state.in_(("RUNNING", "WAITING"))
-        )
-        return update(attributes).where(
-            (attributes.c.trial_id == bindparam("of")) & (attributes.c.key == bindparam("named")) & is_open.exists()
-        )
+        return _Statements(metadata.tables)
 
     def _update_attribute(self, connection: Connection, trial_id: int, key: str, value: Any) -> bool:
         """Whether a trial that has not ended had the attribute, which is the new one then."""
         row = {"of": trial_id, "named": key, "value_json": json.dumps(value)}
-        return connection.execute(self._attribute_update, row).rowcount > 0
+        return connection.execute(self._statements.update_attribute, row).rowcount > 0
 
     def _insert_attributes(self, connection: Connection, trial_id: int, attributes: Mapping[str, Any]) -> None:
         rows = [
             {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()
         ]
         if rows:
-            connection.execute(insert(self._tables["trial_user_attributes"]), rows)
+            connection.execute(self._statements.insert_attributes, rows)
 
-    def _insert_trial(self, connection: Connection, row: Mapping[str, Any]) -> tuple[int, int]:
-        """The id and the number of a new trial, which says how many were before it; none is counted twice."""
-        trials = self._tables["trials"]
-        last, number = self._last.get(row["study_id"], (-1, -1))
-        since = (trials.c.study_id == row["study_id"]) & (trials.c.trial_id > last)
-        count = select(func.count() + number + 1).select_from(trials).where(since).scalar_subquery()
-        begun = insert(trials).values(number=count, **row).returning(trials.c.trial_id, trials.c.number)
-        trial_id, number = connection.execute(begun).one()
-        return trial_id, number
+    def _json_of(self, study_id: int, name: str, distribution: BaseDistribution) -> str:
+        """A gene's distribution as Optuna writes it."""
+        known = self._texts.get((study_id, name))
+        if known is None or known[0] is not distribution:
+            known = self._texts[study_id, name] = distribution, distribution_to_json(distribution)
+        return known[1]
 
     def _check_genes(
         self, connection: Connection, study_id: int, distributions: Mapping[str, BaseDistribution]
@@ -163,16 +166,46 @@ class DriverStorage(RDBStorage):
         Raises:
             ValueError: One has another.
         """
-        trials, genes = self._tables["trials"], self._tables["trial_params"]
         for name, distribution in distributions.items():
             before = self._written.get((study_id, name))
             if before is distribution:
                 continue
             if before is None:
-                one = select(genes.c.distribution_json).join(trials, trials.c.trial_id == genes.c.trial_id).limit(1)
-                row = connection.execute(one.where(trials.c.study_id == study_id, genes.c.param_name == name)).first()
+                row = connection.execute(self._statements.find_gene, {"of": study_id, "named": name}).first()
                 before = distribution if row is None else json_to_distribution(row[0])
             check_distribution_compatibility(before, distribution)
+
+
+class _Statements:
+    """Statements on Optuna's tables, as they are in a database."""
+
+    def __init__(self, tables: Mapping[str, Table]) -> None:
+        """Build them.
+
+        Args:
+            tables: By name.
+        """
+        trials, genes, attributes = (tables[name] for name in ("trials", "trial_params", "trial_user_attributes"))
+        study_id, trial_id = tables["studies"].c.study_id, trials.c.trial_id
+        self.lock_study = select(study_id).where(study_id == bindparam("of")).with_for_update()
+        since = (trials.c.study_id == bindparam("of")) & (trial_id > bindparam("last"))
+        number = select(func.count() + bindparam("next", type_=Integer)).select_from(trials).where(since)
+        begun = {"study_id": bindparam("of"), "state": bindparam("how"), "datetime_start": bindparam("at")}
+        new = insert(trials).values(number=number.scalar_subquery(), **begun)  # how many were before it
+        self.begin_trial = new.returning(trial_id, trials.c.number)
+        self.insert_genes = insert(genes)
+        self.insert_attributes = insert(attributes)
+        self.insert_values = insert(tables["trial_values"])
+        of_study = select(genes.c.distribution_json).join(trials, trial_id == genes.c.trial_id).limit(1)
+        self.find_gene = of_study.where(trials.c.study_id == bindparam("of"), genes.c.param_name == bindparam("named"))
+        states = (trials.c.state == TrialState.RUNNING.name) | (trials.c.state == TrialState.WAITING.name)
+        is_open = select(trial_id).where((trial_id == bindparam("of")) & states)
+        self.update_attribute = update(attributes).where(
+            (attributes.c.trial_id == bindparam("of")) & (attributes.c.key == bindparam("named")) & is_open.exists()
+        )
+        is_running = (trial_id == bindparam("of")) & (trials.c.state == TrialState.RUNNING.name)
+        end = {"state": bindparam("how"), "datetime_complete": bindparam("at")}
+        self.end_trial = update(trials).where(is_running).values(end)
 
 
 def end_trial(
