@@ -38,7 +38,7 @@ types:
 test-slow: $(INSTALLED)  ## the tests that take longer: every size of every model family beside timm
 	$(BIN)/python -m pytest -q -n 3 --dist loadgroup -m "slow and not services"
 
-test-services: $(INSTALLED)  ## searches with a real PostgreSQL, installed where it is not and this user may
+test-services: $(INSTALLED)  ## with PostgreSQL and chromium, installed where they are not and this user may; and the documents' commands
 	$(BIN)/python -m pytest -q -m services
 
 lint: $(INSTALLED)  ## ruff, mypy, import-linter
