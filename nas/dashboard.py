@@ -23,26 +23,33 @@ from metaformer.errors import UserError, one_line, shown
 from nas import cli
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from _typeshed import OptExcInfo
     from optuna.storages import BaseStorage
 
     from nas.record.run_folder import Run
+    from nas.record.view.shown_files import ShownFiles
 
 
 _MOST_NOTES = 1000  # the dashboard looks through all of them for each trial, at every poll
-_SECONDS = 5.0  # between two looks at a run
+_SECONDS = 5.0  # between two looks at a run, or ten times what a look takes
 _LOCAL = ("127.0.0.1", "localhost")
 _EVERY = ("", "0.0.0.0")  # noqa: S104  # addresses that mean all of a machine's
+_FILES = ("report.html", "front.csv", "trials.csv", "curves.csv", "finals.csv")  # of a run, to open or to download
+# Optuna's page has styles in itself, and draws with a library that compiles its shaders
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+# A report has scripts in itself; it gets an origin of its own, from which it reaches nothing
+_POLICY_OF_FILES = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; worker-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 _HEADERS = [
-    # Optuna's page has styles in itself, and draws with a library that compiles its shaders
-    (
-        "Content-Security-Policy",
-        "default-src 'self'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-        "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; "
-        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    ),
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
     ("Referrer-Policy", "no-referrer"),
@@ -83,8 +90,11 @@ def guarded(app: "WSGIApplication", is_ours: Callable[[str], bool]) -> "WSGIAppl
     """
 
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        policy = _POLICY_OF_FILES if environ["PATH_INFO"].startswith("/artifacts/") else _POLICY
+
         def start(status: str, headers: list[tuple[str, str]], *rest: "OptExcInfo | None") -> Callable[[bytes], object]:
-            return start_response(status, [*headers, *_HEADERS], *rest)
+            kept = [header for header in headers if header[0] != "Access-Control-Allow-Origin"]  # of files: every page
+            return start_response(status, [*kept, ("Content-Security-Policy", policy), *_HEADERS], *rest)
 
         if not is_ours(environ.get("HTTP_HOST", "")):
             return _forbid(start, "this dashboard answers for the address that it listens on and for localhost")
@@ -176,42 +186,48 @@ def find_runs(path: Path) -> list[Path]:
 class _ShownRun:
     """The copy of one run's study, which is brought up to date where the run's database has changed."""
 
-    def __init__(self, storage: "BaseStorage", path: Path) -> None:
-        from optuna_dashboard import save_note
+    def __init__(self, storage: "BaseStorage", files: "ShownFiles", path: Path) -> None:
+        from optuna_dashboard import save_note, save_plotly_graph_object
+        from optuna_dashboard.artifact import get_artifact_path
 
         from nas.record.run_folder import open_run
-        from nas.record.storage import last_written
-        from nas.record.view.shown_study import ShownStudy
+        from nas.record.view.shown_study import ShownStudy, Writers
 
         run = open_run(path)
-        self._path, self._url = path, run.record.url
-        self._written = last_written(self._url)
-        self._study = ShownStudy(storage, run.name, run.record, save_note)
+        self._path, self._url, self._files = path, run.record.url, files
+        self._paths = [path / name for name in _FILES]
+        self._seen = self._state()
+        writers = Writers(save_note, save_plotly_graph_object, get_artifact_path)
+        self._study = ShownStudy(storage, run.name, run.record, writers)
         self._show(run)
 
     def update(self) -> None:
-        """Read the run again, unless its file is as it was.
+        """Read the run again, unless its files are as they were.
 
         Raises:
             UserError: It cannot be read now.
         """
         from nas.record.run_folder import open_run
+
+        state = self._state()
+        if state[0] is None or state != self._seen:
+            self._show(open_run(self._path))
+            self._seen = state
+
+    def _state(self) -> "tuple[datetime | None, list[bool]]":
+        """When its database was written last, as far as that is known, and which files it has to show."""
         from nas.record.storage import last_written
 
-        written = last_written(self._url)
-        if written is None or written != self._written:
-            self._show(open_run(self._path))
-            self._written = written
+        return last_written(self._url), [path.is_file() for path in self._paths]
 
     def _show(self, run: "Run") -> None:
+        from nas.record.view.shown_study import Shown
+        from nas.results.dashboard_parts import front_figures, study_note, trial_attributes, trial_note
+        from nas.results.page import facts_of
         from nas.results.results import Results
-        from nas.results.trial_note import trial_note
 
-        first = [
-            *Results(run).front,
-            *(trial for trial in run.record if trial.references),
-            *reversed(run.record.trials),
-        ]
+        results = Results(run)
+        first = [*results.front, *(trial for trial in run.record if trial.references), *reversed(run.record.trials)]
         chosen = list({trial.number: trial for trial in first}.values())[:_MOST_NOTES]
         limits = {
             name: most
@@ -222,13 +238,23 @@ class _ShownRun:
             )
             if most is not None and name in run.study.objectives
         }
-        notes = {trial.number: trial_note(run, trial) for trial in chosen}
-        self._study.update(run.record, limits, notes)
+        addresses = self._study.offer(self._files, self._paths)
+        shown = Shown(
+            limits,
+            attributes={trial.number: trial_attributes(trial) for trial in run.record},
+            notes={trial.number: trial_note(run, trial) for trial in chosen},
+            note=study_note(results, files=addresses),
+            facts=dict(facts_of(results)),
+            figures=front_figures(results),
+        )
+        self._study.update(run.record, shown)
         run.record.close()
 
 
-def show_runs(storage: "BaseStorage", paths: Sequence[Path]) -> list[_ShownRun]:
-    """The runs, copied into a storage; of several, those that can be read, with a line on standard error for others.
+def show_runs(storage: "BaseStorage", files: "ShownFiles", paths: Sequence[Path]) -> list[_ShownRun]:
+    """The runs, copied into a storage, and their files; of several, those that can be read.
+
+    For others there is a line on standard error.
 
     Raises:
         UserError: None can be read.
@@ -236,7 +262,7 @@ def show_runs(storage: "BaseStorage", paths: Sequence[Path]) -> list[_ShownRun]:
     found: list[_ShownRun] = []
     for path in paths:
         try:
-            found.append(_ShownRun(storage, path))
+            found.append(_ShownRun(storage, files, path))
         except UserError as error:
             if len(paths) == 1 or (path is paths[-1] and not found):
                 raise
@@ -250,16 +276,18 @@ def following(app: "WSGIApplication", updates: Iterable[Callable[[], None]]) -> 
     A run that cannot be read for a moment is shown as it was.
     """
     lock = threading.Lock()
-    last = time.monotonic()
+    due = time.monotonic() + _SECONDS
 
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        nonlocal last
+        nonlocal due
         with lock:
-            if environ["PATH_INFO"].startswith("/api/") and time.monotonic() - last >= _SECONDS:
+            begun = time.monotonic()
+            if environ["PATH_INFO"].startswith("/api/") and begun >= due:
                 for update in updates:
                     with suppress(UserError):
                         update()
-                last = time.monotonic()
+                ended = time.monotonic()
+                due = ended + max(_SECONDS, 10 * (ended - begun))
         return app(environ, start_response)
 
     return answer
@@ -305,11 +333,12 @@ def dashboard(
         raise UserError('dashboard: needs a package that is not here: pip install "metaformer-nas[dashboard]"')
     from optuna_dashboard import wsgi
 
+    from nas.record.view.shown_files import ShownFiles
     from nas.record.view.shown_study import new_storage
 
-    storage = new_storage()
-    runs = show_runs(storage, find_runs(cli.run_path(run)))
-    app = following(read_only(wsgi(storage)), [each.update for each in runs])
+    storage, files = new_storage(), ShownFiles()
+    runs = show_runs(storage, files, find_runs(cli.run_path(run)))
+    app = following(read_only(wsgi(storage, artifact_store=files)), [each.update for each in runs])
     with make_dashboard(app, host, port) as server:
         server.set_app(guarded(app, hosts_of(host, server.server_port)))
         if allow_remote:

@@ -121,8 +121,8 @@ def render(results: Results) -> str:
         study=study,
         goals=goals,
         nouns=[goal.noun for goal in goals],
-        headline=_headline(results),
-        facts=_facts(results),
+        headline=headline_of(results),
+        facts=facts_of(results),
         knee=_knee(results),
         differs=differs_from_paper(study),
         step=_accuracy_step(results),
@@ -198,7 +198,7 @@ def in_script(text: str) -> str:
     return text.replace("<", "\\u003c")
 
 
-def _headline(results: Results) -> str:
+def headline_of(results: Results) -> str:
     """The answer in one or two sentences."""
     best = results.best
     if best is None:
@@ -233,7 +233,7 @@ def _near_front(results: Results) -> list[TrialRecord]:
     return [trial for p, trial in sorted(near, key=lambda pair: (-pair[0], pair[1].number))]
 
 
-def _facts(results: Results) -> list[tuple[str, str]]:
+def facts_of(results: Results) -> list[tuple[str, str]]:
     """What was searched, how, and for how much."""
     study, space = results.run.study, results.run.space
     settings, budget = study.settings, Budget.parse(study.budget)

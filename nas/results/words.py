@@ -200,4 +200,4 @@ def certainty_lines(uncertainty: Uncertainty | None, front: Sequence[TrialRecord
 def markdown_line(text: str) -> str:
     """One line that Markdown shows as it is: nothing in it is markup."""
     line = printable(" ".join(text.split()))
-    return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#" else sign for sign in line)
+    return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#&~" else sign for sign in line)

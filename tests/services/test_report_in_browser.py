@@ -1,9 +1,5 @@
 """The report in a real browser: Debian's chromium, driven by Playwright."""
 
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +7,9 @@ import pytest
 
 from nas.results.report_files import write_report
 from tests.nas.runs import make_run
+from tests.services.browser import Watched, open_page
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.services
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    program = shutil.which("chromium") or install()
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader"]
-        )
-        yield browser
-        browser.close()
-
-
-def install() -> str:
-    """Debian's package, where this user may install it."""
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        pytest.skip("no chromium here, and only root can install Debian's package (apt-get install chromium)")
-    command = ["apt-get", "install", "-y", "-q", "chromium"]
-    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
-    program = shutil.which("chromium")
-    if program is None:
-        said = (outcome.stderr.strip().splitlines() or ["no message"])[-1]
-        pytest.skip(f"no chromium here, and apt-get install chromium failed: {said}")
-    return program
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +20,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_is_used_without_errors_and_requests(browser: Any, report: Path, width: int) -> None:
     """Draw, select, filter, sort, switch the theme, print; screenshots lie beside the report."""
-    page = browser.new_page(viewport={"width": width, "height": 900})
-    said, asked = [], []
-    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    with open_page(browser, width=width) as watched:
+        use(watched, report, width)
+        watched.check()
+
+
+def use(watched: Watched, report: Path, width: int) -> None:
+    page = watched.page
     page.goto(report.as_uri())
     for place in page.locator(".chart").all():
         place.scroll_into_view_if_needed()
@@ -90,6 +64,3 @@ def test_the_page_is_used_without_errors_and_requests(browser: Any, report: Path
     page.screenshot(path=report.parent / f"{width}-dark.png", full_page=True)
     printed = page.pdf()
     assert printed.startswith(b"%PDF")
-    assert said == []
-    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
-    page.close()

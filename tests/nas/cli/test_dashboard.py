@@ -1,6 +1,7 @@
 """Optuna's dashboard on a run, asked over HTTP."""
 
 import json
+import shlex
 import signal
 import socket
 import subprocess
@@ -18,8 +19,11 @@ import pytest
 from metaformer.errors import UserError
 from nas import dashboard
 from nas.record.run_folder import Run, open_run
+from nas.record.view.shown_files import ShownFiles
 from nas.record.view.shown_study import new_storage
-from nas.study.lease import Report
+from nas.results.report_files import write_report
+from nas.results.words import objective_titles
+from nas.study.lease import Measurement, Report
 from tests.nas.programs import PATIENCE, listening_to_ctrl_c
 from tests.nas.runs import make_run
 
@@ -56,7 +60,9 @@ class Server:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return make_run(tmp_path_factory.mktemp("runs") / "shown", max_trials=4)
+    run = make_run(tmp_path_factory.mktemp("runs") / "shown_<b>", max_trials=4)
+    write_report(run)
+    return run
 
 
 @contextmanager
@@ -98,6 +104,7 @@ def test_it_lists_the_study_with_its_trials(server: Server, run: Run) -> None:
     assert detail["objective_names"] == ["val_accuracy", "params", "macs"]
     note = detail["trials"][0]["note"]["body"]
     assert "hand-designed: poolformer\\_s12" in note
+    assert {"key": "hand-designed", "value": "poolformer_s12"} in detail["trials"][0]["user_attrs"]
     assert "| stage | blocks | token mixer | width |" in note
     assert note.endswith("--pick 0")
     curve = [report.val_accuracy for report in run.record.trials[0].progress.curve]
@@ -108,6 +115,49 @@ def test_it_lists_the_study_with_its_trials(server: Server, run: Run) -> None:
         trial.number: (states[trial.state], list(run.study.goals.values(trial)) if trial.state == "complete" else None)
         for trial in run.record
     }
+
+
+def test_the_study_says_what_was_searched_and_shows_its_front(server: Server, run: Run) -> None:
+    (study,) = json.loads(server.ask("/api/studies")[1])["study_summaries"]
+    detail = json.loads(server.ask(f"/api/studies/{study['study_id']}?after=0")[1])
+    note = detail["note"]["body"]
+    assert note.startswith("# shown\\_\\<b\\>\n")
+    assert "| Budget | " in note
+    assert "| trial | mixers | accuracy | parameters | MACs | test |" in note
+    assert f"python -m nas.export {shlex.quote(str(run.folder.path))} --pick knee" in note
+    assert {"key": "Objectives", "value": objective_titles(run.study)} in detail["user_attrs"]
+    assert "identity" not in {each["key"] for each in detail["user_attrs"]}
+    figures = {each["id"]: json.loads(each["graph_object"]) for each in detail["plotly_graph_objects"]}
+    assert set(figures) == {"params-accuracy", "macs-accuracy"}
+    names = {text["text"] for text in figures["params-accuracy"]["layout"]["annotations"]}
+    assert any(name.startswith("poolformer_s12") for name in names)
+
+
+def test_files_of_the_run_are_artifacts_that_have_an_origin_of_their_own(server: Server, run: Run) -> None:
+    (study,) = json.loads(server.ask("/api/studies")[1])["study_summaries"]
+    detail = json.loads(server.ask(f"/api/studies/{study['study_id']}?after=0")[1])
+    files = {each["filename"]: f"/artifacts/{study['study_id']}/{each['artifact_id']}" for each in detail["artifacts"]}
+    assert set(files) == {"report.html", "front.csv", "trials.csv", "curves.csv"}
+    for name, address in files.items():
+        assert f"[{name}]({address})" in detail["note"]["body"]
+        assert server.ask(address) == (200, (run.folder.path / name).read_text(encoding="utf-8"))
+    headers = server.headers(files["report.html"], host=server.address.split("/")[2])[1]
+    assert headers["Content-Security-Policy"].startswith("sandbox allow-scripts; default-src 'none'")
+    assert "Access-Control-Allow-Origin" not in headers
+    assert server.ask(f"/artifacts/{study['study_id']}/0-0")[0] == 404
+
+
+def test_by_how_much_a_trial_exceeds_a_limit_is_known_when_its_device_has_measured(tmp_path: Path) -> None:
+    changes: dict[str, object] = {"objectives": ("accuracy", "latency"), "measured_limits": {"latency": 1.0}}
+    run = make_run(tmp_path / "run", max_trials=2, **changes)
+    storage = new_storage()
+    trial = run.record.start(run.space.smallest("macs"))
+    [shown] = dashboard.show_runs(storage, ShownFiles(), [tmp_path / "run"])
+    assert storage.get_all_trials(0)[-1].system_attrs["constraints"][-1] == 0.0
+    trial.add_measurement(Measurement(values={"latency": 3.0}, device="a made-up device"))
+    run.record.save(trial)
+    shown.update()
+    assert storage.get_all_trials(0)[-1].system_attrs["constraints"][-1] == 2.0
 
 
 @pytest.mark.slow
@@ -148,9 +198,9 @@ def test_a_folder_of_runs_shows_those_that_can_be_read_and_follows_them(
     with broken.folder.database.open("r+b") as file:
         file.truncate(5000)
     with pytest.raises(UserError, match=r"^storage: must"):
-        dashboard.show_runs(new_storage(), [tmp_path / "b"])
+        dashboard.show_runs(new_storage(), ShownFiles(), [tmp_path / "b"])
     storage = new_storage()
-    [shown] = dashboard.show_runs(storage, dashboard.find_runs(tmp_path))
+    [shown] = dashboard.show_runs(storage, ShownFiles(), dashboard.find_runs(tmp_path))
     assert capsys.readouterr().err.startswith("left out b: storage: must")
     trial = first.record.start(first.space.smallest("macs"))
     shown.update()
