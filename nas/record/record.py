@@ -24,12 +24,13 @@ from metaformer.cost import count_cost
 from metaformer.errors import explain
 from nas.record.notes import Event, EventKind, Notes
 from nas.record.storage import MALFORMED, close_storage, first_line, no_storage, open_storage
+from nas.record.tables.collector import without_collection
 from nas.record.tables.reading import read_trials
 from nas.record.tables.writing import end_trial
 from nas.record.trials import Attributes, Progress, StopReason, TrialRecord, TrialState
 from nas.study.objectives import Objectives
 from nas.study.study import StudyError
-from search_spaces.space import Choice, SearchSpace, SpaceError
+from search_spaces.space import Choice, Genes, SearchSpace, SpaceError
 
 STUDY_NAME = "search"
 TrialEnd = Literal["complete", "stopped", "failed"]
@@ -117,14 +118,20 @@ class Record:
         if writes:
             self._name_metrics()
         self._trial_ids: dict[int, int] = {}  # of Optuna's own, by trial number
+        self._genes: dict[int, Genes] = {}  # by trial number
         self.trials: list[TrialRecord] = []
         self.discarded: list[int] = []  # trials that a killed driver had not finished writing down; they cost nothing
+        with without_collection():
+            self._read_all(writes=writes)
+
+    def _read_all(self, *, writes: bool) -> None:
+        """Read the notes and all trials; a driver ends those that were not written whole."""
         attrs, trials = self._read_rows()
         self.notes = _read_notes(attrs)
         for frozen in trials:
             if frozen.state is optuna.trial.TrialState.WAITING:
                 continue  # somebody queued it; no trial of ours
-            if len(frozen.params) == len(space.choices) or frozen.state is optuna.trial.TrialState.COMPLETE:
+            if len(frozen.params) == len(self.space.choices) or frozen.state is optuna.trial.TrialState.COMPLETE:
                 self.trials.append(self._read(frozen, attrs))
             elif frozen.state is optuna.trial.TrialState.RUNNING and writes:
                 self._discard(frozen.number)
@@ -189,6 +196,10 @@ class Record:
     def complete(self) -> list[TrialRecord]:
         """The trials trained to the end, oldest first."""
         return [trial for trial in self.trials if trial.state is TrialState.COMPLETE]
+
+    def genes(self, trial: TrialRecord) -> Genes:
+        """The canonical genes of a trial: those that were written; of no trial of this record, encoded."""
+        return self._genes.get(trial.number) or self.space.encode(trial.architecture)
 
     @property
     def spent_seconds(self) -> float:
@@ -322,6 +333,7 @@ class Record:
         except ValidationError as error:
             raise StudyError(f"{where}: {explain(error, Attributes)}") from None
         cost = count_cost(architecture)
+        self._genes[frozen.number] = frozen.params
         trial = TrialRecord(
             number=frozen.number,
             architecture=architecture,

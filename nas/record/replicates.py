@@ -16,7 +16,7 @@ def by_architecture(trials: Iterable[TrialRecord]) -> list[tuple[TrialRecord, ..
     groups: dict[tuple[int | str, ...], list[TrialRecord]] = defaultdict(list)
     for trial in listed:
         costs = trial.params, trial.macs
-        groups[costs if num_alike[costs] == 1 else (*costs, trial.architecture.digest)].append(trial)
+        groups[costs if num_alike[costs] == 1 else (*costs, trial.digest)].append(trial)
     return [tuple(group) for group in groups.values()]
 
 

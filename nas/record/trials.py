@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -104,6 +105,11 @@ class TrialRecord:
     test_accuracy: float | None = None
     begun_at: datetime | None = field(default=None, compare=False)  # UTC, by the driver's clock; for people
     ended_at: datetime | None = field(default=None, compare=False)  # likewise; None: it has not, or was not read
+
+    @cached_property
+    def digest(self) -> str:
+        """That of its architecture, which a trial keeps."""
+        return self.architecture.digest
 
     @property
     def reference(self) -> str | None:

@@ -1,18 +1,20 @@
 """All trials of a study in a few queries of Optuna's tables, where Optuna itself asks for each five hundred anew.
 
 A trial has many rows: one for each parameter, attribute and value. SQLAlchemy's objects of these rows take most of the
-time in which Optuna reads a large study, so that plain tuples are read here, and each distribution is parsed once.
+time in which Optuna reads a large study, so that plain tuples are read here. The distribution of a parameter is longer
+than the rest of its row, and the same in all trials: it is read once, unless trials differ in it.
 """
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models  # the tables have no public name
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Select, Table, select
 
 
 def read_trials(storage: RDBStorage, study_id: int) -> list[FrozenTrial]:
@@ -24,25 +26,35 @@ def read_trials(storage: RDBStorage, study_id: int) -> list[FrozenTrial]:
 def _read(connection: Connection, study_id: int) -> list[FrozenTrial]:
     trials: Table = models.TrialModel.__table__
 
-    def rows(model: Any, *columns: str) -> list[Any]:
-        """The rows of all trials in a table that belongs to them: of which trial, and some columns."""
+    def of_study(model: Any, *columns: str) -> Select[Any]:
+        """Some columns of a table that belongs to trials."""
         table: Table = model.__table__
-        chosen = (table.c[name] for name in ("trial_id", *columns))
-        joined = select(*chosen).join(trials, trials.c.trial_id == table.c.trial_id)
-        query = joined.where(trials.c.study_id == study_id)
-        return list(connection.execute(query.order_by(table.primary_key.columns[0])))
+        chosen = select(*(table.c[name] for name in columns))
+        return chosen.join(trials, trials.c.trial_id == table.c.trial_id).where(trials.c.study_id == study_id)
+
+    def rows(model: Any, *columns: str) -> Sequence[Any]:
+        """The same of all trials, with the trial of each row first."""
+        return connection.execute(of_study(model, "trial_id", *columns)).all()
 
     columns = ("trial_id", "number", "state", "datetime_start", "datetime_complete")
     query = select(*(trials.c[name] for name in columns)).where(trials.c.study_id == study_id)
     heads = list(connection.execute(query.order_by(trials.c.number)))  # first: what a driver adds later is left out
-    params: dict[int, dict[str, Any]] = defaultdict(dict)
-    distributions: dict[int, dict[str, BaseDistribution]] = defaultdict(dict)
-    known: dict[str, BaseDistribution] = {}
-    for trial_id, name, value, text in rows(models.TrialParamModel, "param_name", "param_value", "distribution_json"):
-        if text not in known:
-            known[text] = json_to_distribution(text)
-        distributions[trial_id][name] = known[text]
-        params[trial_id][name] = known[text].to_external_repr(value)
+    params: dict[int, dict[str, Any]] = {head.trial_id: {} for head in heads}
+    distributions: dict[int, dict[str, BaseDistribution]] = {head.trial_id: {} for head in heads}
+    texts = list(connection.execute(of_study(models.TrialParamModel, "param_name", "distribution_json").distinct()))
+    known = {text: json_to_distribution(text) for _, text in texts}
+    of_name = dict(texts)
+    of_params = ("param_name", "param_value", *(["distribution_json"] if len(of_name) < len(texts) else []))
+    values_of: dict[tuple[Any, ...], Any] = {}
+    for trial_id, name, value, *text in rows(models.TrialParamModel, *of_params):
+        if trial_id not in params:
+            continue
+        of_trial = known[text[0] if text else of_name[name]]
+        key = (name, value, *text)
+        if key not in values_of:
+            values_of[key] = of_trial.to_external_repr(value)
+        distributions[trial_id][name] = of_trial
+        params[trial_id][name] = values_of[key]
     attributes: list[dict[int, dict[str, Any]]] = []
     for model in (models.TrialUserAttributeModel, models.TrialSystemAttributeModel):
         found: dict[int, dict[str, Any]] = defaultdict(dict)
