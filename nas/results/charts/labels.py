@@ -1,4 +1,7 @@
-"""Where to write names beside points of a chart, so that they cover little and nobody takes one for another's."""
+"""Where to write names beside points of a chart, so that they cover little and nobody takes one for another's.
+
+P places, the middles of texts of one width, are judged together; O obstacles, n further points.
+"""
 
 import math
 from collections.abc import Sequence
@@ -16,33 +19,7 @@ _STEPS = (0.15, 0.3, 0.45, 0.6, 0.75)  # along the line from a point to its text
 _ROUNDS = 3  # times that every text looks for its place again
 
 Pixel = tuple[float, float]  # from the left, from the bottom
-
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle in pixels, by its middle."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-    def overlap(self, other: "Box") -> float:
-        """Area that both cover, in square pixels."""
-        width = min((self.width + other.width) / 2 - abs(self.x - other.x), self.width, other.width)
-        height = min((self.height + other.height) / 2 - abs(self.y - other.y), self.height, other.height)
-        return max(0.0, width) * max(0.0, height)
-
-    def outside(self, width: float, height: float) -> float:
-        """How far it reaches beyond a chart of that size."""
-        right, top = self.x + self.width / 2 - width, self.y + self.height / 2 - height
-        left, bottom = self.width / 2 - self.x, self.height / 2 - self.y
-        return sum(max(0.0, reach) for reach in (left, right, bottom, top))
-
-    def distance(self, point: Pixel) -> float:
-        """From its edge to a point; 0 inside."""
-        across = max(0.0, abs(point[0] - self.x) - self.width / 2)
-        return math.hypot(across, max(0.0, abs(point[1] - self.y) - self.height / 2))
+_Floats = NDArray[np.float64]
 
 
 def place(
@@ -54,55 +31,72 @@ def place(
         size: Width and height of the chart in pixels.
         keep_free: Further points that a text had better not cover.
     """
-    dots = np.asarray(keep_free, dtype=float).reshape(-1, 2)
-    placed: dict[int, Box] = {}
+    dots_n2 = np.asarray(keep_free, dtype=float).reshape(-1, 2)
+    placed: dict[int, _Floats] = {}
     for _ in range(_ROUNDS):
         for i, point in enumerate(points):
-            rivals = [other for other in points if other != point]
-            others = [box for j, box in placed.items() if j != i]
-            around = _Surroundings(size, texts=others, rivals=rivals, dots=dots)
+            rivals_R2 = np.array([other for other in points if other != point], dtype=float).reshape(-1, 2)
+            others_O4 = np.array([box for j, box in placed.items() if j != i], dtype=float).reshape(-1, 4)
+            around = _Surroundings(size, texts_O4=others_O4, rivals_R2=rivals_R2, dots_n2=dots_n2)
             placed[i] = around.best_place(point, width=_LETTER * len(texts[i]))
-    return [(placed[i].x - x, placed[i].y - y) for i, (x, y) in enumerate(points)]
+    return [(float(placed[i][0] - x), float(placed[i][1] - y)) for i, (x, y) in enumerate(points)]
 
 
 @dataclass(frozen=True)
 class _Surroundings:
-    """What a text has to share a chart with; n further points should stay free."""
+    """What a text has to share a chart with; a rectangle is x and y of its middle, width and height."""
 
     size: tuple[float, float]
-    texts: Sequence[Box]
-    rivals: Sequence[Pixel]  # the points of other texts
-    dots: NDArray[np.float64]  # middles of the further points, shape (n, 2)
+    texts_O4: _Floats
+    rivals_R2: _Floats  # the points of other texts
+    dots_n2: _Floats  # middles of points that should stay free
 
-    def best_place(self, point: Pixel, *, width: float) -> Box:
-        """The place of least cost around a point; of equals the nearest."""
-        places = [
-            Box(
-                point[0] + (radius + width / 2) * math.cos(angle),
-                point[1] + radius * math.sin(angle),
-                width,
-                _HEIGHT,
-            )
-            for radius in _RADII
-            for angle in _ANGLES
-        ]
-        costs = self._covered_dots(places) + [self._cost(box, point) for box in places]
-        return places[int(np.argmin(costs))]
+    def best_place(self, point: Pixel, *, width: float) -> _Floats:
+        """The place of least cost around a point, shape (4,); of equals the nearest."""
+        turns_P2 = np.array([(math.cos(angle), math.sin(angle)) for _ in _RADII for angle in _ANGLES])
+        reach_P = np.repeat(_RADII, len(_ANGLES))
+        offsets_P2 = turns_P2 * np.column_stack([reach_P + width / 2, reach_P])
+        boxes_P4 = np.column_stack([np.array(point) + offsets_P2, np.tile((width, _HEIGHT), (len(reach_P), 1))])
+        best: _Floats = boxes_P4[int(np.argmin(self._costs(boxes_P4, point)))]
+        return best
 
-    def _covered_dots(self, boxes: Sequence[Box]) -> NDArray[np.float64]:
-        """Area of the further points that each of some boxes of one size covers, in square pixels."""
-        gaps = np.abs(np.array([(box.x, box.y) for box in boxes])[:, None] - self.dots)  # (number of boxes, n, 2)
-        sides = np.array([boxes[0].width, boxes[0].height])
-        both = np.minimum((sides + _POINT) / 2 - gaps, np.minimum(sides, _POINT)).clip(min=0)
-        areas: NDArray[np.float64] = both.prod(axis=2).sum(axis=1)
-        return areas
+    def _costs(self, boxes_P4: _Floats, point: Pixel) -> _Floats:
+        """What texts cover of others and of points, and how far off, outside or ambiguous they are, shape (P,)."""
+        obstacles_O4 = np.concatenate([self.texts_O4, _squares(self.rivals_R2)])
+        covered_P = _overlap(boxes_P4, _squares(self.dots_n2)).sum(axis=1)
+        covered_P += 5 * _overlap(boxes_P4, obstacles_O4).sum(axis=1)
+        steps = np.array(_STEPS)[:, None, None]
+        lines_SP2 = (1 - steps) * np.array(point) + steps * boxes_P4[:, :2]
+        crossed_P = sum((_distances(obstacles_O4, line_P2) == 0).sum(axis=0) for line_P2 in lines_SP2)
+        own_P = _distances(boxes_P4, np.array([point]))[:, 0]
+        mistaken_P = (_distances(boxes_P4, self.rivals_R2) < own_P[:, None]).sum(axis=1)
+        costs_P: _Floats = covered_P + 100 * _outside(boxes_P4, self.size) + 60 * (crossed_P + mistaken_P) + 2 * own_P
+        return costs_P
 
-    def _cost(self, box: Box, point: Pixel) -> float:
-        """What a text covers of other texts and their points, and how far off, outside or ambiguous it is."""
-        obstacles = [*self.texts, *(Box(x, y, _POINT, _POINT) for x, y in self.rivals)]
-        covered = 5 * sum(box.overlap(other) for other in obstacles)
-        line = [((1 - t) * point[0] + t * box.x, (1 - t) * point[1] + t * box.y) for t in _STEPS]
-        crossed = sum(other.distance(step) == 0 for other in obstacles for step in line)
-        own = box.distance(point)
-        mistaken = sum(box.distance(rival) < own for rival in self.rivals)
-        return covered + 100 * box.outside(*self.size) + 60 * (crossed + mistaken) + 2 * own
+
+def _squares(points_n2: _Floats) -> _Floats:
+    """Points as rectangles, shape (n, 4)."""
+    return np.column_stack([points_n2, np.full((len(points_n2), 2), float(_POINT))])
+
+
+def _overlap(boxes_P4: _Floats, others_O4: _Floats) -> _Floats:
+    """Area that each of P rectangles shares with each of O others, in square pixels, shape (P, O)."""
+    gaps = np.abs(boxes_P4[:, None, :2] - others_O4[None, :, :2])
+    sides, of_others = boxes_P4[:, None, 2:], others_O4[None, :, 2:]
+    both = np.minimum((sides + of_others) / 2 - gaps, np.minimum(sides, of_others)).clip(min=0)
+    areas: _Floats = both.prod(axis=2)
+    return areas
+
+
+def _distances(boxes_P4: _Floats, points_n2: _Floats) -> _Floats:
+    """From the edge of each of P rectangles to each of n points, 0 inside, shape (P, n)."""
+    beyond = (np.abs(boxes_P4[:, None, :2] - points_n2[None]) - boxes_P4[:, None, 2:] / 2).clip(min=0)
+    return np.hypot(beyond[..., 0], beyond[..., 1])
+
+
+def _outside(boxes_P4: _Floats, size: tuple[float, float]) -> _Floats:
+    """How far each of P rectangles reaches beyond a chart of that size, shape (P,)."""
+    ends = boxes_P4[:, :2] + boxes_P4[:, 2:] / 2 - np.array(size)
+    starts = boxes_P4[:, 2:] / 2 - boxes_P4[:, :2]
+    reach_P: _Floats = (ends.clip(min=0) + starts.clip(min=0)).sum(axis=1)
+    return reach_P
