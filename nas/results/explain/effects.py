@@ -8,8 +8,8 @@ The logit y_g of the mean accuracy of architecture g is explained by its costs a
 x_g holds 1 and the logarithms of the costs, which are known exactly; beta has a flat prior, so costs explain all that
 they can. z_g holds an indicator for each value of a gene that names something, and the logarithm to base 2 of one that
 is a number. w_g weighs down accuracies near 0 and 1, and few images (eq. 3); alpha and lambda are learned by marginal
-likelihood (MacKay, 1992, as scikit-learn's BayesianRidge has it), after beta has been projected out (Frisch and Waugh,
-1933), for which the covariance of gamma is G / (G - P) times as large.
+likelihood (MacKay, 1992, with the priors of scikit-learn's BayesianRidge), after beta has been projected out (Frisch
+and Waugh, 1933), for which the covariance of gamma is G / (G - P) times as large.
 
     1 / w_g ~ s² + 1 / (m a_g (1 - a_g))                                                      (3)
 
@@ -42,6 +42,8 @@ _FEWEST_OF_VALUE = 3  # that have a value before it is compared
 _NUM_FOLDS = 5
 _CLEAR = 1.6448536269514722  # standard deviations from 0: a two-sided interval of 90 %
 _LARGEST_LOGIT = 7.0
+_WEAK = 1e-6  # shape and rate of the gamma priors of alpha and lambda
+_MOST_STEPS, _STILL = 1000, 1e-3  # of the fit, and the change of all coefficients at which it ends
 
 
 @dataclass(frozen=True)
@@ -93,21 +95,24 @@ class Explanation:
         num_architectures: That were trained to the end.
     """
 
-    def __init__(self, results: Results) -> None:
+    def __init__(self, results: Results, *, pairs: bool = True) -> None:
         """Fit the model.
 
+        Args:
+            pairs: Whether effects say what pairs of architectures that differ in one gene show.
         Raises:
             UserError: There are too few trials, or their accuracies are all equal.
         """
-        trials, space = results.complete, results.run.space
+        trials = results.complete
         if len(trials) < FEWEST:
             raise UserError(f"run: must have {FEWEST} complete architectures at least, got {len(trials)}")
         goals = results.goals
+        self._compares_pairs = pairs
         points_GO = np.array([goals.values(trial) for trial in trials])
         is_accuracy_O = np.array(goals.names) == ACCURACY
         self._accuracy_G: Floats = points_GO[:, is_accuracy_O][:, 0]
-        self._genes: list[Mapping[str, Gene]] = [space.encode(trial.architecture) for trial in trials]
-        self._choices: tuple[Choice, ...] = tuple(space.choices)
+        self._genes: list[Mapping[str, Gene]] = [results.run.record.genes(trial) for trial in trials]
+        self._choices: tuple[Choice, ...] = tuple(results.run.space.choices)
         self.num_architectures = len(trials)
         self.accuracy = float(np.median([trial.val_accuracy or 0.0 for trial in results.front]))
         num_val = results.num_val or 1000
@@ -170,7 +175,7 @@ class Explanation:
         if usual is not None:
             contrast_J[self._columns[gene, usual]] = -1.0
         mean, sd = self._model.effect(contrast_J)
-        gains = [] if usual is None else self._pairs.get((gene, value, usual), [])
+        gains = [] if usual is None or not self._compares_pairs else self._pairs.get((gene, value, usual), [])
         return Effect(
             gene=gene,
             value=value,
@@ -186,17 +191,20 @@ class Explanation:
     def _pairs(self) -> dict[tuple[str, Gene | None, Gene | None], list[float]]:
         """Differences in accuracy of architectures that differ in one gene alone, by gene and both values."""
         names = [choice.name for choice in self._choices]
-        rows = [tuple(genes[name] for name in names) for genes in self._genes]
+        codes_GC = np.column_stack([_codes([genes[name] for genes in self._genes]) for name in names])
+        size = codes_GC.itemsize
+        rows = [codes_C.tobytes() for codes_C in codes_GC]
         found: dict[tuple[str, Gene | None, Gene | None], list[float]] = defaultdict(list)
         for place, name in enumerate(names):
-            alike: dict[tuple[Gene, ...], list[int]] = defaultdict(list)
-            for row, values in enumerate(rows):
-                alike[values[:place] + values[place + 1 :]].append(row)
+            alike: dict[bytes, list[int]] = defaultdict(list)
+            for row, codes in enumerate(rows):
+                alike[codes[: place * size] + codes[(place + 1) * size :]].append(row)
             for members in alike.values():
                 for first, second in combinations(members, 2):
                     gain = float(self._accuracy_G[first] - self._accuracy_G[second])
-                    found[name, rows[first][place], rows[second][place]].append(gain)
-                    found[name, rows[second][place], rows[first][place]].append(-gain)
+                    values = self._genes[first][name], self._genes[second][name]
+                    found[name, values[0], values[1]].append(gain)
+                    found[name, values[1], values[0]].append(-gain)
         return found
 
     @cached_property
@@ -205,11 +213,10 @@ class Explanation:
 
         First by costs alone, then by costs and genes; five folds.
         """
-        from sklearn.model_selection import KFold  # takes a second, which no search waits for at its start
-
         by_costs, by_all = np.empty(len(self._y_G)), np.empty(len(self._y_G))
         no_genes_GJ = self._z_GJ[:, :0]
-        for train, test in KFold(_NUM_FOLDS, shuffle=True, random_state=0).split(self._y_G):
+        for test in np.array_split(np.random.default_rng(0).permutation(len(self._y_G)), _NUM_FOLDS):
+            train = np.setdiff1d(np.arange(len(self._y_G)), test)
             for genes_GJ, predicted_G in ((no_genes_GJ, by_costs), (self._z_GJ, by_all)):
                 model = _fit(self._x_GP[train], genes_GJ[train], self._y_G[train], self._weight_G[train])
                 predicted_G[test] = model.predict(self._x_GP[test], genes_GJ[test])
@@ -235,17 +242,45 @@ class _Fit:
 
 def _fit(x_GP: Floats, z_GJ: Floats, y_G: Floats, weight_G: Floats | None) -> _Fit:
     """Fit eqs. 1 and 2; weights None: all equal."""
-    from sklearn.linear_model import BayesianRidge  # takes a second, which no search waits for at its start
-
     root_G1 = np.sqrt(np.ones(len(y_G)) if weight_G is None else weight_G)[:, None]
     x, z, y = root_G1 * x_GP, root_G1 * z_GJ, root_G1[:, 0] * y_G
     pinv_PG = np.linalg.pinv(x)
     gamma_J, cov_JJ = np.zeros(z.shape[1]), np.zeros((z.shape[1], z.shape[1]))
     if z.shape[1]:
-        ridge = BayesianRidge(fit_intercept=False, max_iter=1000)
-        ridge.fit(z - x @ (pinv_PG @ z), y - x @ (pinv_PG @ y))
-        gamma_J, cov_JJ = ridge.coef_, ridge.sigma_ * len(y) / (len(y) - x.shape[1])
+        gamma_J, cov_JJ = bayesian_ridge(z - x @ (pinv_PG @ z), y - x @ (pinv_PG @ y))
+        cov_JJ *= len(y) / (len(y) - x.shape[1])
     return _Fit(pinv_PG @ (y - z @ gamma_J), gamma_J, cov_JJ)
+
+
+def bayesian_ridge(z_GJ: Floats, y_G: Floats) -> tuple[Floats, Floats]:
+    """Mean and covariance of gamma in y = z gamma + e by eq. 2, with alpha and lambda of largest marginal likelihood.
+
+    What scikit-learn's BayesianRidge gives without an intercept, by the products of columns alone: with d_i the
+    eigenvalues of z'z and c_i = alpha d_i / (lambda + alpha d_i), MacKay's steps (1992, eqs. 4.10 and 4.11) are
+
+        lambda = sum c_i / |gamma|²,   alpha = (G - sum c_i) / |y - z gamma|²                     (4)
+    """
+    eigen_J, v_JJ = np.linalg.eigh(z_GJ.T @ z_GJ)
+    eigen_J = eigen_J.clip(0)
+    b_J = v_JJ.T @ (z_GJ.T @ y_G)
+    alpha, lam = 1 / (y_G.var() + np.finfo(float).eps), 1.0
+    gamma_J = before_J = np.full(len(b_J), np.inf)
+    for _ in range(_MOST_STEPS):
+        gamma_J = v_JJ @ (b_J / (eigen_J + lam / alpha))
+        determined = (alpha * eigen_J / (lam + alpha * eigen_J)).sum()
+        lam = (determined + 2 * _WEAK) / (gamma_J @ gamma_J + 2 * _WEAK)
+        alpha = (len(y_G) - determined + 2 * _WEAK) / (((y_G - z_GJ @ gamma_J) ** 2).sum() + 2 * _WEAK)
+        if np.abs(gamma_J - before_J).sum() < _STILL:
+            break
+        before_J = gamma_J
+    gamma_J = v_JJ @ (b_J / (eigen_J + lam / alpha))
+    return gamma_J, (v_JJ / (alpha * eigen_J + lam)) @ v_JJ.T
+
+
+def _codes(values: Sequence[Gene]) -> NDArray[np.uint32]:
+    """The place of each value among the different ones."""
+    places = {value: place for place, value in enumerate(dict.fromkeys(values))}
+    return np.array([places[value] for value in values], dtype=np.uint32)
 
 
 def _costs(costs_GC: Floats) -> Floats:

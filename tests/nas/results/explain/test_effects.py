@@ -4,12 +4,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.linear_model import BayesianRidge
 
 from metaformer.errors import UserError
 from nas.explain import explain
 from nas.record.run_folder import Run
-from nas.results.explain.effects import Effect, Explanation, strongest
+from nas.results.explain.effects import Effect, Explanation, bayesian_ridge, strongest
 from nas.results.results import Results
 from tests.nas.runs import make_run
 
@@ -92,6 +94,18 @@ def test_the_program_prints_both_for_people_and_programs(run: Run, capsys: pytes
     plain = json.loads(capsys.readouterr().out)
     assert plain["num_architectures"] == len(Results(run).complete)
     assert {"gene", "value", "instead_of", "points", "sd", "p_positive"} <= set(plain["effects"][0])
+
+
+def test_the_fit_is_that_of_scikit_learn() -> None:
+    """Also where columns depend on each other, as the indicators of a gene do, which sum to nothing."""
+    rng = np.random.default_rng(0)
+    z_GJ = rng.normal(size=(200, 6))
+    z_GJ[:, 5] = -z_GJ[:, :5].sum(axis=1)
+    y_G = z_GJ @ np.array([1.0, 0.0, -0.5, 0.0, 0.2, 0.0]) + rng.normal(scale=0.5, size=200)
+    ridge = BayesianRidge(fit_intercept=False, max_iter=1000).fit(z_GJ, y_G)
+    mean_J, cov_JJ = bayesian_ridge(z_GJ, y_G)
+    np.testing.assert_allclose(mean_J, ridge.coef_, rtol=1e-6)
+    np.testing.assert_allclose(cov_JJ, ridge.sigma_, rtol=1e-6, atol=1e-12)
 
 
 def test_too_few_trials_say_nothing(tmp_path: Path) -> None:
