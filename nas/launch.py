@@ -303,6 +303,7 @@ class _Costs(NamedTuple):
     peak_bytes: int  # of the architecture that takes the most memory
     bounds: dict[str, tuple[float, float]]  # of the objectives that are measured
     device: str | None  # that measured them
+    hardware: str | None  # the devices, as the report names them
     precision: Precision | None  # that was faster, where the recipe leaves it open
     spent: float  # device-seconds that measuring took
 
@@ -479,12 +480,18 @@ def _known_costs(notes: Notes) -> _Costs | None:
     """What was measured before, and has been charged."""
     if notes.speed is None or notes.peak_bytes is None:
         return None
-    return _Costs(notes.speed, notes.peak_bytes, notes.bounds, notes.device, precision=None, spent=0.0)
+    return _Costs(notes.speed, notes.peak_bytes, notes.bounds, notes.device, notes.hardware, precision=None, spent=0.0)
 
 
 def _note_costs(record: Record, costs: _Costs) -> None:
     """Note what was measured, once a study, and charge what that took."""
-    record.note(speed=costs.speed.model_dump(), peak_bytes=costs.peak_bytes, bounds=costs.bounds, device=costs.device)
+    record.note(
+        speed=costs.speed.model_dump(),
+        peak_bytes=costs.peak_bytes,
+        bounds=costs.bounds,
+        device=costs.device,
+        hardware=costs.hardware,
+    )
     record.add_overhead(costs.spent)
 
 
@@ -501,7 +508,8 @@ def _measure(study: Study, backend: Backend, console: Console) -> _Costs:
         for name in measured
     }
     peak_bytes = max(step.peak_bytes for step in steps)
-    return _Costs(speed, peak_bytes, bounds, _device(steps), steps[0].precision, spent)
+    hardware = steps[0].device and f"{backend.num_workers * backend.devices_per_trial:g} × {steps[0].device}"
+    return _Costs(speed, peak_bytes, bounds, _device(steps), hardware, steps[0].precision, spent)
 
 
 def _device(steps: list[Step]) -> str | None:

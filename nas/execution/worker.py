@@ -155,10 +155,12 @@ def measure_steps(
     from nas.training.measure import measure_objectives
 
     device, dataset = devices.take(), data.open()
-    steps = measure_trainings(archs, recipe, dataset, device=device)
+    name = device_name(device)
+    trained = measure_trainings(archs, recipe, dataset, device=device)
+    steps = [step.model_copy(update={"device": name}) for step in trained]
     if not objectives:
         return steps
-    measured = [measure_objectives(arch, objectives, device=device, device_name=device_name(device)) for arch in archs]
+    measured = [measure_objectives(arch, objectives, device=device, device_name=name) for arch in archs]
     return [
         step.model_copy(update={"measurement": measurement}) for step, measurement in zip(steps, measured, strict=True)
     ]

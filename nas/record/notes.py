@@ -59,6 +59,7 @@ class Notes(Spec):
     images_left_out: tuple[str, ...] = ()
     correction: Correction = Correction()
     device: str | None = None  # the one kind of device that has measured objectives
+    hardware: str | None = None  # how many devices of which kind the run began on
     bounds: dict[str, tuple[NonNegativeFloat, NonNegativeFloat]] = Field(
         default_factory=dict
     )  # of measured objectives, for the hypervolume

@@ -169,3 +169,4 @@ class Step(Spec):
     peak_bytes: NonNegativeInt  # most memory, of a GPU what torch holds there, on a CPU what the process grew by
     precision: Precision | None = None  # the fastest by measurement, where the recipe leaves it open
     measurement: Measurement | None = None  # where the study has objectives that are measured
+    device: str | None = None  # the kind of device, as `Measurement` has it

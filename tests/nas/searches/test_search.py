@@ -292,7 +292,9 @@ def test_a_search_leaves_its_study_tables_architectures_and_report(good_run: Goo
     for row in front:
         text = (good_run.folder / row["architecture"]).read_text(encoding="utf-8")
         assert count_cost(Architecture.from_yaml(text)).macs == int(row["macs"])
-    assert "poolformer_s12" in (good_run.folder / "report.html").read_text(encoding="utf-8")
+    page = (good_run.folder / "report.html").read_text(encoding="utf-8")
+    assert "poolformer_s12" in page
+    assert re.search(r"<dt>Hardware</dt><dd>\d+ × .*, 1 thread</dd>", page)
 
 
 @starts_ray
