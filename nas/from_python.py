@@ -15,7 +15,8 @@ from metaformer.errors import CheckpointError, UserError, check_type, shown, unk
 from nas import cli
 from nas.record import run_folder
 from nas.results.picks import kept_weights, pick_trial
-from nas.results.results import Results, curve_frame, front_frame, percent, trial_frame
+from nas.results.results import Results, percent
+from nas.results.tables.frames import curve_frame, front_frame, trial_frame
 from nas.results.words import plural, spent_text
 from nas.search import search
 from nas.study.budget import Budget

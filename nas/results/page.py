@@ -2,9 +2,7 @@
 
 import json
 import shlex
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from importlib.resources import files
 
@@ -13,8 +11,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from plotly.offline import get_plotlyjs
 
 from metaformer.errors import UserError
-from nas.record.trials import StopReason, TrialRecord, TrialState
-from nas.results.charts.figures import hover_text
+from nas.record.trials import TrialRecord, TrialState
 from nas.results.charts.gallery import charts_of
 from nas.results.charts.mixer_figures import mixer_colours
 from nas.results.explain.effects import FEWEST, Explanation
@@ -25,13 +22,13 @@ from nas.results.results import (
     Results,
     block_text,
     differs_from_paper,
-    mixer_counts,
-    mixer_label,
     mixer_text,
     mixers_text,
     percent,
     stem_stride,
 )
+from nas.results.tables.columns import TABLE, columns_of
+from nas.results.tables.endings import causes, stopped_groups
 from nas.results.words import (
     certainty_lines,
     cost_text,
@@ -57,38 +54,6 @@ from nas.study.objectives.units import short_count
 _MOST_RIVALS = 3  # found models spelled out for each hand-designed one; the others are listed by number
 _MOST_NEAR = 10  # trials near the front that are named
 _NEAR_FRONT = 0.25  # from this probability of being on the front on, a trial that is off it is named
-_MOST_SENTENCES = 20  # about trials that were stopped, for each reason; they can be as many as the trials
-_STOPPED = {  # how each reason reads after a number of trials
-    StopReason.BUDGET: "stopped because the budget was spent",
-    StopReason.STOPPER: "stopped early",
-    StopReason.LIMIT: "stopped over a limit on a measured objective",
-    None: "stopped",
-}
-_COLUMNS: dict[str, Callable[[Results, TrialRecord], object]] = {  # of the table of all trials
-    "trial": lambda _, trial: trial.number,
-    "state": lambda _, trial: trial.state.value,
-    "hand-designed": lambda _, trial: trial.reference or "",
-    "val": lambda _, trial: trial.val_accuracy,
-    "test": lambda _, trial: trial.test_accuracy,
-    "p front": lambda results, trial: (known := results.estimate(trial)) and round(known.p_on_front, 2),
-    "parameters": lambda _, trial: trial.params,
-    "MACs": lambda _, trial: trial.macs,
-    "mixers": lambda _, trial: mixers_text(trial.architecture, between=" · "),
-    "epochs": lambda _, trial: trial.num_epochs,
-    "device-s": lambda _, trial: round(trial.device_seconds, 1),
-    "why it ended": lambda _, trial: trial.reason or "",
-}
-_IN_PERCENT, _TEXTS = {"val", "test"}, {"state", "hand-designed", "mixers", "why it ended"}
-
-
-@dataclass(frozen=True)
-class StoppedGroup:
-    """The trials that were stopped for one reason, and the sentences about them, the most frequent first."""
-
-    title: str
-    number: int
-    sentences: list[tuple[str, int]]
-    num_more: int  # sentences that are not listed
 
 
 def read_template(package: str, name: str, filters: Mapping[str, Callable[..., object]]) -> Template:
@@ -114,7 +79,8 @@ def render(results: Results) -> str:
     }
     study, goals = results.run.study, results.goals
     charts, finals = charts_of(results), finals_of(results)
-    figures = {chart.name: chart.figure.to_json() for group in charts.values() for chart in group}
+    scripts = {chart.name: chart.figure.to_json() for group in charts.values() for chart in group}
+    scripts["trials"] = json.dumps(columns_of(results), ensure_ascii=False, separators=(",", ":"))
     return read_template("nas.results", "report.html.jinja", filters).render(
         results=results,
         run=results.run,
@@ -128,12 +94,13 @@ def render(results: Results) -> str:
         step=_accuracy_step(results),
         winners=_winners(results),
         baselines=_baselines(results),
-        colours=mixer_colours(results.trials),
-        label=mixer_label(results.trials),
+        colours=mixer_colours(results),
+        label=results.mixer_label,
         has_patches=not results.run.space.takes_stem,
         stem_stride=stem_stride,
         block_text=block_text,
-        stopped=_stopped(results.trials),
+        stopped=stopped_groups(results.trials),
+        causes=causes(results.trials, results.notes.events),
         failed=[trial for trial in results.trials if trial.state is TrialState.FAILED],
         cost_text=cost_text,
         difference=difference,
@@ -148,11 +115,9 @@ def render(results: Results) -> str:
         shown=lambda reference: [rival.trial for rival in reference.rivals[:_MOST_RIVALS]],
         tested=any(trial.test_accuracy is not None for trial in results.front),
         charts=charts,
-        figures=in_script("{" + ",".join(f'"{name}":{figure}' for name, figure in figures.items()) + "}"),
-        texts=in_script(json.dumps({"others": [hover_text(trial, results) for trial in results.others]})),
-        table=in_script(json.dumps(_all_trials(results))),
+        scripts={name: in_script(text) for name, text in scripts.items()},
         states=[state for state, number in results.counts.items() if number],
-        columns=list(_COLUMNS),
+        columns=list(TABLE),
         page_js=files("nas.results").joinpath("report.js").read_text(encoding="utf-8"),
         effects=_effects(results),
         plotly_js=get_plotlyjs() if charts else "",
@@ -160,24 +125,12 @@ def render(results: Results) -> str:
     )
 
 
-def _all_trials(results: Results) -> dict[str, object]:
-    """The rows of the table of all trials, by column, and the command that exports one of them."""
-    shown = {trial.number: trial for trial in results.complete}
-    rows = [[of(results, shown.get(trial.number, trial)) for of in _COLUMNS.values()] for trial in results.trials]
-    return {
-        "rows": rows,
-        "percent": [name in _IN_PERCENT for name in _COLUMNS],
-        "numeric": [name not in _TEXTS for name in _COLUMNS],
-        "command": f"python -m nas.export {shlex.quote(str(results.run.folder.path))} --pick",
-    }
-
-
 def _effects(results: Results) -> tuple[list[str], list[tuple[str, str, bool, str, str]]]:
     """What is known of each gene at equal cost, as sentences and rows; nothing where too few trials are complete."""
     if len(results.complete) < FEWEST:
         return [], []
     try:
-        explanation = Explanation(results)
+        explanation = Explanation(results, pairs=False)
     except UserError as error:
         return [str(error)], []
     rows = [
@@ -245,6 +198,7 @@ def facts_of(results: Results) -> list[tuple[str, str]]:
     return [
         ("Space", f"{study.space}: {large_number(space.size)} architectures{limited}"),
         ("Objectives", objective_titles(study)),
+        *([("Hardware", results.notes.hardware)] if results.notes.hardware else []),
         *([("Measured on", device)] if device else []),
         ("Data", f"{study.data}, {settings.num_classes} classes, {settings.resolution} × {settings.resolution} pixels"),
         *([("Splits", splits)] if splits else []),
@@ -305,8 +259,7 @@ def _baselines(results: Results) -> str:
 
 def _winners(results: Results) -> list[str]:
     """For each stage the mixer that the front has most often, beside how often the search tried it."""
-    label = mixer_label(results.trials)
-    counts = list(zip(mixer_counts(results.front, label), mixer_counts(results.trials, label), strict=False))
+    counts = results.mixer_counts
     sentences = []
     for i, (front, tried) in enumerate(counts):
         stage = f"Stage {i + 1}" if len(counts) > 1 else "All blocks"
@@ -314,17 +267,6 @@ def _winners(results: Results) -> list[str]:
         shares = (100 * number / front.total(), 100 * tried[kind] / tried.total())
         sentences.append(f"{stage}: {kind} in {shares[0]:.0f} % of the front, in {shares[1]:.0f} % of all trials.")
     return sentences
-
-
-def _stopped(trials: Sequence[TrialRecord]) -> list[StoppedGroup]:
-    """The trials that were stopped, by reason; the most frequent first."""
-    stopped = [trial for trial in trials if trial.state is TrialState.STOPPED]
-    groups = []
-    for reason, number in Counter(trial.stop_reason for trial in stopped).most_common():
-        said = Counter(trial.reason or "no reason given" for trial in stopped if trial.stop_reason is reason)
-        sentences = said.most_common(_MOST_SENTENCES)
-        groups.append(StoppedGroup(_STOPPED[reason], number, sentences, len(said) - len(sentences)))
-    return groups
 
 
 def _trials(results: Results) -> str:

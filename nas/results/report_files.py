@@ -3,13 +3,15 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from nas.record.atomic import replace_text
+from nas.record.atomic import replace_text, replacing_folder
 from nas.record.run_folder import Run
+from nas.record.tables.collector import without_collection
 from nas.results.finish.finals import final_as_plain, finals_of, rank_correlation
 from nas.results.finish.view import finals_frame
 from nas.results.page import render
 from nas.results.picks import architecture_text
-from nas.results.results import Reference, Results, curve_frame, front_as_plain, front_frame, trial_frame
+from nas.results.results import Reference, Results, front_as_plain
+from nas.results.tables.frames import curves_csv, front_frame, trial_frame
 from nas.study.study import StudyError
 
 
@@ -25,6 +27,12 @@ def write_report(run: Run, *, empties_front: bool = False) -> Path:
         StudyError: It would, and that was not asked for; nothing is written then.
     """
     results = Results(run)
+    with without_collection():
+        return _write_report(results, empties_front=empties_front)
+
+
+def _write_report(results: Results, *, empties_front: bool) -> Path:
+    run = results.run
     num_files = len(list(run.folder.architectures.glob("trial-*.yaml")))
     if num_files and not results.front and not empties_front:
         raise StudyError(
@@ -33,7 +41,7 @@ def write_report(run: Run, *, empties_front: bool = False) -> Path:
         )
     _write_architectures(results)
     replace_text(run.folder.trials_csv, trial_frame(results, results.trials).to_csv(index=False))
-    replace_text(run.folder.curves_csv, curve_frame(results.trials).to_csv(index=False))
+    replace_text(run.folder.curves_csv, curves_csv(results.trials))
     replace_text(run.folder.front_csv, front_frame(results).to_csv(index=False))
     if run.study.finals is not None:
         replace_text(run.folder.finals_csv, finals_frame(results).to_csv(index=False))
@@ -109,10 +117,10 @@ def _reference(reference: Reference) -> dict[str, object]:
 def _write_architectures(results: Results) -> None:
     """Write a YAML file for each member of the front, and remove those of former members."""
     folder = results.run.folder.architectures
-    folder.mkdir(exist_ok=True)
-    for trial in results.front:
-        path = folder.parent / results.architecture_file(trial)
-        replace_text(path, architecture_text(results.run.name, trial, file=path.name))
-    kept = {folder.parent / results.architecture_file(trial) for trial in results.front}
-    for path in set(folder.glob("trial-*.yaml")) - kept:
+    names = {trial.number: Path(results.architecture_file(trial)).name for trial in results.front}
+    with replacing_folder(folder) as part:
+        for trial in results.front:
+            name = names[trial.number]
+            (part / name).write_text(architecture_text(results.run.name, trial, file=name), encoding="utf-8")
+    for path in set(folder.glob("trial-*.yaml")) - {folder / name for name in names.values()}:
         path.unlink(missing_ok=True)

@@ -1,11 +1,9 @@
-"""What a run has found, as values: the front, the hand-designed models beside it, and one row for each trial."""
+"""What a run has found, as values: the front, and the hand-designed models beside it."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-
-import pandas as pd
 
 from metaformer import zoo
 from metaformer.architecture import Architecture
@@ -16,28 +14,10 @@ from nas.record.replicates import by_architecture, mean_trial
 from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord, TrialState
 from nas.results.uncertainty import CLEAR, Estimate, Uncertainty
+from nas.results.words import probability_text
 from nas.session.pareto import HypervolumeScale, dominates, front_of
 from nas.study.objectives import ACCURACY, Objectives
 from nas.study.study import Study
-
-_COLUMNS: dict[str, Callable[[TrialRecord], object]] = {
-    "trial": lambda trial: trial.number,
-    "state": lambda trial: trial.state.value,
-    "reference": lambda trial: trial.reference,
-    "val_accuracy": lambda trial: trial.val_accuracy,
-    "test_accuracy": lambda trial: trial.test_accuracy,
-    "params": lambda trial: trial.params,
-    "macs": lambda trial: trial.macs,
-    "epochs": lambda trial: trial.num_epochs,
-    "device_seconds": lambda trial: round(trial.device_seconds, 3),
-    "mixers": lambda trial: "|".join(mixer_text(stage.mixer, between="") for stage in trial.architecture.stages),
-    "stride": lambda trial: stem_stride(trial.architecture),
-    "depths": lambda trial: "|".join(str(stage.depth) for stage in trial.architecture.stages),
-    "widths": lambda trial: "|".join(str(stage.width) for stage in trial.architecture.stages),
-    "norms": lambda trial: "|".join(stage.norm.kind for stage in trial.architecture.stages),
-    "stop_reason": lambda trial: trial.stop_reason and trial.stop_reason.value,
-    "reason": lambda trial: trial.reason,
-}
 
 
 @dataclass(frozen=True)
@@ -63,6 +43,7 @@ class Reference:
     standing: str  # on the front, dominated, tied, or why it cannot be compared
     rivals: tuple[Rival, ...]  # those that dominate it first, members of the front before others, then the likeliest
     p_dominated: float | None  # that at least one found model dominates it; None where that is not known
+    beaten: tuple[Rival, ...]  # members of the front of found models that it dominates for its part, the surest first
     published_top1: float | None  # percent; only where the study repeats the paper's task and network
 
     @property
@@ -84,6 +65,21 @@ class Reference:
     def is_tied(self) -> bool:
         """Whether it is a toss-up that a found model dominates it."""
         return self.p_dominated is not None and 1 - CLEAR < self.p_dominated < CLEAR
+
+    @property
+    def verdict(self) -> str:
+        """How it stands to the found models, with the probability that one of them dominates it, or that it does."""
+        p = "" if self.p_dominated is None else f" with {probability_text(self.p_dominated)}"
+        if self.rivals and self.is_dominated:
+            return f"dominated by found models{p}"
+        if self.rivals and self.is_tied:
+            return f"tied with found models, dominated{p}"
+        if self.beaten:
+            first = self.beaten[0]
+            sure = "" if first.p_dominates is None else f" with {probability_text(first.p_dominates)}"
+            more = f" and {len(self.beaten) - 1} more of what was found" if len(self.beaten) > 1 else ""
+            return f"dominates #{first.trial.number}{sure}{more}"
+        return self.standing + (f", dominated by found models{p}" if p else "")
 
     @cached_property
     def cost(self) -> Cost:
@@ -140,24 +136,56 @@ class Results:
         members = {trial.number for trial in self.front}
         return [trial for trial in self.complete if trial.number not in members and not trial.reference]
 
+    @cached_property
+    def mixers(self) -> dict[str, MixerSpec]:
+        """The mixers that have been tried, by their texts."""
+        stages = (stage for trial in self.trials for stage in trial.architecture.stages)
+        return {mixer_text(stage.mixer): stage.mixer for stage in stages}
+
+    @cached_property
+    def mixer_label(self) -> Callable[[MixerSpec], str]:
+        """How charts tell mixers apart: by their kind, or where all are of one kind by their window too."""
+        return mixer_text if len({mixer.kind for mixer in self.mixers.values()}) == 1 else _kind
+
+    @cached_property
+    def mixer_counts(self) -> list[tuple[Counter[str], Counter[str]]]:
+        """For each stage how many of the front, and of all trials, have which mixer there, by its label."""
+        counts = (mixer_counts(trials, self.mixer_label) for trials in (self.front, self.trials))
+        return list(zip(*counts, strict=False))
+
     @property
     def trained_references(self) -> list[TrialRecord]:
         """The complete trials of hand-designed models."""
         return [trial for trial in self.complete if trial.reference]
 
     @cached_property
+    def scale(self) -> HypervolumeScale:
+        """What hypervolumes are measured on; KeyError where a measured objective has no bounds yet."""
+        return HypervolumeScale.of(self.run.space, self.goals, self.notes.bounds)
+
+    @cached_property
     def hypervolume(self) -> float:
         """What the front dominates, in [0, 1]."""
         if not self.front:
             return 0.0  # the bounds of measured objectives may not be known yet
-        scale = HypervolumeScale.of(self.run.space, self.goals, self.notes.bounds)
-        return scale.hypervolume([self.goals.values(trial) for trial in self.front])
+        return self.scale.hypervolume([self.goals.values(trial) for trial in self.front])
 
     @cached_property
     def references(self) -> list[Reference]:
         """The study's hand-designed models, in its order; equal networks share one entry."""
         distinct = self.run.space.distinct_references(self.run.study.references)
         return [self._reference(names, architecture) for names, architecture in distinct.items()]
+
+    @cached_property
+    def standings(self) -> dict[int, str]:
+        """The verdict on each hand-designed model that has been trained, by the number of its trial."""
+        known = ((reference.trial, reference.verdict) for reference in self.references)
+        return {trial.number: verdict for trial, verdict in known if trial and trial.state is TrialState.COMPLETE}
+
+    @cached_property
+    def front_of_found(self) -> list[TrialRecord]:
+        """The front that the trials that are not hand-designed have alone."""
+        return front_of([trial for trial in self.complete if not trial.references], self.goals)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -186,17 +214,22 @@ class Results:
 
     def _reference(self, names: tuple[str, ...], architecture: Architecture) -> Reference:
         digest = architecture.digest
-        tried = [trial for trial in self.trials if trial.references and trial.architecture.digest == digest]
+        tried = [trial for trial in self.trials if trial.references and trial.digest == digest]
         trial = max(tried, key=lambda trial: trial.state is TrialState.COMPLETE, default=None)
         top1 = _published(self.run.study, names[0], architecture)
         if trial is not None:
-            trial = next((mean for mean in self.complete if mean.architecture.digest == digest), trial)
+            alike = (mean for mean in self.complete if mean.params == trial.params and mean.macs == trial.macs)
+            trial = next((mean for mean in alike if mean.digest == digest), trial)
         if trial is None or trial.state is not TrialState.COMPLETE:
             standing = _why_not_trained(self.run.study, trial, architecture)
-            return Reference(names, architecture, trial, standing, (), None, top1)
+            return Reference(names, architecture, trial, standing, (), None, (), top1)
         found = [other for other in self.complete if not other.references]
-        p_dominated = self.uncertainty.p_dominated(trial, by=found) if self.uncertainty else None
-        reference = Reference(names, architecture, trial, "", self._rivals(trial, found), p_dominated, top1)
+        each, p_dominated = None, None
+        if self.uncertainty is not None:
+            each = self.uncertainty.p_dominates(found, trial)
+            p_dominated = self.uncertainty.p_dominated(trial, by=found, each=each)
+        rivals, beaten = self._rivals(trial, found, each), self._beaten(trial)
+        reference = Reference(names, architecture, trial, "", rivals, p_dominated, beaten, top1)
         return replace(reference, standing=self._standing(reference, trial))
 
     def _standing(self, reference: Reference, trial: TrialRecord) -> str:
@@ -211,13 +244,29 @@ class Results:
             return f"none found; dominated by {better}"
         return "tied" if rivals or reference.rivals else "off the front by chance"
 
-    def _rivals(self, trial: TrialRecord, others: Sequence[TrialRecord]) -> tuple[Rival, ...]:
-        """Those of some other complete trials that dominate a trial or are tied with it."""
+    def _beaten(self, trial: TrialRecord) -> tuple[Rival, ...]:
+        """The members of the found front that a complete trial is said to dominate."""
+        if self.uncertainty is None:
+            point = self.goals.values(trial)
+            beaten = [Rival(m, None) for m in self.front_of_found if dominates(point, self.goals.values(m), self.goals)]
+        else:
+            known = zip(self.front_of_found, self.uncertainty.p_dominates_each(trial, self.front_of_found), strict=True)
+            beaten = [Rival(member, p) for member, p in known if p >= CLEAR]
+        return tuple(sorted(beaten, key=lambda rival: -(rival.p_dominates or 0.0)))
+
+    def _rivals(
+        self, trial: TrialRecord, others: Sequence[TrialRecord], each: Sequence[float] | None = None
+    ) -> tuple[Rival, ...]:
+        """Those of some other complete trials that dominate a trial or are tied with it.
+
+        Args:
+            each: With which probability each dominates it, where that is known.
+        """
         if self.uncertainty is None:
             point = self.goals.values(trial)
             rivals = [Rival(other, None) for other in others if dominates(self.goals.values(other), point, self.goals)]
         else:
-            known = zip(others, self.uncertainty.p_dominates(others, trial), strict=True)
+            known = zip(others, each or self.uncertainty.p_dominates(others, trial), strict=True)
             rivals = [Rival(other, p) for other, p in known if p > 1 - CLEAR]
         on_front = {member.number for member in self.front}
 
@@ -268,68 +317,6 @@ def _as_plain(results: Results, trial: TrialRecord) -> dict[str, object]:
     }
 
 
-def trial_frame(results: Results, trials: Iterable[TrialRecord]) -> pd.DataFrame:
-    """One row for each trial, with a column for each measured objective.
-
-    Numbers are as they are (accuracy in [0, 1], seconds, the objective's unit); values of stages are joined by `|`.
-    `val_low` and `val_high` hold the true accuracy of a complete trial's architecture with probability 0.9.
-    """
-    rows = list(trials)
-    front = {trial.number for trial in results.front}
-    members = {trial.number for group in results.replicates if group[0].number in front for trial in group}
-    estimates = [results.estimate(trial) for trial in rows]
-    frame = pd.DataFrame({name: [value(trial) for trial in rows] for name, value in _COLUMNS.items()})
-    frame.insert(2, "on_front", [trial.number in members for trial in rows])
-    frame.insert(3, "p_on_front", [estimate and estimate.p_on_front for estimate in estimates])
-    if results.run.study.finals is not None:
-        frame.insert(1, "seed", [trial.seed for trial in rows])
-    place = list(frame.columns).index("val_accuracy") + 1
-    frame.insert(place, "val_low", [estimate and estimate.low for estimate in estimates])
-    frame.insert(place + 1, "val_high", [estimate and estimate.high for estimate in estimates])
-    for goal in results.goals.measured:
-        frame.insert(list(frame.columns).index("epochs"), goal.metric, [goal.value(trial) for trial in rows])
-    return frame
-
-
-def front_frame(results: Results) -> pd.DataFrame:
-    """The same of the front's members, with where their architectures lie, in the run's folder."""
-    frame = trial_frame(results, results.front)
-    frame["architecture"] = [results.architecture_file(trial) for trial in results.front]
-    return frame
-
-
-_OF_METRICS = ("val_top5", "images_per_s", "waiting", "peak_mib", "device_seconds")
-
-
-def curve_frame(trials: Iterable[TrialRecord]) -> pd.DataFrame:
-    """One row for each epoch of each trial; what was not measured is empty.
-
-    A trial that goes on with a stopped one begins with the epochs of that one.
-    """
-    rows = [[trial.number, *values.values()] for trial in trials for values in curve_values(trial)]
-    return pd.DataFrame(rows, columns=["trial", "epoch", "val_accuracy", "train_loss", *_OF_METRICS])
-
-
-def curve_values(trial: TrialRecord) -> list[dict[str, float | None]]:
-    """What is known of each epoch of a trial, by name, in the order of the columns of `curves.csv`."""
-    known = {metrics.epoch: metrics for metrics in trial.progress.metrics}
-    return [
-        {
-            "epoch": report.epoch,
-            "val_accuracy": report.val_accuracy,
-            "train_loss": report.train_loss,
-            **{name: getattr(known.get(report.epoch), name, None) for name in _OF_METRICS},
-        }
-        for report in trial.progress.curve
-    ]
-
-
-def mixer_label(trials: Iterable[TrialRecord]) -> Callable[[MixerSpec], str]:
-    """How charts of these trials tell mixers apart: by their kind, or where all are of one kind by their window too."""
-    kinds = {stage.mixer.kind for trial in trials for stage in trial.architecture.stages}
-    return mixer_text if len(kinds) == 1 else _kind
-
-
 def mixer_counts(trials: Iterable[TrialRecord], label: Callable[[MixerSpec], str] | None = None) -> list[Counter[str]]:
     """For each stage, how many of the trials have which mixer there, by its kind or another label."""
     stages: list[Counter[str]] = []
@@ -343,7 +330,7 @@ def mixer_counts(trials: Iterable[TrialRecord], label: Callable[[MixerSpec], str
 
 def mixer_text(mixer: MixerSpec, *, between: str = " ") -> str:
     """A mixer's name and, where it has one, its window size: `pool 5`."""
-    size = getattr(mixer, "size", None)
+    size = vars(mixer).get("size")
     return mixer.kind if size is None else f"{mixer.kind}{between}{size}"
 
 
@@ -371,6 +358,11 @@ def block_text(arch: Architecture) -> str:
         "drop path": arch.drop_path,
     }
     return ", ".join(part for part, is_said in parts.items() if is_said)
+
+
+def block_line(arch: Architecture) -> str:
+    """Patches and blocks of an architecture whose only stage follows them; nothing of others."""
+    return f"patches of {stem_stride(arch)} pixels, {block_text(arch)}" if len(arch.stages) == 1 else ""
 
 
 def percent(accuracy: float | None) -> str:

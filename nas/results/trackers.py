@@ -18,7 +18,7 @@ import yaml
 from metaformer.errors import UserError, one_line, unknown_name
 from nas.record.notes import EventKind
 from nas.record.trials import TrialRecord, TrialState
-from nas.results.results import curve_values
+from nas.results.tables.frames import curve_values
 from nas.session.session import Session
 
 Facts = Mapping[str, str | int | float | bool]  # hyperparameters by name

@@ -147,12 +147,18 @@ class Posterior:
 
     def draw(self, architectures: Iterable[int]) -> NDArray[np.float32]:
         """S joint draws of the true logits of some architectures, one row for each; the same at every call."""
-        rows = []
-        for g in architectures:
-            rng = np.random.default_rng((self.seed, int(g)))
-            noise = rng.standard_normal((_NUM_EACH, _NUM_HYPER), dtype=np.float32)
-            rows.append((self.mean_HG[:, g] + np.sqrt(self.var_HG[:, g]) * noise).astype(np.float32).ravel())
+        rows = [self._drawn[g] if g in self._drawn else self._draw(g) for g in map(int, architectures)]
         return np.stack(rows) if rows else np.empty((0, _NUM_EACH * _NUM_HYPER), np.float32)
+
+    @cached_property
+    def _drawn(self) -> dict[int, NDArray[np.float32]]:
+        """What has been drawn of single architectures."""
+        return {}
+
+    def _draw(self, g: int) -> NDArray[np.float32]:
+        noise = np.random.default_rng((self.seed, g)).standard_normal((_NUM_EACH, _NUM_HYPER), dtype=np.float32)
+        drawn_S = (self.mean_HG[:, g] + np.sqrt(self.var_HG[:, g]) * noise).astype(np.float32).ravel()
+        return self._drawn.setdefault(g, drawn_S)
 
 
 def fit(accuracy_N: Floats, costs_NC: Floats, group_N: Ints, *, num_images: int, seed: int = 0) -> Posterior:
@@ -272,8 +278,8 @@ def membership(posterior: Posterior, costs_NC: Floats, group_N: Ints) -> Floats:
 
     A trial is on it if every trial of another architecture that costs no more in anything is less accurate. Trials of
     one architecture are equally accurate, so equal ones stay together. It is drawn for the trials that are less than
-    four standard deviations behind all others, at most 2,048; for the rest it is the bound that their strongest rival
-    sets.
+    four standard deviations behind all others, at most 2,048, against rivals that are less than four behind them; for
+    the rest it is the bound that their strongest rival sets.
 
     Args:
         costs_NC: Less is better; without error.
@@ -289,18 +295,19 @@ def membership(posterior: Posterior, costs_NC: Floats, group_N: Ints) -> Floats:
     near = np.flatnonzero(behind_N < _FAR)
     near = near[np.argsort(behind_N[near], kind="stable")[:_MOST_NEAR]]
     unique, row_of = np.unique(group_N[near], return_inverse=True)
-    theta_KS = posterior.draw(unique)[row_of]
-    costs_KC, mean_K, groups_K = costs_NC[near], mean_N[near], group_N[near]
+    theta_US = posterior.draw(unique)
+    costs_KC, mean_K, var_K, groups_K = costs_NC[near], mean_N[near], var_N[near], group_N[near]
     for k, i in enumerate(near):
         costs_no_more = (costs_KC <= costs_KC[k]).all(axis=1)
         is_other = groups_K != groups_K[k]
         if (costs_no_more & ~is_other & (costs_KC < costs_KC[k]).any(axis=1)).any():
             p_N[i] = 0.0  # the same architecture, measured as cheaper
             continue
-        rivals = np.flatnonzero(costs_no_more & is_other)
+        may_win = mean_K - mean_K[k] > -_FAR * np.sqrt(var_K + var_K[k])
+        rivals = np.flatnonzero(costs_no_more & is_other & may_win)
         if len(rivals) > _MOST_RIVALS:
             rivals = rivals[np.argpartition(-mean_K[rivals], _MOST_RIVALS)[:_MOST_RIVALS]]
-        p_N[i] = (theta_KS[k] > theta_KS[rivals].max(axis=0, initial=-np.inf)).mean()
+        p_N[i] = (theta_US[row_of[k]] > theta_US[row_of[rivals]].max(axis=0, initial=-np.inf)).mean()
     return p_N
 
 
@@ -388,9 +395,24 @@ class Uncertainty:
         p_M[costs_no_more] = self._posterior.p_greater(self._group_N[rows[costs_no_more]], int(self._group_N[own]))
         return p_M.tolist()
 
-    def p_dominated(self, trial: TrialRecord, *, by: Sequence[TrialRecord]) -> float:
-        """Probability that at least one of some other trials dominates a trial."""
-        own, p_M = int(self._group_N[self._row[trial.number]]), np.array(self.p_dominates(by, trial))
+    def p_dominates_each(self, trial: TrialRecord, others: Sequence[TrialRecord]) -> list[float]:
+        """The same the other way round: the probability that a trial costs no more and is more accurate than each."""
+        rows, own = np.array([self._row[other.number] for other in others], dtype=np.int64), self._row[trial.number]
+        groups_M, group = self._group_N[rows], int(self._group_N[own])
+        can = (self._costs_NC[own] <= self._costs_NC[rows]).all(axis=1) & (groups_M != group)
+        p_M: Floats = np.where(can, 1 - self._posterior.p_greater(groups_M, group), 0.0)
+        return p_M.tolist()
+
+    def p_dominated(
+        self, trial: TrialRecord, *, by: Sequence[TrialRecord], each: Sequence[float] | None = None
+    ) -> float:
+        """Probability that at least one of some other trials dominates a trial.
+
+        Args:
+            each: What `p_dominates` says of them, where that is known.
+        """
+        p_M = np.array(self.p_dominates(by, trial) if each is None else each)
+        own = int(self._group_N[self._row[trial.number]])
         likeliest = np.argsort(-p_M, kind="stable")[:_MOST_RIVALS]
         likeliest = likeliest[p_M[likeliest] > 0]
         if not len(likeliest):

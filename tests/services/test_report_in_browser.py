@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
+from nas.record.run_folder import open_run
+from nas.results.charts.figures import hover_text
 from nas.results.report_files import write_report
+from nas.results.results import Results
 from tests.nas.runs import make_run
 from tests.services.browser import Watched, open_page
 
@@ -64,3 +67,16 @@ def use(watched: Watched, report: Path, width: int) -> None:
     page.screenshot(path=report.parent / f"{width}-dark.png", full_page=True)
     printed = page.pdf()
     assert printed.startswith(b"%PDF")
+
+
+def test_marks_say_what_python_says_of_a_trial_and_tables_sort_by_keys(browser: Any, report: Path) -> None:
+    with open_page(browser) as watched:
+        page = watched.page
+        page.goto(report.as_uri())
+        results = Results(open_run(report.parent))
+        shown = {trial.number: trial for trial in (*results.trials, *results.complete)}
+        assert page.evaluate("hovers", list(shown)) == [hover_text(trial, results) for trial in shown.values()]
+        page.locator("#front thead th", has_text="MACs").get_by_role("button").focus()
+        page.keyboard.press("Enter")
+        cells = "[...at('front').tBodies[0].rows].map(row => +row.querySelectorAll('[data-value]')[2].dataset.value)"
+        assert page.evaluate(cells) == sorted(trial.macs for trial in results.front)

@@ -4,6 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nas.record.trials import TrialRecord
 from nas.study.objectives import ACCURACY, ExactObjective, Objective, find
 from nas.study.objectives.units import short_count
@@ -42,13 +45,22 @@ class Axis:
             raise ValueError(f"{self.objective.name}: must be known of trial {trial.number}, got none")
         return 100 * value if self.objective.name == ACCURACY else value
 
-    def loss(self, trial: TrialRecord) -> float:
-        """The value, with its sign changed where more is better."""
-        return -self.value(trial) if self.is_maximised else self.value(trial)
+    def values(self, trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
+        """What the axis shows of some trials; ValueError as above."""
+        return np.array([self.value(trial) for trial in trials], dtype=np.float64)
+
+    def losses(self, trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
+        """The values, with their signs changed where more is better."""
+        return -self.values(trials) if self.is_maximised else self.values(trials)
 
     def position(self, trial: TrialRecord) -> float:
         """Where plotly puts a trial on the axis."""
         return self.place(self.value(trial))
+
+    def positions(self, trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
+        """Where plotly puts some trials on the axis."""
+        values = self.values(trials)
+        return np.log10(values) if self.is_logarithmic else values
 
     def place(self, value: float) -> float:
         """Where plotly puts a value on the axis."""
@@ -64,8 +76,8 @@ class Axis:
 
     def log_ticks(self, trials: Sequence[TrialRecord]) -> list[float]:
         """Round values around those of these trials, for a logarithmic axis."""
-        values = [self.value(trial) for trial in trials]
-        return log_ticks(min(values), max(values))
+        values = self.values(trials)
+        return log_ticks(float(values.min()), float(values.max()))
 
     def tick_text(self, value: float) -> str:
         """A round value: counts as `1.5 M`, others as plain numbers, since the title has their unit."""

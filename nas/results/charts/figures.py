@@ -1,38 +1,34 @@
 """The report's charts of the objectives, as plotly figures; those of the mixers are in `mixer_figures.py`.
 
-Most trials are neither on the front nor hand-designed. Their hover texts are the same in all charts. So the page holds
-these texts once, and a trace of these trials refers to them by its `meta`, "others".
+A trace names the trial of each mark by `customdata`. What a mark says when it is pointed at stands in no figure: the
+page makes it from its columns (`report.js`), and `hover_text` makes the same text for a figure without a page.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import combinations
 
+import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 from plotly.basedatatypes import BaseTraceType
-from plotly.colors import sample_colorscale
 
 from metaformer.specs import Stage
 from nas.record.trials import TrialRecord
 from nas.results.charts import labels
-from nas.results.charts.axes import ACCURACY_AXIS, PARAMS_AXIS, Axis
-from nas.results.results import Results, block_text, mixer_text, percent, stem_stride
+from nas.results.charts.axes import ACCURACY_AXIS, Axis
+from nas.results.charts.colours import (
+    FRONT_COLOUR,
+    MIXER_COLOURS,
+    OTHER_COLOUR,
+    REFERENCE_COLOUR,
+    SELECTED_COLOUR,
+)
+from nas.results.results import Results, block_line, mixer_text, percent
 from nas.results.words import cost_text, interval_text, probability_text
 from nas.study.objectives import ACCURACY, Objectives
-from nas.study.objectives.units import short_count
 
-FRONT_COLOUR, OTHER_COLOUR, REFERENCE_COLOUR, SELECTED_COLOUR = "#1d5fb4", "#aab3bd", "#c8443c", "#d55e00"
-MIXER_COLOURS = {
-    "pool": "#5b8fc9",
-    "attention": "#e3803c",
-    "spatial_mlp": "#4aa37a",
-    "dwconv": "#e8bd4b",
-    "identity": "#b3b3b3",
-    "random": "#b56aa8",
-    "token_mlp": "#2ba3b8",
-    "sep_conv": "#9a6b5f",
-    "reduced_attention": "#7467b0",
-}
 _MANY_POINTS = 2000  # from here on drawn by the graphics card, no longer as vectors
 _PAD = 0.06  # of an axis, beyond its outermost points
 _NEAR = 8  # pixels within which hand-designed models share one name
@@ -70,13 +66,13 @@ def finish(figure: go.Figure, *, height: float) -> go.Figure:
 
 
 def hover_text(trial: TrialRecord, results: Results) -> str:
-    """All that is known of a trial, in a few short lines of plotly's HTML."""
+    """All that is known of a trial, in a few short lines of plotly's HTML; `hover` of `report.js` gives the same."""
     estimate = results.estimate(trial)
-    title = f"trial {trial.number}" + (f": {trial.reference}" if trial.references else "")
+    title = f"trial {trial.number}" + (f": {escape(str(trial.reference), quote=False)}" if trial.references else "")
     test = "" if trial.test_accuracy is None else f", test {percent(trial.test_accuracy)}"
     arch = trial.architecture
     stages = [f"{_strip(stage)} {mixer_text(stage.mixer)}, {stage.depth} × {stage.width}" for stage in arch.stages]
-    patches = [f"patches of {stem_stride(arch)} pixels", block_text(arch)] if len(stages) == 1 else []
+    ends = [escape(text, quote=False) for text in (results.standings.get(trial.number), trial.reason) if text]
     lines = [
         f"<b>{title}</b>",
         f"val {percent(trial.val_accuracy)}{test}",
@@ -85,12 +81,18 @@ def hover_text(trial: TrialRecord, results: Results) -> str:
             if estimate
             else []
         ),
+        *ends,
         cost_text(trial, results.goals),
-        *patches,
+        *filter(None, [block_line(arch)]),
         *stages,
         f"{trial.device_seconds:,.0f} device-seconds",
     ]
     return "<br>".join(lines)
+
+
+def numbers_of(trials: Sequence[TrialRecord]) -> NDArray[np.int64]:
+    """The trials of a trace's marks."""
+    return np.array([trial.number for trial in trials], dtype=np.int64)
 
 
 def _strip(stage: Stage) -> str:
@@ -162,40 +164,12 @@ def _face(results: Results, x: Axis, y: Axis, *, size: tuple[float, float]) -> g
     return finish(figure, height=size[1] + 92)
 
 
-def learning_curves(results: Results) -> go.Figure:
-    """Validation accuracy after each epoch of the front's members, coloured by parameters."""
-    figure = go.Figure()
-    positions = [PARAMS_AXIS.position(trial) for trial in results.front]
-    low, high = min(positions), max(positions)
-    shades = [(position - low) / ((high - low) or 1) for position in positions]
-    for trial, colour in zip(results.front, sample_colorscale("Viridis_r", shades), strict=True):
-        curve = trial.progress.curve
-        figure.add_scatter(
-            x=[report.epoch for report in curve],
-            y=[100 * report.val_accuracy for report in curve],
-            mode="lines+markers" if len(curve) < 10 else "lines",
-            line={"color": colour, "width": 1.5, "dash": "dot" if trial.references else "solid"},
-            hovertext=hover_text(trial, results),
-            hoverinfo="y+text",
-            showlegend=False,
-        )
-    bar = {"title": {"text": "parameters"}, "tickvals": [low, high]}
-    bar["ticktext"] = [short_count(10**low), short_count(10**high)]
-    marker = {"color": [low, high], "colorscale": "Viridis_r", "showscale": True, "colorbar": bar}
-    figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, showlegend=False)
-    num_epochs = max(trial.num_epochs for trial in results.front)
-    figure.update_xaxes(title="epoch", dtick=1 if num_epochs <= 20 else None)
-    figure.update_yaxes(title=ACCURACY_AXIS.title)
-    return finish(figure, height=420)
-
-
 def front_of_two(trials: Sequence[TrialRecord], x: Axis, y: Axis) -> list[TrialRecord]:
     """The trials that none beats in two objectives at once, from the best `x` to the best `y`; one of equals."""
-    best: list[TrialRecord] = []
-    for trial in sorted(trials, key=lambda trial: (x.loss(trial), y.loss(trial))):
-        if not best or y.loss(trial) < y.loss(best[-1]):
-            best.append(trial)
-    return best
+    of_x, of_y = x.losses(trials), y.losses(trials)
+    order = np.lexsort((of_y, of_x))
+    before = np.minimum.accumulate(np.append(np.inf, of_y[order]))[:-1]  # the best y at a better x
+    return [trials[i] for i in order[of_y[order] < before]]
 
 
 def _found_front(results: Results) -> list[TrialRecord]:
@@ -224,14 +198,11 @@ def _marks(
     )
     traces = []
     for name, trials, marker in groups:
-        values = {letter: [axis.value(trial) for trial in trials] for letter, axis in zip("xyz", axes, strict=False)}
+        values = {letter: axis.values(trials) for letter, axis in zip("xyz", axes, strict=False)}
         traces.append(kind(**values, mode="markers", name=name, marker=marker, hoverinfo="text"))
-        traces[-1].customdata = [trial.number for trial in trials]
-        if trials is results.others:
-            traces[-1].meta = "others"
-        else:
-            traces[-1].hovertext = [hover_text(trial, results) for trial in trials]
-            if len(axes) == 3 and trials is results.trained_references:
+        traces[-1].customdata = numbers_of(trials)
+        if trials is not results.others:
+            if len(axes) == 3 and name == "hand-designed":
                 traces[-1].update(mode="markers+text", text=[_short_name([trial]) for trial in trials])
             if axes[-1].objective.name == ACCURACY and len(axes) == 2 and results.uncertainty:
                 traces[-1].error_y = _error_bars(results, trials, colour=str(marker["color"]))
@@ -257,11 +228,11 @@ def _error_bars(results: Results, trials: Sequence[TrialRecord], *, colour: str)
 
 def _span(axis: Axis, results: Results) -> Span:
     """First and last position of an axis that shows the trials; a few very bad accuracies do not squeeze the others."""
-    positions = sorted(axis.position(trial) for trial in results.complete)
-    low, high = positions[0], positions[-1]
+    positions = np.sort(axis.positions(results.complete))
+    low, high = float(positions[0]), float(positions[-1])
     if not axis.is_logarithmic:
-        shown = [axis.position(trial) for trial in (*results.front, *results.trained_references)]
-        low = min(positions[len(positions) // 10], *shown)
+        shown = axis.positions([*results.front, *results.trained_references])
+        low = min(float(positions[len(positions) // 10]), float(shown.min()))
     pad = _PAD * (high - low) or 0.1
     return low - pad, high + pad
 
@@ -327,4 +298,4 @@ def _short_name(group: Sequence[TrialRecord]) -> str:
     """The first model's name without its resolution, and how many more there are."""
     names = [name for trial in group for name in trial.references]
     more = f" +{len(names) - 1}" if len(names) > 1 else ""
-    return names[0].removesuffix("_224") + more
+    return escape(names[0].removesuffix("_224"), quote=False) + more

@@ -1,9 +1,14 @@
 """All charts of a run, by the part of the report that shows them, and one of them by its name."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import plotly.graph_objects as go
 
 from metaformer.errors import UserError, check_type, unknown_name
-from nas.results.charts.figures import Chart, accuracy_faces, cost_faces, hover_text, learning_curves, space_chart
+from nas.results.charts.curves import learning_curves
+from nas.results.charts.figures import Chart, accuracy_faces, cost_faces, hover_text, space_chart
 from nas.results.charts.mixer_figures import mixer_shares, mixer_tiles
 from nas.results.charts.overview import parallel_coordinates, progress_chart
 from nas.results.results import Results
@@ -43,7 +48,16 @@ def figure_of(results: Results, name: str) -> go.Figure:
         raise UserError(unknown_name("figure", name, figures))
     figure = figures[name]
     figure.data = [trace for trace in figure.data if trace.meta != "selected"]  # the page's alone, and empty
+    shown = {trial.number: trial for trial in (*results.trials, *results.complete)}
+    said: dict[int, str] = {}
+
+    def told(numbers: Any) -> Any:
+        if isinstance(numbers, Sequence | np.ndarray):  # of a heat map, in rows
+            return [told(number) for number in numbers]
+        number = int(numbers)
+        return said.setdefault(number, said.get(number) or hover_text(shown[number], results))
+
     for trace in figure.data:
-        if trace.meta == "others":  # the page has these texts once for all charts
-            trace.update(meta=None, hovertext=[hover_text(trial, results) for trial in results.others])
+        if trace.customdata is not None and "text" in str(trace.hoverinfo):
+            trace.hovertext = told(trace.customdata)
     return figure

@@ -9,18 +9,18 @@ from plotly.subplots import make_subplots
 from metaformer.specs import MixerSpec
 from nas.record.trials import TrialRecord
 from nas.results.charts.axes import ACCURACY_AXIS
-from nas.results.charts.figures import FRONT_COLOUR, MIXER_COLOURS, finish, hover_text
-from nas.results.results import Results, mixer_counts, mixer_label, mixer_text
+from nas.results.charts.colours import FRONT_COLOUR, MIXER_COLOURS
+from nas.results.charts.figures import finish, numbers_of
+from nas.results.results import Results, mixer_text
 
 _MORE_COLOURS = ("#8a9a3c", "#c25b6e", "#3f6f5c", "#6b7a90")
 _MOST_WORDS, _MOST_SIZES = 14, 45  # members of the front up to which the tiles carry names, and window sizes
 
 
-def mixer_colours(trials: Sequence[TrialRecord]) -> dict[str, str]:
-    """A colour for each mixer that the trials have, by its label; that of a kind is the same in every report."""
-    mixers = {stage.mixer for trial in trials for stage in trial.architecture.stages}
-    label = mixer_label(trials)
-    labels = list(dict.fromkeys(label(mixer) for mixer in sorted(mixers, key=_kind_and_window)))
+def mixer_colours(results: Results) -> dict[str, str]:
+    """A colour for each mixer that has been tried, by its label; that of a kind is the same in every report."""
+    mixers = sorted(results.mixers.values(), key=_kind_and_window)
+    labels = list(dict.fromkeys(map(results.mixer_label, mixers)))
     known = {kind: colour for kind, colour in MIXER_COLOURS.items() if kind in labels}
     others = [name for name in labels if name not in MIXER_COLOURS]
     free = _MORE_COLOURS if known else (*MIXER_COLOURS.values(), *_MORE_COLOURS)
@@ -30,10 +30,10 @@ def mixer_colours(trials: Sequence[TrialRecord]) -> dict[str, str]:
 def mixer_tiles(results: Results) -> go.Figure:
     """The mixer of each stage of the front's members by rising parameters, below their accuracy."""
     front = results.front
-    colours = mixer_colours(results.trials)
-    label, labels = mixer_label(results.trials), list(colours)
+    colours = mixer_colours(results)
+    label, labels = results.mixer_label, list(colours)
     names = [f"{'★ ' if trial.references else ''}#{trial.number}" for trial in front]
-    hover = [hover_text(trial, results) for trial in front]
+    numbers = numbers_of(front)
     num_stages = max(len(trial.architecture.stages) for trial in front)
     rows = [[_mixer(trial, i) for trial in front] for i in range(num_stages)]
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.03, row_heights=[0.4, 0.6])
@@ -42,7 +42,7 @@ def mixer_tiles(results: Results) -> go.Figure:
         y=[ACCURACY_AXIS.value(trial) for trial in front],
         mode="lines+markers",
         line={"color": FRONT_COLOUR, "width": 1.5},
-        hovertext=hover,
+        customdata=numbers,
         hoverinfo="text",
         showlegend=False,
     )
@@ -52,7 +52,7 @@ def mixer_tiles(results: Results) -> go.Figure:
         z=[[labels.index(label(mixer)) if mixer else None for mixer in row] for row in rows],
         text=[[_tile_text(mixer, len(front)) for mixer in row] for row in rows],
         texttemplate="%{text}",
-        hovertext=[hover] * num_stages,
+        customdata=[numbers.tolist()] * num_stages,
         hoverinfo="text",
         colorscale=_bands(list(colours.values())),
         zmin=-0.5,
@@ -75,14 +75,12 @@ def mixer_tiles(results: Results) -> go.Figure:
 def mixer_shares(results: Results) -> go.Figure:
     """For each stage, the share that each mixer has of the front and of all trials."""
     figure = go.Figure()
-    label = mixer_label(results.trials)
-    pairs = zip(mixer_counts(results.front, label), mixer_counts(results.trials, label), strict=False)
-    counts = [count for pair in pairs for count in pair]
+    counts = [count for pair in results.mixer_counts for count in pair]
     rows = [
         [_stage_name(i // 2, len(counts) // 2) for i in range(len(counts))],
         ["front", "all trials"] * (len(counts) // 2),
     ]
-    for kind, colour in mixer_colours(results.trials).items():
+    for kind, colour in mixer_colours(results).items():
         shares = [100 * count[kind] / count.total() for count in counts]
         figure.add_bar(
             y=rows,

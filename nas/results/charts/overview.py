@@ -3,14 +3,17 @@
 from bisect import bisect_right
 from itertools import accumulate
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from nas.record.trials import TrialRecord
+from nas.record.trials import TrialRecord, TrialState
 from nas.results.charts.axes import Axis
-from nas.results.charts.figures import FRONT_COLOUR, REFERENCE_COLOUR, finish
+from nas.results.charts.colours import FRONT_COLOUR, REFERENCE_COLOUR, SELECTED_COLOUR
+from nas.results.charts.figures import finish, numbers_of
 from nas.results.results import Results, mixer_counts
-from nas.session.pareto import HypervolumeScale, front_of
+from nas.session.pareto import front
+from nas.study.objectives import ACCURACY, Point
 
 _MOST_STEPS = 60  # moments at which the hypervolume is computed
 
@@ -20,9 +23,10 @@ def parallel_coordinates(results: Results) -> go.Figure:
     trials = results.complete
     dimensions: list[dict[str, object]] = []
     for axis in map(Axis, results.goals):
-        dimension: dict[str, object] = {"label": axis.title, "values": [axis.position(trial) for trial in trials]}
+        dimension: dict[str, object] = {"label": axis.title, "values": axis.positions(trials)}
         if axis.is_logarithmic:
-            low, high = min(map(axis.value, trials)), max(map(axis.value, trials))
+            values = axis.values(trials)
+            low, high = values.min(), values.max()
             ticks = [tick for tick in axis.log_ticks(trials) if low <= tick <= high]
             dimension |= {
                 "tickvals": [axis.place(tick) for tick in ticks],
@@ -32,11 +36,13 @@ def parallel_coordinates(results: Results) -> go.Figure:
     for stage, counts in enumerate(mixer_counts(trials)):
         kinds = sorted(counts)
         if len(kinds) > 1:
-            values = [kinds.index(trial.architecture.stages[stage].mixer.kind) for trial in trials]
+            places = {kind: place for place, kind in enumerate(kinds)}
+            values = np.array([places[trial.architecture.stages[stage].mixer.kind] for trial in trials])
             named = {"tickvals": list(range(len(kinds))), "ticktext": kinds}
             dimensions.append({"label": f"stage {stage + 1}", "values": values} | named)
-    line = {"color": [0] * len(trials), "colorscale": [(0, "#7f93ab"), (1, "#d55e00")], "cmin": 0, "cmax": 1}
-    figure = go.Figure(go.Parcoords(dimensions=dimensions, line=line, customdata=[trial.number for trial in trials]))
+    colours = [(0, "#7f93ab"), (1, SELECTED_COLOUR)]
+    line = {"color": np.zeros(len(trials), np.int8), "colorscale": colours, "cmin": 0, "cmax": 1}
+    figure = go.Figure(go.Parcoords(dimensions=dimensions, line=line, customdata=numbers_of(trials)))
     return finish(figure, height=420).update_layout(margin={"l": 80, "r": 60, "t": 60, "b": 30})
 
 
@@ -45,15 +51,19 @@ def progress_chart(results: Results) -> go.Figure:
     ordered = sorted(results.trials, key=_end)
     hours = [seconds / 3600 for seconds in accumulate(trial.device_seconds for trial in ordered)]
     moments = sorted({hours[round(i * (len(hours) - 1) / _MOST_STEPS)] for i in range(_MOST_STEPS + 1)})
-    scale = HypervolumeScale.of(results.run.space, results.goals, results.notes.bounds)
-    volumes, best, front = [], [], list[TrialRecord]()
+    volumes: list[float] = []
+    best: list[float | None] = []
+    points: list[Point] = []  # of the front so far
+    accuracy = results.goals.names.index(ACCURACY)
     done = 0
     for moment in moments:
         until = bisect_right(hours, moment)
-        front = front_of([*front, *ordered[done:until]], results.goals)
+        ended = (trial for trial in ordered[done:until] if trial.state is TrialState.COMPLETE)
+        points += map(results.goals.values, ended)
+        points = [points[i] for i in front(points, results.goals)]
         done = until
-        volumes.append(scale.hypervolume([results.goals.values(trial) for trial in front]))
-        best.append(max((100 * (trial.val_accuracy or 0.0) for trial in front), default=None))
+        volumes.append(results.scale.hypervolume(points))
+        best.append(max((100 * point[accuracy] for point in points), default=None))
     figure = make_subplots(specs=[[{"secondary_y": True}]])
     shape = {"shape": "hv", "width": 2}
     figure.add_scatter(x=moments, y=volumes, name="hypervolume", line={**shape, "color": FRONT_COLOUR})

@@ -68,13 +68,15 @@ def test_the_frames_are_the_tables_of_the_report(run: Run, opened: nas.OpenedRun
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["front", "space", "macs-accuracy", "params-macs", "tiles", "shares", "curves"])
 def test_a_figure_stands_without_the_page_around_it(opened: nas.OpenedRun, name: str) -> None:
-    """The page holds the hover texts of the many trials off the front; a figure has them itself."""
+    """The page makes the texts of its marks itself; a figure has them."""
     figure = opened.figure(name)
     assert isinstance(figure, go.Figure)
     assert all(trace.meta is None for trace in figure.data)
     for trace in figure.data:
         if trace.name == "other trials":
             assert len(trace.hovertext) == len(trace.x) == len(opened.results.others) > 0
+        if trace.customdata is not None:
+            assert all("val " in str(text) for text in trace.hovertext)
 
 
 def test_a_model_is_that_of_the_trial_with_its_weights(run: Run, opened: nas.OpenedRun) -> None:

@@ -1,12 +1,14 @@
 """Reports read back from the files that a run leaves."""
 
+import base64
 import csv
 import json
-import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 @dataclass
@@ -16,18 +18,19 @@ class Page(HTMLParser):
     tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     tables: dict[str, list[list[str]]] = field(default_factory=dict)
-    scripts: list[str] = field(default_factory=list)
+    scripts: dict[str, str] = field(default_factory=dict)  # by id
 
     def __post_init__(self) -> None:
         super().__init__()
         self._inside: str | None = None
+        self._script = ""
         self._rows: list[list[str]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         named = dict(attrs)
         self.tags.append((tag, named))
         if tag in {"script", "style"}:
-            self._inside = tag
+            self._inside, self._script = tag, str(named.get("id"))
         elif tag == "table":
             self._rows = self.tables[str(named["id"])] = []
         elif tag == "tr":
@@ -42,7 +45,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self._inside == "script":
-            self.scripts.append(data)
+            self.scripts[self._script] = self.scripts.get(self._script, "") + data
         elif self._inside is None:
             self.texts.append(data)
             if self._rows and self._rows[-1]:
@@ -54,9 +57,27 @@ class Page(HTMLParser):
 
     @property
     def charts(self) -> dict[str, Any]:
-        found = re.search(r"const charts = (\{.*\}), texts = ", self.scripts[-1])
-        assert found
-        return json.loads(found[1])
+        """The figures of the page by name, with plotly's packed arrays as lists."""
+        found = {name.removesuffix("-data"): text for name, text in self.scripts.items() if name.endswith("-data")}
+        return {name: unpacked(json.loads(text)) for name, text in found.items() if name != "trials"}
+
+    @property
+    def columns(self) -> dict[str, list[Any]]:
+        """The columns of all trials, from which the page makes its table and what marks say."""
+        return unpacked(json.loads(self.scripts["trials-data"]))["columns"]
+
+
+def unpacked(value: Any) -> Any:
+    """JSON with lists in place of packed arrays and texts."""
+    if isinstance(value, list):
+        return [unpacked(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if "bdata" in value:
+        return np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"]).tolist()
+    if "codes" in value:
+        return [value["texts"][code] for code in unpacked(value["codes"])]
+    return {name: unpacked(each) for name, each in value.items()}
 
 
 def read_page(path: Path) -> Page:

@@ -1,6 +1,7 @@
 """The report of a run, read back from the files it writes."""
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -208,6 +209,19 @@ def test_the_tiles_show_the_mixers_of_the_front(run: Run, page: Page) -> None:
     for column, label in enumerate(tiles["x"]):
         stages = trials[int(label.removeprefix("★ ").removeprefix("#"))].architecture.stages
         assert [kinds[row[column]] for row in tiles["z"]] == [stage.mixer.kind for stage in stages]
+
+
+def test_the_page_has_a_row_for_each_trial(run: Run, page: Page) -> None:
+    columns, trials = page.columns, list(run.record)
+    assert columns["trial"] == [trial.number for trial in trials]
+    assert columns["state"] == [trial.state for trial in trials]
+    assert columns["reason"] == [trial.reason or "" for trial in trials]
+    assert columns["params"] == [trial.params for trial in trials]
+    assert columns["macs"] == [trial.macs for trial in trials]
+    assert columns["device_seconds"] == [trial.device_seconds for trial in trials]
+    assert columns["val"] == pytest.approx(
+        [math.nan if trial.val_accuracy is None else trial.val_accuracy for trial in trials], nan_ok=True
+    )
 
 
 def test_trials_csv_holds_the_record(run: Run) -> None:
@@ -475,7 +489,7 @@ def test_the_page_of_a_space_of_one_stage_tells_patches_and_mixers(tmp_path: Pat
         expected = f"dwconv {mixer.size}" if space == "convmixer" else mixer.kind
         assert labels[tiles["z"][0][column]] == expected
         patch = trials[int(name.removeprefix("★ ").removeprefix("#"))].architecture.stem.kernel
-        assert f"patches of {patch} pixels" in tiles["hovertext"][0][column]
+        assert f"patches of {patch} pixels" in page.columns["blocks"][tiles["customdata"][0][column]]
 
 
 @pytest.mark.parametrize(("space", "width_scale"), [("convmixer", 0.25), ("convmixer", 0.125), ("isotropic", 0.25)])

@@ -11,7 +11,7 @@ from metaformer.errors import UserError
 from nas.record.notes import EventKind
 from nas.record.run_folder import Run
 from nas.results import trackers
-from nas.results.results import curve_values
+from nas.results.tables.frames import curve_values
 from nas.results.trackers import Facts, Messenger, Tracker, TrialFeed, check_tracker, make_tracker, tracked
 from nas.session.session import Session
 from nas.study.lease import Metrics, Report
