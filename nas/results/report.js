@@ -9,7 +9,9 @@ const KINDS = {i1: Int8Array, u1: Uint8Array, i2: Int16Array, u2: Uint16Array, i
 function unpack(packed) {  // an array, from plotly's bytes in base64 or from texts that stand once; others stay as they are
   if (packed?.texts) return Array.from(unpack(packed.codes), code => packed.texts[code]);
   if (packed?.bdata === undefined) return packed;
-  return new KINDS[packed.dtype](Uint8Array.from(atob(packed.bdata), letter => letter.charCodeAt(0)).buffer);
+  const letters = atob(packed.bdata), bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
+  return new KINDS[packed.dtype](bytes.buffer);
 }
 
 const trials = JSON.parse(at("trials-data").textContent), col = {};  // columns by name, one value for each trial
@@ -20,7 +22,7 @@ const placeOf = new Map(Array.from(col.trial, (number, i) => [number, i]));
 
 const percent = value => Number.isNaN(value) ? "–" : `${(100 * value).toFixed(2)} %`;
 const probability = p => p > 0.995 ? "p > 0.99" : p < 0.005 ? "p < 0.01" : `p = ${p.toFixed(2)}`;
-const whole = value => value.toLocaleString("en", {maximumFractionDigits: 0});
+const whole = new Intl.NumberFormat("en", {maximumFractionDigits: 0}).format;
 const escaped = text => text.replace(/[&<>]/g, letter => ({"&": "&amp;", "<": "&lt;", ">": "&gt;"})[letter]);
 function interval(low, high) {
   const middle = 50 * (low + high), half = 50 * (high - low), digits = half >= 0.095 ? 1 : 2;

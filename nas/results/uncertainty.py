@@ -70,6 +70,7 @@ _MOST_FITTED = 1000  # architectures from which tau, sigma and beta are learned
 _NUM_HYPER, _NUM_EACH = 128, 16  # H, and how many of the S draws use each
 _NORMAL_95 = 1.6448536269514722  # normal quantile of a two-sided interval of 90 %
 _FAR = 4.0  # standard deviations behind a cheaper trial at which membership is out of the question
+_FIRST_RIVALS = 8  # that are looked at first, since they leave few draws
 _MOST_NEAR, _MOST_RIVALS = 2048, 128  # trials whose membership is drawn, and rivals that each of them meets
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(11)
 
@@ -294,21 +295,31 @@ def membership(posterior: Posterior, costs_NC: Floats, group_N: Ints) -> Floats:
     p_N: Floats = ndtr(-behind_N)
     near = np.flatnonzero(behind_N < _FAR)
     near = near[np.argsort(behind_N[near], kind="stable")[:_MOST_NEAR]]
-    unique, row_of = np.unique(group_N[near], return_inverse=True)
+    near = near[np.argsort(-mean_N[near], kind="stable")]  # the most accurate first, so that rivals are in that order
+    unique, row_K = np.unique(group_N[near], return_inverse=True)
     theta_US = posterior.draw(unique)
     costs_KC, mean_K, var_K, groups_K = costs_NC[near], mean_N[near], var_N[near], group_N[near]
+    no_more_KK = np.logical_and.reduce([costs_K <= costs_K[:, None] for costs_K in costs_KC.T])  # column's than row's
+    is_other_KK = groups_K != groups_K[:, None]
+    less_KK = no_more_KK & ~no_more_KK.T
+    gap_KK, var_KK = (of_K.astype(np.float32) for of_K in (mean_K, var_K))
+    gap_KK, var_KK = gap_KK - gap_KK[:, None], var_KK + var_KK[:, None]
+    may_win_KK = (gap_KK > 0) | (gap_KK**2 < _FAR**2 * var_KK)
+    is_rival_KK = no_more_KK & is_other_KK & may_win_KK
     for k, i in enumerate(near):
-        costs_no_more = (costs_KC <= costs_KC[k]).all(axis=1)
-        is_other = groups_K != groups_K[k]
-        if (costs_no_more & ~is_other & (costs_KC < costs_KC[k]).any(axis=1)).any():
-            p_N[i] = 0.0  # the same architecture, measured as cheaper
-            continue
-        may_win = mean_K - mean_K[k] > -_FAR * np.sqrt(var_K + var_K[k])
-        rivals = np.flatnonzero(costs_no_more & is_other & may_win)
-        if len(rivals) > _MOST_RIVALS:
-            rivals = rivals[np.argpartition(-mean_K[rivals], _MOST_RIVALS)[:_MOST_RIVALS]]
-        p_N[i] = (theta_US[row_of[k]] > theta_US[row_of[rivals]].max(axis=0, initial=-np.inf)).mean()
+        rivals = row_K[np.flatnonzero(is_rival_KK[k])[:_MOST_RIVALS]]
+        p_N[i] = _share_above(theta_US, int(row_K[k]), rivals)
+    p_N[near[(less_KK & ~is_other_KK).any(axis=1)]] = 0.0  # the same architecture, measured as cheaper
     return p_N
+
+
+def _share_above(theta_US: NDArray[np.float32], own: int, rivals: Ints) -> float:
+    """In which share of S draws one of U architectures is above all rivals, the most accurate of which come first."""
+    first, others = rivals[:_FIRST_RIVALS], rivals[_FIRST_RIVALS:]
+    left = np.flatnonzero(theta_US[own] > theta_US[first].max(axis=0, initial=-np.inf))
+    if len(left) and len(others):
+        left = left[theta_US[own, left] > theta_US[others[:, None], left].max(axis=0)]
+    return len(left) / theta_US.shape[1]
 
 
 def mean_accuracy(mean_N: Floats, var_N: Floats) -> Floats:

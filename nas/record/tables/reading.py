@@ -43,17 +43,17 @@ def _read(connection: Connection, study_id: int) -> list[FrozenTrial]:
     distributions: dict[int, dict[str, BaseDistribution]] = {head.trial_id: {} for head in heads}
     texts = list(connection.execute(of_study(models.TrialParamModel, "param_name", "distribution_json").distinct()))
     known = {text: json_to_distribution(text) for _, text in texts}
-    of_name = dict(texts)
+    of_name: dict[str, str] = {str(name): str(text) for name, text in texts}
     of_params = ("param_name", "param_value", *(["distribution_json"] if len(of_name) < len(texts) else []))
     values_of: dict[tuple[Any, ...], Any] = {}
     for trial_id, name, value, *text in rows(models.TrialParamModel, *of_params):
         if trial_id not in params:
             continue
-        of_trial = known[text[0] if text else of_name[name]]
+        parsed = known[text[0] if text else of_name[name]]
         key = (name, value, *text)
         if key not in values_of:
-            values_of[key] = of_trial.to_external_repr(value)
-        distributions[trial_id][name] = of_trial
+            values_of[key] = parsed.to_external_repr(value)
+        distributions[trial_id][name] = parsed
         params[trial_id][name] = values_of[key]
     attributes: list[dict[int, dict[str, Any]]] = []
     for model in (models.TrialUserAttributeModel, models.TrialSystemAttributeModel):

@@ -190,7 +190,11 @@ class _Statements:
         self.lock_study = select(study_id).where(study_id == bindparam("of")).with_for_update()
         since = (trials.c.study_id == bindparam("of")) & (trial_id > bindparam("last"))
         number = select(func.count() + bindparam("next", type_=Integer)).select_from(trials).where(since)
-        begun = {"study_id": bindparam("of"), "state": bindparam("how"), "datetime_start": bindparam("at")}
+        begun: dict[str, Any] = {
+            "study_id": bindparam("of"),
+            "state": bindparam("how"),
+            "datetime_start": bindparam("at"),
+        }
         new = insert(trials).values(number=number.scalar_subquery(), **begun)  # how many were before it
         self.begin_trial = new.returning(trial_id, trials.c.number)
         self.insert_genes = insert(genes)
@@ -204,7 +208,7 @@ class _Statements:
             (attributes.c.trial_id == bindparam("of")) & (attributes.c.key == bindparam("named")) & is_open.exists()
         )
         is_running = (trial_id == bindparam("of")) & (trials.c.state == TrialState.RUNNING.name)
-        end = {"state": bindparam("how"), "datetime_complete": bindparam("at")}
+        end: dict[str, Any] = {"state": bindparam("how"), "datetime_complete": bindparam("at")}
         self.end_trial = update(trials).where(is_running).values(end)
 
 

@@ -191,7 +191,7 @@ class Explanation:
     def _pairs(self) -> dict[tuple[str, Gene | None, Gene | None], list[float]]:
         """Differences in accuracy of architectures that differ in one gene alone, by gene and both values."""
         names = [choice.name for choice in self._choices]
-        codes_GC = np.column_stack([_codes([genes[name] for genes in self._genes]) for name in names])
+        codes_GC = np.column_stack([_codes([genes.get(name) for genes in self._genes]) for name in names])
         size = codes_GC.itemsize
         rows = [codes_C.tobytes() for codes_C in codes_GC]
         found: dict[tuple[str, Gene | None, Gene | None], list[float]] = defaultdict(list)
@@ -277,7 +277,7 @@ def bayesian_ridge(z_GJ: Floats, y_G: Floats) -> tuple[Floats, Floats]:
     return gamma_J, (v_JJ / (alpha * eigen_J + lam)) @ v_JJ.T
 
 
-def _codes(values: Sequence[Gene]) -> NDArray[np.uint32]:
+def _codes(values: Sequence[Gene | None]) -> NDArray[np.uint32]:
     """The place of each value among the different ones."""
     places = {value: place for place, value in enumerate(dict.fromkeys(values))}
     return np.array([places[value] for value in values], dtype=np.uint32)

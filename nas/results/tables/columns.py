@@ -50,7 +50,7 @@ def columns_of(results: Results) -> dict[str, object]:
     estimates = [results.estimate(trial) for trial in trials]
     columns: dict[str, object] = {name: packed([of(trial) for trial in trials]) for name, of in _NUMBERS.items()}
     for name in ("low", "high", "p_on_front"):
-        columns[name] = packed([estimate and getattr(estimate, name) for estimate in estimates])
+        columns[name] = packed([None if estimate is None else getattr(estimate, name) for estimate in estimates])
     texts = {
         "state": [trial.state.value for trial in trials],
         "reference": [trial.reference or "" for trial in trials],
@@ -96,7 +96,10 @@ def packed(values: Sequence[float | None]) -> dict[str, str]:
         low, high = array.min(), array.max()
         limits = ((kind, np.iinfo(kind)) for kind in _KINDS)
         array = array.astype(next((kind for kind, of in limits if of.min <= low and high <= of.max), np.float64))
-    return {"dtype": f"{array.dtype.kind}{array.dtype.itemsize}", "bdata": base64.b64encode(array).decode("ascii")}
+    return {
+        "dtype": f"{array.dtype.kind}{array.dtype.itemsize}",
+        "bdata": base64.b64encode(array.tobytes()).decode("ascii"),
+    }
 
 
 def packed_texts(values: Sequence[Hashable]) -> dict[str, object]:

@@ -12,10 +12,11 @@ import pytest
 from metaformer import Architecture, count_cost, zoo
 from nas.record.notes import EventKind
 from nas.record.run_folder import Run, open_run
-from nas.record.trials import StopReason, TrialRecord, TrialState
+from nas.record.trials import LeaseEnd, StopReason, TrialRecord, TrialState
 from nas.report import report
 from nas.results.report_files import summarise, write_report
 from nas.results.results import Results
+from nas.results.words import probability_text
 from nas.study.lease import Metrics, Report
 from nas.study.splitting import Splitting
 from search_spaces.space import Limits, SpaceSettings
@@ -351,6 +352,79 @@ def test_many_sentences_about_stopped_trials_are_cut_short(tmp_path: Path) -> No
     text = read_page(write_report(run)).text
     assert "25 stopped over a limit on a measured objective: 1 × latency was 0 ms" in text
     assert "1 × latency was 19 ms and 5 other sentences; trials.csv has all" in text
+
+
+def test_learning_curves_show_rungs_and_what_ended_trials_early(tmp_path: Path) -> None:
+    recipe = make_study().recipe.model_copy(update={"epochs": 8})
+    run, _ = open_folder(tmp_path / "run", make_study(stopper="rank", recipe=recipe.model_dump()))
+    ends: list[tuple[str, int, StopReason | None]] = [
+        ("poolformer_s12", 8, None),
+        ("poolformer_s24", 2, StopReason.STOPPER),
+        ("poolformer_s36", 4, StopReason.STOPPER),
+        ("poolformer_m36", 3, StopReason.BUDGET),
+    ]
+    for name, epochs, stop_reason in ends:
+        trial = run.record.start(run.space.references()[name])
+        for epoch in range(1, epochs + 1):
+            trial.add_epoch(Report(epoch=epoch, val_accuracy=epoch / 10, train_loss=1.0, checkpoint="x.pt"))
+        run.record.end(trial, "stopped" if stop_reason else "complete", stop_reason=stop_reason, reason="so it was")
+    page = read_page(write_report(run))
+    chart = page.charts["curves"]
+    assert [shape["x0"] for shape in chart["layout"]["shapes"]] == [1, 2, 4]
+    marks = {trace["name"]: trace for trace in chart["data"] if trace.get("name")}
+    stopped, spent = marks["stopped early"], marks["stopped because the budget was spent"]
+    assert (stopped["x"], stopped["y"], stopped["customdata"]) == ([2, 4], [20, 40], [1, 2])
+    assert (spent["x"], spent["customdata"]) == ([3], [3])
+    assert stopped["marker"]["symbol"] != spent["marker"]["symbol"]
+    assert page.columns["reason"][1] == "so it was"
+
+
+def test_failures_and_fallbacks_are_counted_by_reason_with_examples(tmp_path: Path) -> None:
+    run, _ = open_folder(tmp_path / "run", make_study())
+    architecture = run.space.references()["poolformer_s12"]
+    for number in range(7):
+        trial = run.record.start(architecture)
+        run.record.end(trial, "failed", reason=f"memory: <{number + 3}.5 GiB> are too few")
+    run.record.end(run.record.start(architecture), "failed", reason="loss: must be finite, got nan")
+    interrupted = run.record.start(architecture)
+    for _ in range(2):
+        interrupted.begin_lease()
+        interrupted.end_lease(LeaseEnd.INTERRUPTED)
+    run.record.save(interrupted)
+    run.record.add_event(EventKind.CHECKPOINT, "epoch-0003.pt could not be read; went on from epoch 2", trial=8)
+    run.record.add_event(EventKind.CHECKPOINT, "epoch-0004.pt could not be read; went on from epoch 3", trial=2)
+    page = read_page(write_report(run))
+    assert [[cell.strip() for cell in row] for row in page.tables["causes"][1:]] == [
+        ["failed", "memory: <3.5 GiB> are too few", "7", "#0, #1, #2, #3, #4 and 2 more"],
+        ["failed", "loss: must be finite, got nan", "1", "#7"],
+        ["interrupted", "a lease was interrupted; its trial goes on from the last checkpoint", "2", "#8"],
+        ["checkpoint", "epoch-0003.pt could not be read; went on from epoch 2", "2", "#8, #2"],
+    ]
+
+
+def test_hand_designed_models_say_how_they_stand_and_how_sure_that_is(run: Run, page: Page) -> None:
+    results = Results(run)
+    rows = {row[1].strip(): row[2].strip() for row in page.tables["standings"][1:]}
+    assert set(rows) == {str(trial.number) for trial in complete_references(run)}
+    for reference in results.references:
+        if reference.p_dominated is None or reference.trial is None:
+            continue
+        said = rows[str(reference.trial.number)]
+        assert said == page.columns["standing"][reference.trial.number]
+        assert said.startswith("dominated by found models with p") == (reference.p_dominated >= 0.9)
+        if reference.p_dominated >= 0.1:
+            assert probability_text(reference.p_dominated) in said
+        beaten = re.match(r"dominates #(\d+) with p", said)
+        if beaten:
+            other = next(trial for trial in run.record if trial.number == int(beaten[1]))
+            assert not other.references
+            assert (reference.trial.params, reference.trial.macs) <= (other.params, other.macs)
+
+
+def test_the_page_names_the_devices_that_the_run_began_on(tmp_path: Path) -> None:
+    run, _ = open_folder(tmp_path / "run", make_study())
+    run.record.note(hardware="8 × GPU <of> a kind")
+    assert "Hardware 8 × GPU <of> a kind" in read_page(write_report(run)).text
 
 
 def test_what_the_run_did_by_itself_is_listed_and_escaped(tmp_path: Path) -> None:
