@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -91,10 +92,13 @@ def _summary(description: "Description", findings: "Findings", *, rate: float, o
     sizes = findings.class_sizes
     smallest, largest = min(sizes, key=lambda name: sizes[name]), max(sizes, key=lambda name: sizes[name])
     counts = ", ".join(f"{split} {number:,}" for split, number in description.num_images.items())
+    in_each = f"{sizes[smallest]:,} images ({smallest}) to {sizes[largest]:,} ({largest})"
+    if sizes[smallest] == sizes[largest]:
+        in_each = f"{sizes[smallest]:,} images each"
     low, middle, high = findings.shorter_side
     lines = [
         f"images   {counts}",
-        f"classes  {len(sizes)}, of {sizes[smallest]:,} images ({smallest}) to {sizes[largest]:,} ({largest}) in train",
+        f"classes  {len(sizes)}, of {in_each} in train",
         f"sides    shorter side {low} to {high} pixels, median {middle}; stored at {description.side} for models that "
         f"see {description.resolution}" + (f"; {findings.num_enlarged:,} enlarged" if findings.num_enlarged else ""),
         "modes    " + ", ".join(f"{mode} {number:,}" for mode, number in findings.modes.items()),
@@ -109,7 +113,10 @@ def _summary(description: "Description", findings: "Findings", *, rate: float, o
         pair = findings.duplicates[0]
         lines.append(f"         such as {pair.image} and {pair.of}; more in {out / 'findings.json'}")
     lines.append(f"written  {out}, {findings.num_bytes / 2**20:,.1f} MiB, {rate:,.0f} images a second")
-    lines.append(f"next     python -m nas.search --space hybrid_stages --data prepared:{out}")
+    lines.append(
+        f"next     python -m nas.search --space hybrid_stages --budget 60cpu-minutes --plan --data "
+        f"{shlex.quote(f'prepared:{out}')}"
+    )
     return lines
 
 

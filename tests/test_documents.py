@@ -60,6 +60,8 @@ def check(words: list[str], needs: str | None) -> None:
     match words:
         case ["make", target]:
             assert re.search(rf"^{target}:.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        case ["source", path]:
+            assert path == ".venv/bin/activate"
         case ["pip", "install", name]:
             extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
             assert name.split("[")[1].rstrip("]") in extras["optional-dependencies"]

@@ -395,7 +395,8 @@ def test_the_program_tells_what_it_found_and_what_to_type_next(odd: Path, tmp_pa
     )
     assert "leakage  1 images of test are in train too, 2 more nearly so" in lines
     assert lines[2].startswith("sides    shorter side 6 to 80 pixels, median 48; stored at 37 for models that see 32")
-    assert lines[-1] == f"next     python -m nas.search --space hybrid_stages --data prepared:{tmp_path / 'out'}"
+    search = "python -m nas.search --space hybrid_stages --budget 60cpu-minutes --plan"
+    assert lines[-1] == f"next     {search} --data prepared:{tmp_path / 'out'}"
     assert open_dataset(lines[-1].split()[-1], resolution=32).info.num_classes == 2
 
 
