@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pytest
 import typer
 from typer.main import get_command
@@ -115,3 +116,12 @@ def test_benchmarks_that_the_documents_name_exist_with_their_options() -> None:
         source = (path / "__main__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
         for option in re.findall(r"--([\w-]+)", options):
             assert f"--{option}" in source or f"{option.replace('-', '_')}:" in source
+
+
+def test_the_sampler_of_your_own_study_does_what_the_page_shows() -> None:
+    [code] = [text for page, _, language, text in BLOCKS if page == "python.md" and "ExactCostSampler" in text]
+    names: dict[str, object] = {}
+    exec(compile(code, "docs/python.md", "exec"), names)  # noqa: S102  our own page
+    study = names["study"]
+    assert isinstance(study, optuna.Study)
+    assert all(trial.params["activation"] == "gelu" for trial in study.best_trials[-3:])

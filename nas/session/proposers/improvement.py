@@ -31,16 +31,18 @@ class Boxes:
     low: Floats
     high: Floats
 
-    def expected_gain(self, costs: Floats, mean: Floats, std: Floats) -> Floats:
+    def expected_gain(self, costs: Floats, mean: Floats, std: Floats, *, is_log: bool = True) -> Floats:
         """Expected growth of the hypervolume by each candidate alone; shape (m,).
 
         Args:
             costs: Shape (m, 2), in the unit square.
             mean: Of the logarithm of the error, which is normal; shape (m,).
             std: Of the same, above 0; shape (m,).
+            is_log: False: the error itself is normal, and `mean` and `std` are its own.
         """
         levels, place = np.unique(np.concatenate([self.low, self.high]), return_inverse=True)
-        below = expected_shortfall(levels, mean[:, None], std[:, None])
+        shortfall = expected_shortfall if is_log else normal_shortfall
+        below = shortfall(levels, mean[:, None], std[:, None])
         low, high = place[: len(self.low)], place[len(self.low) :]
         width = np.clip(self.right - np.maximum(self.left, costs[:, :1]), 0, None)
         height = np.clip(self.top - costs[:, 1:], 0, None)
@@ -57,6 +59,13 @@ def expected_shortfall(level: Floats, mean: Floats, std: Floats) -> Floats:
         distance = (np.log(level) - mean) / std
     price: Floats = level * ndtr(distance) - np.exp(mean + std**2 / 2) * ndtr(distance - std)
     return np.maximum(price, 0.0)
+
+
+def normal_shortfall(level: Floats, mean: Floats, std: Floats) -> Floats:
+    """E[(level - e)+] for a normal error e: expected improvement (Jones, Schonlau and Welch 1998, eq. 15)."""
+    distance = (level - mean) / std
+    gain: Floats = std * (distance * ndtr(distance) + np.exp(-(distance**2) / 2) / np.sqrt(2 * np.pi))
+    return np.maximum(gain, 0.0)
 
 
 def undominated(costs: Floats, errors: Floats) -> Boxes:

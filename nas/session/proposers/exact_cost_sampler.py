@@ -1,0 +1,332 @@
+"""The sampler that knows the costs, for any study of Optuna's: `exact_cost` on declared parameters.
+
+One objective is uncertain. The others follow from the parameters before the trial, so that the expected improvement of
+the hypervolume is one-dimensional (see `improvement`).
+
+n trials, m candidates.
+"""
+
+import math
+import random
+import secrets
+import threading
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, Self
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from metaformer.errors import UserError, check_type, shown
+from nas.record.record import distribution
+from nas.session.proposers.exact_cost import exact_costs
+from nas.session.proposers.gaussian_process import GaussianProcess, Hyperparameters, fit
+from nas.session.proposers.improvement import undominated
+from nas.session.proposers.parameters import Costs, Parameters, Params, Point
+from nas.study.objectives import ACCURACY, DEFAULT, ExactObjective, choose
+from search_spaces.space import Genes, SearchSpace
+
+Floats = NDArray[np.float64]
+_LEAST_COMPLETE = 5  # before a model is fitted, unless there are fewer first trials
+_DRAWS_FOR_FIRST = 50  # from which the one nearest to the wanted cost is taken
+_FRESH = 200  # candidates drawn uniformly, and as many children of the front
+_MOST_CANDIDATES = 1000
+_MOST_ENUMERATED = 1000  # points of a space all of which are candidates
+_POINTS_TO_FIT = 200
+_POINTS_TO_PREDICT = 300
+_GROWTH = 1.15  # of the number of trials from one fit of the hyperparameters to the next
+_GOLDEN = (5**0.5 - 1) / 2
+_MARGIN = 0.1  # of the reference point beyond the front's worst, as part of the front's range (BoTorch's rule)
+_LEAST_ERROR = 1e-4  # whose logarithm is taken, as part of the worst
+
+
+class ExactCostSampler(BaseSampler):
+    """Suggests the point of most expected hypervolume improvement, where all objectives but one are known exactly.
+
+    A Gaussian process models the uncertain objective. The first trials are spread over the costs. Running trials count
+    as if they had ended at what the model expects; points of failed and pruned trials are not suggested again and
+    teach nothing. Points repeat only where a finite space has no other left. Parameters that are not declared are drawn
+    uniformly. What is suggested depends on the seed, the number of the trial and the trials before it alone.
+    """
+
+    def __init__(
+        self,
+        search_space: Mapping[str, BaseDistribution],
+        costs: Callable[[Params], Sequence[float]],
+        *,
+        uncertain: int = 0,
+        best_possible: float | None = None,
+        canonical: Callable[[Params], Mapping[str, Any]] | None = None,
+        n_startup_trials: int = 20,
+        seed: int | None = None,
+    ) -> None:
+        """Describe the objectives; nothing is computed yet.
+
+        Args:
+            search_space: Every parameter that the objective function suggests, by name, with its distribution.
+            costs: From parameters to the values of the objectives other than the uncertain one, in the study's order:
+                none, one or two. It is called for up to a thousand candidates a trial, so it must take microseconds.
+            uncertain: Place of the uncertain objective among the study's directions.
+            best_possible: Its best value: 1 of an accuracy, 0 of an error rate. The distance from it is modelled by its
+                logarithm. None: the values are modelled as they are.
+            canonical: From parameters to the same ones in one form, where several stand for one point.
+            n_startup_trials: Trials that are spread over the costs before the model is asked.
+            seed: None: another one every time.
+
+        Raises:
+            UserError: An argument is not as described.
+        """
+        for name, function in {"costs": costs, **({} if canonical is None else {"canonical": canonical})}.items():
+            if not callable(function):
+                raise UserError(f"{name}: must be a function of the parameters, got {shown(function)}")
+        for name, number, least in (("uncertain", uncertain, 0), ("n_startup_trials", n_startup_trials, 1)):
+            rule = f"{name}: must be a whole number of {least} or more"
+            check_type(number, int, rule, error=UserError)
+            if number < least:
+                raise UserError(f"{rule}, got {number}")
+        self._space = Parameters(search_space, canonical)
+        self._known = Costs(self._space, costs)
+        self._uncertain, self._best_possible, self._num_first = uncertain, best_possible, n_startup_trials
+        self._seed = secrets.randbits(32) if seed is None else seed
+        self._suggested: dict[tuple[str, int], Point] = {}  # by study and trial, of those that have not ended
+        self._fitted: tuple[tuple[Point, ...], tuple[float, ...], Hyperparameters] | None = None
+        self._lock = threading.RLock()
+
+    @classmethod
+    def of(cls, space: SearchSpace, objectives: Sequence[str] = DEFAULT, *, seed: int | None = None) -> Self:
+        """The sampler for an objective function that calls `space.suggest(trial)`.
+
+        Args:
+            objectives: Accuracy, and one or two of `params` and `macs`, in the order of the study's directions.
+
+        Raises:
+            UserError: The objectives are others, or the space has limits, which a suggestion would not keep.
+        """
+        chosen = choose(objectives)
+        limits = space.settings.limits
+        if limits != type(limits)():
+            raise UserError(f"settings.limits: must be none for a sampler of your own study, got {shown(limits)}")
+        return cls(
+            {choice.name: distribution(choice) for choice in space.choices},
+            partial(_costs_of, space, exact_costs(chosen)),
+            uncertain=chosen.names.index(ACCURACY),
+            best_possible=1.0,
+            canonical=partial(_canonical_in, space),
+            seed=seed,
+        )
+
+    def reseed_rng(self) -> None:
+        self._seed = secrets.randbits(32)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return dict(self._space.distributions)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Parameters of a whole point, those of them that `search_space` names.
+
+        Raises:
+            UserError: The study has other objectives than the sampler.
+        """
+        with self._lock:
+            history = self._read(study, trial)
+            rng = random.Random(f"{self._seed} {trial.number}")
+            point = self._suggest(history, rng)
+            self._suggested[study.study_name, trial.number] = point
+        params = self._space.params(point)
+        return {name: params[name] for name in search_space if name in params}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        seed = zlib.crc32(f"{self._seed} {trial.number} {param_name}".encode())
+        return RandomSampler(seed=seed).sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        with self._lock:
+            self._suggested.pop((study.study_name, trial.number), None)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
+    # ------------------------------------------------------------------ the history
+
+    def _read(self, study: Study, own: FrozenTrial) -> "_History":
+        """The trials of a study but one, by number; errors are what is minimised."""
+        if self._uncertain >= len(study.directions):
+            raise UserError(
+                f"uncertain: must be below the study's number of objectives, {len(study.directions)}, "
+                f"got {self._uncertain}"
+            )
+        others = [direction for place, direction in enumerate(study.directions) if place != self._uncertain]
+        self._known.set_directions([direction is StudyDirection.MAXIMIZE for direction in others])
+        is_maximised = study.directions[self._uncertain] is StudyDirection.MAXIMIZE
+        history = _History()
+        for trial in study.get_trials(deepcopy=False):
+            if trial.number == own.number or trial.state is TrialState.WAITING:
+                continue
+            history.num += 1
+            point = self._space.point(trial.params)
+            if point is None and trial.state is TrialState.RUNNING:
+                point = self._suggested.get((study.study_name, trial.number))
+            if point is None:
+                continue
+            history.tried.add(point)
+            if trial.state is TrialState.RUNNING:
+                history.running.append(point)
+            elif trial.state is TrialState.COMPLETE and math.isfinite(trial.values[self._uncertain]):
+                history.points.append(point)
+                history.errors.append(self._error(trial.values[self._uncertain], is_maximised=is_maximised))
+        return history
+
+    def _error(self, value: float, *, is_maximised: bool) -> float:
+        sign = -1 if is_maximised else 1
+        if self._best_possible is None:
+            return sign * value
+        error = sign * (value - self._best_possible)
+        if error < 0:
+            raise UserError(f"best_possible: must be the best value that a trial can have, got {value} in the study")
+        return error
+
+    # ------------------------------------------------------------------ what to try next
+
+    def _suggest(self, history: "_History", rng: random.Random) -> Point:
+        few = len(history.points) < min(_LEAST_COMPLETE, self._num_first)
+        if history.num < self._num_first or few:
+            return self._spread(history, rng)
+        candidates = self._candidates(history, rng)
+        return self._best(history, candidates) if candidates else self._space.draw(rng, 1)[0]
+
+    def _spread(self, history: "_History", rng: random.Random) -> Point:
+        """Of some draws the new one nearest to the next of positions that fill the range of the costs evenly."""
+        drawn = self._every or self._space.draw(rng, _DRAWS_FOR_FIRST)
+        new = [point for point in drawn if point not in history.tried] or self._space.draw(rng, 1)
+        rng.shuffle(new)
+        wanted = (history.num * _GOLDEN + rng.random() / self._num_first) % 1
+        position = self._known.views(new)[0][:, : max(self._known.num, 1)].mean(axis=1)
+        return new[int(np.argmin(np.abs(position - wanted)))]
+
+    @cached_property
+    def _every(self) -> list[Point]:
+        """All points of a small space; of a large one none."""
+        return self._space.every() if self._space.size <= _MOST_ENUMERATED else []
+
+    def _candidates(self, history: "_History", rng: random.Random) -> list[Point]:
+        """All points of a small space, else neighbours and children of the front, and fresh draws; new ones."""
+        found = self._every
+        if not found:
+            front = [history.points[place] for place in self._front(history)]
+            found = [other for point in front for other in self._space.neighbours(point, rng)]
+            for _ in range(_FRESH // 2):
+                found += self._space.children(rng.choice(front), rng)
+            found += self._space.draw(rng, _FRESH)
+        new = [point for point in dict.fromkeys(found) if point not in history.tried]
+        if len(new) > _MOST_CANDIDATES:
+            new = [new[place] for place in sorted(rng.sample(range(len(new)), _MOST_CANDIDATES))]
+        return new
+
+    def _front(self, history: "_History") -> list[int]:
+        """Places of the complete trials that no other dominates."""
+        costs = self._known.oriented(history.points)
+        is_member = moocore.is_nondominated(np.column_stack([costs, history.errors]))
+        return [int(place) for place in np.flatnonzero(is_member)]
+
+    def _best(self, history: "_History", candidates: list[Point]) -> Point:
+        """The candidate of most expected growth of the hypervolumes over the costs and over their logarithms."""
+        errors = np.array(history.errors)
+        front = self._front(history)
+        best, worst = errors[front].min(), errors[front].max()
+        reach = (worst - best) or float(np.ptp(errors)) or max(abs(worst), 1.0)
+        top = worst + _MARGIN * reach  # of the unit cube, in the units of errors
+        is_log = self._best_possible is not None
+        bottom = 0.0 if is_log else best - (top - best)
+        errors = (errors - bottom) / (top - bottom)
+        targets = np.log(np.maximum(errors, _LEAST_ERROR)) if is_log else errors
+        mean, std = float(targets.mean()), max(float(targets.std()), 1e-3)
+        used = _choose(len(targets), front, _POINTS_TO_PREDICT)
+        process = GaussianProcess(
+            self._fit(history, targets),
+            self._groups(),
+            self._features([history.points[place] for place in used]),
+            (targets[used] - mean) / std,
+        )
+        members, member_errors = [history.points[place] for place in front], errors[front]
+        if history.running:
+            running = self._features(history.running)
+            expected = mean + std * process.predict(running)[0]
+            members = members + history.running
+            member_errors = np.concatenate([member_errors, np.exp(expected) if is_log else expected])
+            process = process.with_running(running)
+        predicted, spread = process.predict(self._features(candidates))
+        gains = np.zeros(len(candidates))
+        for view in self._known.views([*members, *candidates]):
+            boxes = undominated(view[: len(members)], member_errors)
+            gains += boxes.expected_gain(view[len(members) :], mean + std * predicted, std * spread, is_log=is_log)
+        return candidates[int(np.argmax(gains))]
+
+    def _fit(self, history: "_History", targets: Floats) -> Hyperparameters:
+        """Hyperparameters from the first complete trials; anew when their number has grown by a factor."""
+        num = min(_LEAST_COMPLETE, len(targets))
+        while (larger := max(int(num * _GROWTH), num + 5)) <= len(targets):
+            num = larger
+        used = _choose(num, [], _POINTS_TO_FIT)
+        points = tuple(history.points[place] for place in used)
+        errors = tuple(history.errors[place] for place in used)
+        if self._fitted is None or self._fitted[:2] != (points, errors):
+            chosen = targets[used]
+            scaled = (chosen - chosen.mean()) / max(float(chosen.std()), 1e-3)
+            self._fitted = (points, errors, fit(self._features(points), scaled, self._groups()))
+        return self._fitted[2]
+
+    def _features(self, points: Sequence[Point]) -> Floats:
+        positions = self._known.positions(points)
+        return np.column_stack([self._space.features(points), positions])
+
+    def _groups(self) -> NDArray[np.int64]:
+        first = int(self._space.groups[-1]) + 1
+        return np.concatenate([self._space.groups, first + np.arange(self._known.num)])
+
+
+class _History:
+    """What the trials of a study have come to; points and errors are those of the complete ones, by number."""
+
+    def __init__(self) -> None:
+        self.num = 0  # trials that have begun
+        self.points: list[Point] = []
+        self.errors: list[float] = []
+        self.running: list[Point] = []
+        self.tried: set[Point] = set()
+
+
+def _choose(num: int, front: Sequence[int], most: int) -> list[int]:
+    """Places of at most so many of the first `num` trials: the front, the youngest, and one in so many others."""
+    if num <= most:
+        return list(range(num))
+    chosen = dict.fromkeys([*front[: most // 2], *range(num - most // 4, num)])
+    others = [place for place in range(num) if place not in chosen]
+    wanted = np.linspace(0, len(others) - 1, most - len(chosen)).round().astype(int)
+    return sorted([*chosen, *(others[int(place)] for place in wanted)])
+
+
+def _costs_of(space: SearchSpace, exact: Sequence[ExactObjective], params: Params) -> list[float]:
+    cost = space.cost(space.decode(_genes(params)))
+    return [objective.of(cost) for objective in exact]
+
+
+def _canonical_in(space: SearchSpace, params: Params) -> Genes:
+    return space.encode(space.decode(_genes(params)))
+
+
+def _genes(params: Params) -> Genes:
+    return {name: value for name, value in params.items() if isinstance(value, int | str)}
