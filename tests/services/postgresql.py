@@ -52,11 +52,12 @@ class Server:
             self.process.wait(timeout=PATIENCE)
             self.process = None
 
-    def new_database(self) -> str:
-        """The name of an empty database."""
+    def new_database(self, *, like: str = "template1") -> str:
+        """The name of a new database, a copy of another to which nobody is connected; an empty one by default."""
         name = f"studies_{uuid4().hex[:8]}"
+        names = map(psycopg.sql.Identifier, (name, like))
         with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
-            connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+            connection.execute(psycopg.sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
         return name
 
     def url(self, database: str, *, password: str | None = PASSWORD) -> str:

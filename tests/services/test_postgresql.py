@@ -1,10 +1,12 @@
 """Searches whose record is a PostgreSQL server: killed and gone on with, beside each other, and turned away."""
 
+import gc
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ import yaml
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
+from optuna.testing.pytest_storages import StorageTestCase
 from sqlalchemy.pool import NullPool
 
 from nas.record.lock import lock_study
@@ -26,6 +29,7 @@ from nas.results.status.status import RunState, Status, read_status
 from tests.nas.gate import Gate
 from tests.nas.programs import QUICK, ROOT, Outcome, Program, Recorded, run_here, run_program
 from tests.nas.record.odd_trials import check_read_as_optuna_reads, fill_with_odd_trials
+from tests.nas.record.rows import check_rows_as_optuna_writes
 from tests.nas.runs import make_run
 from tests.services.postgresql import PASSWORD, Server, running_server
 
@@ -172,6 +176,31 @@ def test_trials_are_read_in_bulk_as_optuna_reads_them(server: Server, tmp_path: 
     fill_with_odd_trials(url)
     check_read_as_optuna_reads(url)
     check_read_as_optuna_reads(url, "other")
+
+
+@pytest.fixture(scope="module")
+def no_study(server: Server) -> str:
+    """The name of a database with Optuna's tables and nothing in them."""
+    name = server.new_database()
+    with closing_storage(open_storage(server.url(name), writes=True)):
+        return name
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the same sessions
+class TestDriverStorage(StorageTestCase):
+    """What Optuna asks of every storage."""
+
+    @pytest.fixture
+    def storage(self, server: Server, no_study: str) -> Iterator[BaseStorage]:
+        with closing_storage(open_storage(server.url(server.new_database(like=no_study)), writes=True)) as storage:
+            yield storage
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()  # Optuna leaves the sessions of threads that have ended
+
+
+def test_trials_are_those_that_optuna_writes(server: Server, no_study: str) -> None:
+    check_rows_as_optuna_writes(lambda: server.url(server.new_database(like=no_study)))
 
 
 def test_a_reader_can_write_nothing(server: Server) -> None:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
+from threading import RLock
 from typing import Any
 
 from optuna.distributions import (
@@ -23,6 +24,7 @@ from sqlalchemy import Connection, Integer, MetaData, Table, bindparam, func, in
 from sqlalchemy.exc import SQLAlchemyError
 
 _NAMES = ("studies", "trials", "trial_params", "trial_user_attributes", "trial_values")
+_NOT_PICKLED = {"_kept", "_keeping", "_statements"}
 
 
 class DriverStorage(RDBStorage):
@@ -38,6 +40,14 @@ class DriverStorage(RDBStorage):
         self._last: dict[int, tuple[int, int]] = {}  # by study: id and number of the last trial begun here
         self._texts: dict[tuple[int, str], tuple[BaseDistribution, str]] = {}  # by study and gene: as JSON
         self._kept: Connection | None = None  # for attributes, each written in a transaction of its own
+        self._keeping = RLock()  # held by the thread that uses that connection
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name not in _NOT_PICKLED}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._kept, self._keeping = None, RLock()
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """A new trial; one that has begun, and has no more than genes and attributes, in one transaction."""
@@ -80,13 +90,14 @@ class DriverStorage(RDBStorage):
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Write an attribute; one that is there already, of a trial that is running, in one statement."""
-        if self._kept is None:
-            self._kept = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        try:
-            is_written = self._update_attribute(self._kept, trial_id, key, value)
-        except SQLAlchemyError:  # the next one is written on a new connection
-            self._close_kept()
-            raise
+        with self._keeping:
+            if self._kept is None:
+                self._kept = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            try:
+                is_written = self._update_attribute(self._kept, trial_id, key, value)
+            except SQLAlchemyError:  # the next one is written on a new connection
+                self._close_kept()
+                raise
         if not is_written:
             super().set_trial_user_attr(trial_id, key, value)
 
@@ -96,9 +107,10 @@ class DriverStorage(RDBStorage):
         self._close_kept()
 
     def _close_kept(self) -> None:
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            kept.close()
+        with self._keeping:
+            kept, self._kept = self._kept, None
+            if kept is not None:
+                kept.close()
 
     def delete_study(self, study_id: int) -> None:
         """Delete a study; its number may be given again."""

@@ -3,17 +3,14 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
-import optuna
 import pytest
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from optuna.testing.pytest_storages import StorageTestCase
-from optuna.trial import TrialState, create_trial
 
 from nas.record.storage import close_storage, open_storage, sqlite_url
-from nas.record.tables.writing import end_trial
+from tests.nas.record.rows import check_rows_as_optuna_writes
 
 
 @pytest.fixture(scope="module")
@@ -25,33 +22,7 @@ def no_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_its_trials_are_those_that_optuna_writes(no_study: Path, tmp_path: Path) -> None:
-    """Somebody queues a trial between two of the driver's; numbers go on, and a gene keeps its distribution."""
-    genes: dict[str, BaseDistribution] = {"a": IntDistribution(1, 9), "b": IntDistribution(0, 4, step=2)}
-    seen = []
-    for kind in ("ours", "optuna"):
-        url = sqlite_url(Path(shutil.copy(no_study, tmp_path / f"{kind}.db")))
-        storage = open_storage(url, writes=True) if kind == "ours" else RDBStorage(url)
-        study = optuna.create_study(storage=storage, directions=["maximize", "minimize"])
-        for number, state in enumerate((TrialState.COMPLETE, TrialState.PRUNED)):
-            trial = create_trial(
-                state=TrialState.RUNNING, params={"a": 3, "b": 2}, distributions=genes, user_attrs={"home": 2, "x": [1]}
-            )
-            trial_id = storage.create_new_trial(study._study_id, template_trial=trial)
-            assert storage.get_trial_number_from_id(trial_id) == 2 * number
-            optuna.load_study(study_name=study.study_name, storage=url).enqueue_trial({"a": 1})
-            storage.set_trial_user_attr(trial_id, "x", {"epoch": 1})
-            values = [0.5, 7.0] if state is TrialState.COMPLETE else None
-            end_trial(storage, trial_id, state, values=values, attributes={"x": 2, "reason": "é"})
-            with pytest.raises(UpdateFinishedTrialError):
-                end_trial(storage, trial_id, state, values=values, attributes={"x": 3})
-        other = create_trial(state=TrialState.RUNNING, params={"a": 1}, distributions={"a": FloatDistribution(0, 1)})
-        with pytest.raises(ValueError, match="distribution"):
-            storage.create_new_trial(study._study_id, template_trial=other)
-        seen.append([(t.number, t.state, t.values, t.params, t.distributions, t.user_attrs) for t in study.trials])
-        assert all(t.duration is not None for t in study.trials if t.state.is_finished())
-        close_storage(storage)
-    assert seen[0] == seen[1]
-    assert len(seen[0]) == 4
+    check_rows_as_optuna_writes(lambda: sqlite_url(Path(shutil.copy(no_study, tmp_path / f"{uuid4()}.db"))))
 
 
 @pytest.mark.slow
