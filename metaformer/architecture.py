@@ -12,7 +12,7 @@ from metaformer.documents import parse_mapping, read_text
 from metaformer.errors import ArchitectureError, check_type, explain, shown
 from metaformer.specs import LARGEST_SIDE, AnyStem, Conv, Head, Norm, Side, Spec, Stage, Stem, TokenMap, Version
 
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's, ten times as fast, where PyYAML was built with it
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's, five times as fast, where PyYAML was built with it
 # How weights are drawn: truncated normals of standard deviation 0.02 and zero biases in linear layers (poolformer), in
 # learned positions too (transformer), in linear layers and convolutions (baselines), or all in PyTorch's way (pytorch).
 Init = Literal["poolformer", "transformer", "baselines", "pytorch"]

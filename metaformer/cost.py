@@ -1,7 +1,7 @@
 """Parameters and multiply-accumulates in closed form; no tensors."""
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 from metaformer.architecture import Architecture
 from metaformer.errors import ArchitectureError, check_type
@@ -80,7 +80,6 @@ def _count_tokens_added(stage: Stage, tokens: TokenMap) -> PartCost:
     return PartCost(params=params, frozen_params=positions if stage.position_embedding == "sinusoidal" else 0)
 
 
-@lru_cache(maxsize=2**14)  # architectures of one space share most of their stages
 def _count_stage(stage: Stage, tokens: TokenMap, embedding: PartCost) -> StageCost:
     around = stage.norm.cost(stage.width)  # every half-block has a norm and perhaps scales
     for scale in (stage.layer_scale, stage.res_scale):

@@ -57,6 +57,7 @@ REFERENCES = (
 )
 
 
+@cache
 def share_depth(depth: int, ratio: str) -> tuple[int, ...]:
     """`depth` blocks over the stages in proportion `ratio`, at least one each, by largest remainder."""
     parts = [int(part) for part in ratio.split(":")]
@@ -78,6 +79,11 @@ def _depth_genes() -> dict[tuple[int, ...], tuple[int, str]]:
         for ratio in RATIOS:
             table.setdefault(share_depth(depth, ratio), (depth, ratio))
     return table
+
+
+@cache
+def _norm(kind: str) -> Norm:
+    return Norm.model_validate({"kind": kind})
 
 
 @register_space("hybrid_stages")
@@ -110,7 +116,7 @@ class HybridStages(SearchSpace):
         depth, ratio = int(genes["depth"]), str(genes["depth_ratio"])
         widths = [int(genes[f"width_{i}"]) for i in STAGES]
         mixers = [self._mixer(str(genes[f"mixer_{i}"]), int(genes[f"size_{i}"]), self._sides[i - 1]) for i in STAGES]
-        norms = [Norm.model_validate({"kind": genes[f"norm_{i}"]}) for i in STAGES]
+        norms = [_norm(str(genes[f"norm_{i}"])) for i in STAGES]
         first_attention = next((i for i, mixer in enumerate(mixers) if isinstance(mixer, AttentionSpec)), None)
         stages = tuple(
             Stage(

@@ -53,9 +53,9 @@ NormKind = Literal["mln", "layer_norm", "batch_norm", "affine", "none"]
 Activation = Literal["gelu", "relu", "silu", "star_relu", "squared_relu"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: that makes sums, dozens a model, three times as slow
 class PartCost:
-    """Trainable parameters, frozen parameters and MACs of one part."""
+    """Trainable parameters, frozen parameters and MACs of one part; nothing changes one."""
 
     params: int = 0
     frozen_params: int = 0

@@ -70,7 +70,7 @@ _MOST_FITTED = 1000  # architectures from which tau, sigma and beta are learned
 _NUM_HYPER, _NUM_EACH = 128, 16  # H, and how many of the S draws use each
 _NORMAL_95 = 1.6448536269514722  # normal quantile of a two-sided interval of 90 %
 _FAR = 4.0  # standard deviations behind a cheaper trial at which membership is out of the question
-_FIRST_RIVALS = 8  # that are looked at first, since they leave few draws
+_FIRST_RIVALS = 16  # that are looked at first, since they leave few draws
 _MOST_NEAR, _MOST_RIVALS = 2048, 128  # trials whose membership is drawn, and rivals that each of them meets
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(11)
 
