@@ -84,7 +84,14 @@ def search(
         typer.Option(help="Early stopping: hypervolume, rank or none.", show_default="hypervolume"),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search and of each training.", show_default="0")] = None,
-    max_trials: Annotated[int | None, typer.Option(help="Most trials beside the references.")] = None,
+    confirm: Annotated[
+        str | None,
+        typer.Option(
+            help="Part of the budget for new seeds of trials whose place on the front is in doubt: 20%, off or auto.",
+            show_default="off",
+        ),
+    ] = None,
+    max_trials: Annotated[int | None, typer.Option(help="Most trials beside the references and new seeds.")] = None,
     workers: cli.Workers = None,
     cpus_per_trial: cli.CpusPerTrial = None,
     gpus_per_trial: cli.GpusPerTrial = None,

@@ -21,10 +21,13 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.progress import track
+from scipy.special import expit
 
-from benchmarks.confidence.simulate import SCENARIOS, Scenario, Search, simulate
+from benchmarks.confidence.simulate import SCENARIOS, Scenario, Search, front_of_val, simulate
 from metaformer.cli import run
-from nas.results.uncertainty import CLEAR, Posterior, expected_on_test, fit, mean_accuracy, membership
+from nas.results.uncertainty import CLEAR
+from nas.session.certainty.front import membership
+from nas.session.certainty.noise import Posterior, expected_on_test, fit, mean_accuracy
 
 Floats = NDArray[np.float64]
 
@@ -51,25 +54,28 @@ class Tally:
         return int(chosen.sum()), *((said[chosen].mean(), true[chosen].mean()) if chosen.any() else (np.nan, np.nan))
 
 
-def judge(search: Search, scenario: Scenario, tallies: dict[str, Tally], drops: dict[str, list[float]]) -> None:
+def tally_claims(search: Search, tallies: dict[str, Tally]) -> Posterior:
+    """Ask for probabilities of membership and dominance, and compare with the truth; what is believed of the search."""
+    posterior = fit(search.accuracy_N, search.costs_NC, search.group_N, num_images=search.scenario.num_val)
+    true_G, costs_GC = search.true_logit_G, search.costs
+    tallies["member"].add(membership(posterior, costs_GC, np.arange(len(true_G))), search.is_member)
+    for reference in range(min(_NUM_REFERENCES, len(true_G))):
+        cheaper = np.flatnonzero((costs_GC <= costs_GC[reference]).all(axis=1))
+        cheaper = cheaper[cheaper != reference]
+        p = posterior.p_greater(cheaper, reference)
+        tallies["dominates"].add(p, true_G[cheaper] > true_G[reference])
+    return posterior
+
+
+def judge(search: Search, tallies: dict[str, Tally], drops: dict[str, list[float]]) -> None:
     """Ask the error bars about a search, and compare with the truth."""
-    posterior = fit(search.accuracy_N, search.costs_NC, search.group_N, num_images=scenario.num_val)
-    true_N = search.true_logit_G[search.group_N]
-    no_more_NN = (search.costs_NC[:, None] <= search.costs_NC).all(axis=2)  # row costs no more than column
-    is_other_NN = search.group_N[:, None] != search.group_N
-    is_member_N = ~(no_more_NN & is_other_NN & (true_N[:, None] > true_N)).any(axis=0)
-    tallies["member"].add(membership(posterior, search.costs_NC, search.group_N), is_member_N)
-    for reference in range(_NUM_REFERENCES):
-        cheaper = np.flatnonzero(no_more_NN[:, reference] & is_other_NN[:, reference])
-        p = posterior.p_greater(search.group_N[cheaper], int(search.group_N[reference]))
-        tallies["dominates"].add(p, true_N[cheaper] > true_N[reference])
+    posterior = tally_claims(search, tallies)
     low_G, high_G = posterior.interval()
     low_N, high_N = low_G[search.group_N], high_G[search.group_N]
-    accuracy_N = 1 / (1 + np.exp(-true_N))
+    accuracy_N = expit(search.true_logit_G)[search.group_N]
     holds_N = (low_N <= accuracy_N) & (accuracy_N <= high_N)
-    seen_N = search.accuracy_N
-    is_front_N = ~(no_more_NN & (seen_N[:, None] > seen_N)).any(axis=0)
-    tallies["interval"].add(np.full(len(seen_N), 0.9), holds_N)
+    is_front_N = np.isin(search.group_N, front_of_val(search))
+    tallies["interval"].add(np.full(len(holds_N), 0.9), holds_N)
     tallies["interval of the front"].add(np.full(is_front_N.sum(), 0.9), holds_N[is_front_N])
     _judge_drops(search, posterior, is_front_N, drops)
 
@@ -84,7 +90,7 @@ def _judge_drops(
     seen = search.accuracy_N[is_front_N].mean()
     test_N = expected_on_test(posterior, search.group_N)
     expected_G = mean_accuracy(posterior.mean, posterior.sd**2)
-    truth_N = 1 / (1 + np.exp(-search.true_logit_G[search.group_N]))
+    truth_N = expit(search.true_logit_G)[search.group_N]
     drops["expected"].append(seen - test_N[is_front_N].mean())
     drops["true"].append(seen - search.own_accuracy_N[is_front_N].mean())
     drops["expected, other seeds"].append(seen - expected_G[search.group_N][is_front_N].mean())
@@ -142,7 +148,7 @@ def confidence(
         tallies: dict[str, Tally] = defaultdict(Tally)
         drops: dict[str, list[float]] = defaultdict(list)
         for _ in range(searches):
-            judge(simulate(scenario, rng), scenario, tallies, drops)
+            judge(simulate(scenario, rng), tallies, drops)
         rows.append(row(scenario, tallies, drops))
         if not tables:
             tables = [

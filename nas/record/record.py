@@ -207,6 +207,11 @@ class Record:
         return self.notes.overhead_device_seconds + self.lost_seconds + sum(t.device_seconds for t in self.trials)
 
     @property
+    def confirm_seconds(self) -> float:
+        """Device-seconds of trainings with further seeds, in a search."""
+        return sum(trial.device_seconds for trial in self.trials if trial.seed is not None)
+
+    @property
     def lost_seconds(self) -> float:
         """Device-seconds of leases whose driver was killed, after their last report."""
         return sum(trial.lost_seconds for trial in self.trials)

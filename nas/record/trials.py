@@ -112,6 +112,11 @@ class TrialRecord:
         return self.architecture.digest
 
     @property
+    def is_suggested(self) -> bool:
+        """Whether it counts for a study's limit: no hand-designed model, no further seed, and goes on with no other."""
+        return not self.references and self.seed is None and self.checkpoint_trial == self.number
+
+    @property
     def reference(self) -> str | None:
         """The names of the hand-designed models as one label; None where it is none."""
         return " = ".join(self.references) or None

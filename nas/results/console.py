@@ -199,6 +199,11 @@ def _search_lines(session: Session, plan: Forecast, spelled: Callable[[float], s
     elif left_out:
         lines.append(f"         beyond the limits: {', '.join(left_out)}")
     lines.append(f"then     about {plan.num_trials} trials of {spelled(plan.seconds_per_trial)} each{_by_rung(plan)}")
+    if plan.confirm_seconds > 0:
+        lines.append(
+            f"last     {spelled(plan.confirm_seconds)}, {100 * session.confirmation.share:g} % of the budget, for new "
+            f"seeds of trials whose place on the front is in doubt (--confirm {session.study.confirm})"
+        )
     return lines
 
 

@@ -47,7 +47,7 @@ from nas.results.words import (
     standing_text,
 )
 from nas.session.pareto import knee
-from nas.study.budget import Budget
+from nas.study.budget import Budget, format_device_time
 from nas.study.finals import Finals
 from nas.study.objectives.units import short_count
 
@@ -206,9 +206,21 @@ def facts_of(results: Results) -> list[tuple[str, str]]:
         ("Recipe", recipe_text(study.recipe)),
         ("Budget", f"{spent} spent ({100 * results.spent_seconds / budget.seconds:.0f} %)"),
         ("Trials", _trials(results)),
+        *_new_seeds(results),
         ("Search", f"{study.sampler}, seed {study.seed}") if study.finals is None else _finals_fact(study.finals),
         ("Hypervolume", f"{results.hypervolume:.4f} of the unit cube (error; each cost on a log scale over its range)"),
     ]
+
+
+def _new_seeds(results: Results) -> list[tuple[str, str]]:
+    """How often a search trained an architecture again, and what that took; nothing where it did not."""
+    study, record = results.run.study, results.run.record
+    again = [trial for trial in results.trials if trial.seed is not None]
+    if study.finals is not None or not again:
+        return []
+    spent = format_device_time(record.confirm_seconds, Budget.parse(study.budget).device)
+    number = len({trial.architecture.digest for trial in again})
+    return [("New seeds", f"{plural(len(again), 'training')} of {plural(number, 'architecture')}, {spent}")]
 
 
 def _finals_fact(finals: Finals) -> tuple[str, str]:

@@ -63,6 +63,7 @@ def summarise(run: Run) -> dict[str, object]:
         "budget": run.study.budget,
         "spent_device_seconds": results.spent_seconds,
         "lost_device_seconds": run.record.lost_seconds,
+        "confirm_device_seconds": 0.0 if run.study.finals else run.record.confirm_seconds,
         "hypervolume": results.hypervolume,
         "objectives": list(results.goals.names),
         "uncertainty": _uncertainty(results),

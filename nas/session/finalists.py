@@ -1,7 +1,9 @@
 """The front of a study, and which models are evaluated on the test split at its end."""
 
+import bisect
 from collections.abc import Callable, Sequence
 
+from nas.record.replicates import mean_trial
 from nas.record.trials import TrialRecord
 from nas.session.pareto import HypervolumeScale, front_of
 
@@ -10,8 +12,10 @@ class Finalists:
     """The front so far, and the completed hand-designed models beside it; or all completed trials, if asked for.
 
     Attributes:
-        front: The completed trials that no other dominates, by rising parameters.
+        front: The completed trials that no other dominates, by rising parameters; those of one architecture as one,
+            with the number of the first and mean accuracies.
         hypervolume: Part of the unit cube that the front dominates.
+        checkpointed: Trials whose checkpoints hold the weights of completed ones.
     """
 
     def __init__(self, scale: HypervolumeScale, *, takes_all: bool = False) -> None:
@@ -22,21 +26,41 @@ class Finalists:
         """
         self.front: list[TrialRecord] = []
         self.hypervolume = 0.0
+        self.checkpointed: set[int] = set()
         self._scale = scale
         self._takes_all = takes_all
         self._others: list[TrialRecord] = []  # members that need not be on the front
+        self._trainings: dict[str, list[TrialRecord]] = {}  # complete ones by architecture, each by rising number
         self._tried: set[int] = set()  # numbers of trials that have been given to a device for their test
 
     def add(self, completed: Sequence[TrialRecord]) -> None:
         """Add trials that have been trained to the end."""
         self._others += [trial for trial in completed if trial.references or self._takes_all]
-        self.front = front_of([*self.front, *completed], self._scale.objectives)
+        self.checkpointed.update(trial.checkpoint_trial for trial in completed)
+        are_new = True
+        for trial in completed:
+            trainings = self._trainings.setdefault(trial.architecture.digest, [])
+            bisect.insort(trainings, trial, key=lambda training: training.number)
+            are_new = are_new and len(trainings) == 1
+        # A mean that falls may leave the front, and what it dominated come back.
+        candidates = [*self.front, *completed] if are_new else [mean_trial(each) for each in self._trainings.values()]
+        self.front = front_of(candidates, self._scale.objectives)
         self.hypervolume = self._scale.hypervolume([self._scale.objectives.values(trial) for trial in self.front])
+
+    def note_test(self) -> None:
+        """Take note of an accuracy on the test split that one of the trials has got."""
+        self.front = [mean_trial(self._trainings[member.architecture.digest]) for member in self.front]
 
     @property
     def members(self) -> list[TrialRecord]:
-        """The front and those beside it, each once; their weights are kept."""
-        return list({trial.number: trial for trial in (*self.front, *self._others)}.values())
+        """The front's trainings and those beside it, each once, the first of each architecture first.
+
+        Their weights are kept.
+        """
+        trainings = [self._trainings[member.architecture.digest] for member in self.front]
+        firsts = [first for first, *_ in trainings]
+        again = [trial for _, *others in trainings for trial in others]
+        return list({trial.number: trial for trial in (*firsts, *self._others, *again)}.values())
 
     @property
     def to_test(self) -> list[TrialRecord]:

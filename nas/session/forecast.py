@@ -31,6 +31,7 @@ class Forecast:
     seconds_per_trial: float  # of a mean architecture of the space, those that are stopped early counted in
     seconds_to_the_end: float  # of a mean architecture that is trained to its last epoch
     cheapest_seconds: float  # of the cheapest architecture, to its last epoch
+    confirm_seconds: float  # for new seeds of trials whose place on the front is in doubt
     reference_seconds: float  # of the trainings that the study names: hand-designed models, or finals
     rungs: tuple[Rung, ...]  # beside these models; the first holds all trials, the last those trained to the end
     most_params: int
@@ -58,7 +59,8 @@ def forecast(session: Session, *, peak_bytes: int) -> Forecast:
     part = sum(share * (end - start) for start, end, share in _segments(shares)) / epochs
     planned = session.queue.planned
     waiting = sum(session.expected_seconds(each.architecture, epochs=epochs) for each in planned)
-    num_trials = max(0.0, session.ledger.left - waiting) / (seconds.mean() * part)
+    confirming = min(session.confirmation.left, max(0.0, session.ledger.left))
+    num_trials = max(0.0, session.ledger.left - waiting - confirming) / (seconds.mean() * part)
     most_macs = session.space.largest_cost("macs")
     least_macs = count_cost(session.space.smallest("macs")).macs
     median_macs = int(np.median(macs))
@@ -66,6 +68,7 @@ def forecast(session: Session, *, peak_bytes: int) -> Forecast:
         seconds_per_trial=float(seconds.mean() * part),
         seconds_to_the_end=float(seconds.mean()),
         cheapest_seconds=session.expected_seconds(session.space.smallest("macs"), epochs=epochs),
+        confirm_seconds=confirming,
         reference_seconds=waiting,
         rungs=tuple(Rung(epoch, int(num_trials * share)) for epoch, share in shares.items()),
         most_params=session.space.largest_cost("params"),

@@ -11,6 +11,8 @@ from nas.session.proposers import Proposer
 from nas.study.study import Study
 from search_spaces.space import SearchSpace
 
+Affordable = Callable[[int, int, int | None], bool]
+
 
 class Planned(NamedTuple):
     """A training that the study itself names."""
@@ -36,7 +38,7 @@ class TrialQueue:
         resumable: Trials that were interrupted; they go on from their last checkpoints.
         stopped: Trials that the budget stopped; each goes on under a new number when there is more.
         planned: What the study names and has no trial that counts: hand-designed models, or the finals of a search.
-        num_suggested: Trials begun so far that are no hand-designed models.
+        num_suggested: Trials begun so far that count for the study's limit.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class TrialQueue:
         self._limits = study.settings.limits
         self.resumable: list[TrialRecord] = []
         self.stopped = _unfinished(record)
-        self.num_suggested = sum(not trial.references and trial.checkpoint_trial == trial.number for trial in record)
+        self.num_suggested = sum(trial.is_suggested for trial in record)
         self._largest_macs = space.largest_cost("macs")
         self.is_exhausted = study.finals is not None  # every architecture within the study's limits has been tried
         self._tried = {trial.architecture.digest for trial in record}
@@ -84,12 +86,12 @@ class TrialQueue:
         """Drop planned trainings that are done elsewhere."""
         self.planned = [each for each in self.planned if each.key not in keys]
 
-    def next(self, is_affordable: Callable[[int, int], bool], affordable_macs: Callable[[], int]) -> TrialRecord | None:
+    def next(self, is_affordable: Affordable, affordable_macs: Callable[[], int]) -> TrialRecord | None:
         """The next trial that the budget affords; None where there is none now.
 
         Args:
             is_affordable: Whether a model of so many MACs, trained for so many epochs already, can be trained to its
-                end.
+                end, with a seed of its own (None: that of the study).
             affordable_macs: The most MACs of a model that can be trained from the start.
         """
         trial = self._next_known(is_affordable) or self._next_new(is_affordable, affordable_macs)
@@ -103,32 +105,30 @@ class TrialQueue:
         self.stopped += ended
         return ended
 
-    def _next_known(self, is_affordable: Callable[[int, int], bool]) -> TrialRecord | None:
+    def _next_known(self, is_affordable: Affordable) -> TrialRecord | None:
         """A trial that was interrupted or stopped, or a planned one."""
         for trial in self.resumable:
-            if is_affordable(trial.macs, trial.num_epochs):
+            if is_affordable(trial.macs, trial.num_epochs, trial.seed):
                 self.resumable.remove(trial)
                 return trial
         for trial in self.stopped:
-            if is_affordable(trial.macs, trial.num_epochs):
+            if is_affordable(trial.macs, trial.num_epochs, trial.seed):
                 self.stopped.remove(trial)
                 return self._record.go_on(trial)
         for each in self.planned:
-            if is_affordable(each.macs, 0):
+            if is_affordable(each.macs, 0, each.seed):
                 self.planned.remove(each)
                 return self._record.start(each.architecture, references=each.references, seed=each.seed)
         return None
 
-    def _next_new(
-        self, is_affordable: Callable[[int, int], bool], affordable_macs: Callable[[], int]
-    ) -> TrialRecord | None:
+    def _next_new(self, is_affordable: Affordable, affordable_macs: Callable[[], int]) -> TrialRecord | None:
         """A trial of one of the first architectures, or of a proposal."""
         most = self._study.max_trials
         if self.is_exhausted or (most is not None and self.num_suggested >= most):
             return None
         self._first = [arch for arch in self._first if arch.digest not in self._tried]
         for arch in self._first:
-            if is_affordable(count_cost(arch).macs, 0):
+            if is_affordable(count_cost(arch).macs, 0, None):
                 self.num_suggested += 1
                 return self._record.start(arch)
         return self._propose(affordable_macs())

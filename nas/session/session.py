@@ -14,6 +14,7 @@ from metaformer.cost import count_cost
 from nas.record.notes import Event, EventKind
 from nas.record.record import Record, TrialEnd
 from nas.record.trials import LeaseEnd, StopReason, TrialRecord, TrialState
+from nas.session.certainty.confirmation import Confirmation
 from nas.session.cost_model import CostModel
 from nas.session.finalists import Finalists
 from nas.session.leases import OpenLease, OpenLeases, Place
@@ -28,6 +29,7 @@ from nas.study.study import Study
 
 MAX_ATTEMPTS = 3  # workers that one trial may lose before it has failed
 MAX_NODES_LOST = 20  # machines likewise, which a cluster that shrinks takes away without any fault of the trial
+_FEW_TO_JUDGE = 8  # trials off the front, whose weights are then kept or dropped
 MAX_FAILURES = 10  # failed trials in a row before the session stops: something is wrong with all of them
 
 
@@ -62,6 +64,7 @@ class Session:
         self.space, self.objectives = record.space, study.goals
         self.queue, self.stopper, self.place = queue, stopper, place
         self.costs = CostModel(place.speed, place.num_images, place.lease_seconds, record.notes.correction)
+        self.confirmation = Confirmation(study, record, self.costs)
         self.finished = False
         self.problem: str | None = None  # why the session stopped by itself before its end
         self.events: list[Event] = []  # of this session alone; the record has all
@@ -71,6 +74,7 @@ class Session:
         self._leases = OpenLeases(study, record, ledger, place=place)
         self._waiting = False  # nothing affordable until an open lease answers
         self._num_failures = 0  # since the last completed trial
+        self._in_doubt: set[int] = set()  # trials whose checkpoints are kept off the front
         self._checkpointed = {trial.checkpoint_trial for trial in record}  # whose checkpoints may be there
 
     def take_over(self) -> None:
@@ -102,6 +106,7 @@ class Session:
             self.finished = self.finished or (self.stopping and not self._leases)
             return None
         trial = self.queue.next(self._is_affordable, self._affordable_macs)
+        trial = trial or self.confirmation.next(self.ledger.free - self._held_back)
         if trial is not None:
             return self._train(trial)
         if not self._leases.num_training:  # the front is final
@@ -197,6 +202,7 @@ class Session:
         """End a lease that has evaluated a trial on the test split."""
         out = self._close(name, device_seconds)
         self.record.set_test_accuracy(out.trial, accuracy)
+        self._finalists.note_test()
 
     def fail(self, name: str, reason: str, *, device_seconds: float, lost: LossCause | None = None) -> None:
         """End a lease that broke; a trial whose worker was lost is queued again, until it has lost `MAX_ATTEMPTS`.
@@ -251,7 +257,7 @@ class Session:
 
     @property
     def front(self) -> list[TrialRecord]:
-        """The completed trials that no other dominates, by rising parameters."""
+        """The completed trials that no other dominates, by rising parameters; means of those of one architecture."""
         return self._finalists.front
 
     @property
@@ -305,15 +311,21 @@ class Session:
         macs = self._leases.training_macs + sum(trial.macs for trial in to_test)
         return self.costs.test_seconds(macs, num_models=self._leases.num_training + len(to_test))
 
-    def _is_affordable(self, macs: int, num_done: int) -> bool:
+    @property
+    def _free_to_search(self) -> float:
+        """Device-seconds that new architectures may take."""
+        return self.ledger.free - self._held_back - self.confirmation.left
+
+    def _is_affordable(self, macs: int, num_done: int, seed: int | None) -> bool:
         seconds = self.costs.train_seconds(macs, epochs=self.study.recipe.epochs - num_done)
-        return seconds + self.costs.test_seconds(macs) <= self.ledger.free - self._held_back
+        free = self._free_to_search if seed is None else self.ledger.free - self._held_back
+        return seconds + self.costs.test_seconds(macs) <= free
 
     def _is_test_affordable(self, trial: TrialRecord) -> bool:
         return self.costs.test_seconds(trial.macs) <= self.ledger.free
 
     def _affordable_macs(self) -> int:
-        return self.costs.affordable_macs(self.ledger.free - self._held_back, epochs=self.study.recipe.epochs)
+        return self.costs.affordable_macs(self._free_to_search, epochs=self.study.recipe.epochs)
 
     # ------------------------------------------------------------------ ends
 
@@ -348,9 +360,19 @@ class Session:
         self.queue.resumable.append(trial)
 
     def _drop_checkpoints(self) -> None:
-        """Drop the checkpoints that nobody will need."""
+        """Drop the checkpoints that nobody will need.
+
+        Where members of the front are trained again, what is off it may come back. So weights are kept as long as that
+        is likely enough, which is asked when a few more trials have left the front.
+        """
         wanted = (*self.queue.resumable, *self.queue.stopped, *self.running, *self._finalists.members)
         needed = {trial.checkpoint_trial for trial in wanted}
+        if self.confirmation.share:
+            off = (self._checkpointed - needed) & self._finalists.checkpointed
+            if len(off - self._in_doubt) >= _FEW_TO_JUDGE:
+                self._in_doubt = {trial.checkpoint_trial for trial in self.confirmation.in_doubt()}
+                off &= self._in_doubt
+            needed |= off
         for number in self._checkpointed - needed:
             self._on_drop(number)
         self._checkpointed &= needed

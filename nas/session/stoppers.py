@@ -58,7 +58,9 @@ class Stopper(ABC):
         self._numbers: dict[int, list[int]] = {rung: [] for rung in self._at}  # the same trials, oldest first
 
     def observe(self, trial: TrialRecord) -> None:
-        """Take note of the rungs that a trial has reached by now."""
+        """Take note of the rungs that a trial has reached by now, unless it is a further seed of one that did."""
+        if trial.seed is not None:
+            return
         for report in reversed(trial.progress.curve):
             at_rung = self._at.get(report.epoch)
             if at_rung is not None:
@@ -70,7 +72,7 @@ class Stopper(ABC):
     def reason_to_stop(self, trial: TrialRecord, front: Sequence[TrialRecord]) -> str | None:
         """Why a trial that has been observed goes no further, or None; `front` is that of the trials trained fully."""
         rung = trial.num_epochs
-        if rung not in self.rungs or trial.references or len(self._at[rung]) < _FEWEST:
+        if rung not in self.rungs or trial.references or trial.seed is not None or len(self._at[rung]) < _FEWEST:
             return None
         return self._judge(trial, rung, front)
 

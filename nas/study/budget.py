@@ -92,6 +92,23 @@ def parse_interval(field: str, text: str) -> float | None:
     return None if text.strip() == "never" else parse_duration(field, text)
 
 
+def parse_share(field: str, text: str) -> float | None:
+    """The part of a budget that is written as `text`, such as `20%`, in (0, 1); 0 for `off`, None for `auto`.
+
+    Raises:
+        BudgetError: The text is none of these.
+    """
+    check_type(text, str, f"{field}: must be text such as 20%, off or auto", error=BudgetError)
+    known = {"off": 0.0, "auto": None}
+    if text.strip() in known:
+        return known[text.strip()]
+    match = re.fullmatch(r"([0-9]{1,2}(?:\.[0-9]{1,6})?) ?%", text.strip())
+    if not match or not float(match[1]):
+        rule = "must be off, auto, or a part of the budget above 0% and below 100%, such as 20%"
+        raise BudgetError(f"{field}: {rule}, got {shown(text)}")
+    return float(match[1]) / 100
+
+
 def _nearest(text: str) -> str:
     """A budget that can be read and is most like `text`."""
     number = re.search(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", text)

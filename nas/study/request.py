@@ -51,6 +51,7 @@ class Request:
     sampler: str | None = None
     stopper: str | None = None
     seed: int | None = None
+    confirm: str | None = None  # off, auto or a part of the budget, such as 20%
     max_trials: int | None = None
     workers: int | None = None
     cpus_per_trial: int | None = None

@@ -76,8 +76,8 @@ def read_status(run: Run, *, num_lines: int = 5) -> Status:
     rate = measure_rate(results.trials, used=record.notes.alive, since=since, now=present)
     state = RunState.RUNNING if is_driven else _state_at_rest(run, budget, bool(unfinished))
     num_to_come = len(running) if run.study.finals else None
-    if run.study.max_trials is not None:
-        num_to_come = run.study.max_trials - _num_suggested(run) + len(running)
+    if run.study.max_trials is not None and run.study.confirm == "off":
+        num_to_come = run.study.max_trials - sum(trial.is_suggested for trial in record) + len(running)
     return Status(
         run=run,
         results=results,
@@ -122,6 +122,7 @@ def as_plain(status: Status) -> dict[str, object]:
             "objectives": list(run.study.objectives),
             "sampler": run.study.sampler,
             "stopper": run.study.stopper,
+            "confirm": run.study.confirm,
             "seed": run.study.seed,
         },
         "budget": {
@@ -130,6 +131,7 @@ def as_plain(status: Status) -> dict[str, object]:
             "device_seconds": status.budget.seconds,
             "spent_device_seconds": status.results.spent_seconds,
             "lost_device_seconds": run.record.lost_seconds,
+            "confirm_device_seconds": 0.0 if run.study.finals else run.record.confirm_seconds,
             "reserved_device_seconds": status.reserved,
             "unreported_device_seconds": status.unreported,
             "left_device_seconds": status.left,
@@ -199,11 +201,6 @@ def _num_planned(results: Results) -> int:
         return max(0, len(study.finals.models) * len(study.finals.seeds) - len(begun))
     limits = study.settings.limits
     return sum(reference.trial is None and limits.allow(reference.cost) for reference in results.references)
-
-
-def _num_suggested(run: Run) -> int:
-    """Trials so far that count for the study's limit: no hand-designed models, and none that goes on with another."""
-    return sum(not trial.references and trial.checkpoint_trial == trial.number for trial in run.record)
 
 
 def _costs(run: Run) -> CostModel | None:

@@ -130,9 +130,10 @@ def _study_text(status: Status) -> str:
     splits = splitting_text(study.splitting)
     size = study.settings.resolution
     most = "" if study.max_trials is None else f", at most {plural(study.max_trials, 'trial')}"
+    confirm = "" if study.confirm == "off" else f", confirm {study.confirm}"
     return (
         f"{size}x{size} pixels{f' ({splits})' if splits else ''}, sampler {study.sampler}, stopper {study.stopper}, "
-        f"seed {study.seed}{most}"
+        f"seed {study.seed}{most}{confirm}"
     )
 
 
@@ -141,6 +142,8 @@ def _budget_text(status: Status) -> str:
         return format_device_time(seconds, status.budget.device)
 
     text = f"{status.budget}: {spelled(status.results.spent_seconds)} spent"
+    if status.run.study.finals is None and (confirming := status.run.record.confirm_seconds):
+        text += f" ({spelled(confirming)} of it on new seeds)"
     lost = status.run.record.lost_seconds
     if lost:
         text += f" ({spelled(lost)} of it lost with drivers that were killed)"

@@ -47,7 +47,7 @@ def trial_frame(results: Results, trials: Iterable[TrialRecord]) -> pd.DataFrame
     frame = pd.DataFrame({name: [value(trial) for trial in rows] for name, value in _COLUMNS.items()})
     frame.insert(2, "on_front", [trial.number in members for trial in rows])
     frame.insert(3, "p_on_front", [estimate and estimate.p_on_front for estimate in estimates])
-    if results.run.study.finals is not None:
+    if any(trial.seed is not None for trial in results.trials):
         frame.insert(1, "seed", [trial.seed for trial in rows])
     place = list(frame.columns).index("val_accuracy") + 1
     frame.insert(place, "val_low", [estimate and estimate.low for estimate in estimates])

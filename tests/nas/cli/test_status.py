@@ -43,9 +43,9 @@ SPEED = Speed(base=1e-4, per_gmac=0.05)
 KEYS = {
     None: {"version", "run", "folder", "at", "state", "study", "budget", "rate", "expected_end", "driver", "trials"}
     | {"running", "testing", "hypervolume", "front", "log"},
-    "study": {"space", "data", "recipe", "epochs", "objectives", "sampler", "stopper", "seed"},
+    "study": {"space", "data", "recipe", "epochs", "objectives", "sampler", "stopper", "confirm", "seed"},
     "budget": {"text", "device", "device_seconds"}
-    | {f"{part}_device_seconds" for part in ("spent", "lost", "reserved", "unreported", "left")},
+    | {f"{part}_device_seconds" for part in ("spent", "lost", "confirm", "reserved", "unreported", "left")},
     "rate": {"trials_per_hour", "device_seconds_per_second", "over_seconds"},
     "driver": {"alive", "host", "pid", "since", "last_sign_of_life"},
     "trials": {"complete", "running", "stopped", "failed", "waiting"},

@@ -17,18 +17,10 @@ from nas.record.trials import TrialRecord
 from nas.results.console import make_console, print_summary
 from nas.results.report_files import summarise, write_report
 from nas.results.results import Results
-from nas.results.uncertainty import (
-    CLEAR,
-    SEED_SD,
-    Hyperparameters,
-    Posterior,
-    Uncertainty,
-    expected_on_test,
-    fit,
-    mean_accuracy,
-    membership,
-)
+from nas.results.uncertainty import CLEAR, Uncertainty
 from nas.results.words import interval_text, probability_text, standing_text
+from nas.session.certainty.front import membership
+from nas.session.certainty.noise import SEED_SD, Hyperparameters, Posterior, expected_on_test, fit, mean_accuracy
 from nas.study.budget import Budget
 from nas.study.lease import Report
 from tests.nas.results.pages import read_csv, read_page
@@ -40,7 +32,17 @@ def posterior_of(means: list[float], variances: list[float]) -> Posterior:
     """Independent normal logits of known means and variances."""
     zeros_G = np.zeros(len(means))
     hyper = Hyperparameters(np.zeros((1, 1)), 0.0, np.ones(1), np.ones(1), np.zeros(1))
-    return Posterior(np.array([means]), np.array([variances]), zeros_G, zeros_G, hyper, seed=0, own_N=zeros_G)
+    return Posterior(
+        mean_HG=np.array([means]),
+        var_HG=np.array([variances]),
+        split_G=zeros_G,
+        training_HG=zeros_G[None] + 1,
+        counts_G=np.ones(len(means), dtype=np.int64),
+        own_N=zeros_G,
+        own_var_G=zeros_G,
+        hyper=hyper,
+        seed=0,
+    )
 
 
 @pytest.mark.parametrize(("right", "images"), [(200, 400), (360, 400), (45, 50), (390, 400)])

@@ -1,0 +1,1 @@
+"""How sure the front is, and which trainings would make it surer."""
