@@ -56,7 +56,8 @@ class ExactCost(Proposer):
 
     The hypervolume is the sum of two, over the logarithm of the costs and over the costs, so that the choice does not
     hang on one of them alone. Candidates are all changes of one gene of the front's members and some fresh samples.
-    Running trials count as if they had ended at what the model expects. Trials that were stopped or failed are not
+    Every other suggestion is by a model of errors without their worst ones, since what one model is blind to the other
+    may see. Running trials count as if they had ended at what the model expects. Trials that were stopped or failed are not
     proposed again, and teach nothing.
     """
 
@@ -68,7 +69,7 @@ class ExactCost(Proposer):
         self._rows: list[int] = []  # of the history, by place
         self._log_errors: dict[int, float] = {}  # of the complete trials, by place
         self._samples: dict[int, tuple[int, ...]] = {}  # rows, by place of the trial that they follow
-        self._fitted: tuple[tuple[int, ...], _Fit] | None = None  # by the places of the trials of the fit
+        self._fitted: dict[bool, tuple[tuple[int, ...], _Fit]] = {}  # by whether errors are cut; places of the trials
 
     def propose(self, history: Sequence[TrialRecord], *, limits: Limits, seed: int) -> Genes | None:
         self._read(history)
@@ -128,11 +129,11 @@ class ExactCost(Proposer):
         """The row of the candidate of most expected improvement; None where none is new."""
         complete = sorted(self._log_errors)
         running = [place for place, trial in enumerate(history) if trial.state is TrialState.RUNNING]
-        fitted = self._fit(history)
+        is_cut = len(history) % 2 == 1
+        fitted = self._fit(history, is_cut=is_cut)
         used = self._choose(complete, _POINTS_TO_PREDICT)
-        process = GaussianProcess(
-            fitted.parameters, self._known.groups, self._features(used), fitted.scale(self._targets(used))
-        )
+        targets = fitted.scale(self._targets(used, is_cut=is_cut))
+        process = GaussianProcess(fitted.parameters, self._known.groups, self._features(used), targets)
         tried = self._rows_at([*complete, *running])
         errors = np.exp(self._targets(complete))
         if running:
@@ -177,19 +178,19 @@ class ExactCost(Proposer):
 
     # ------------------------------------------------------------------ the model
 
-    def _fit(self, history: Sequence[TrialRecord]) -> "_Fit":
+    def _fit(self, history: Sequence[TrialRecord], *, is_cut: bool) -> "_Fit":
         """Hyperparameters from the complete ones of the first trials, of which few may still run.
 
         They depend on the history alone, and change when the number of trials has grown by a factor.
         """
         chosen = self._choose(self._settled(history), _POINTS_TO_FIT)
         key = tuple(chosen)
-        if self._fitted is None or self._fitted[0] != key:
-            targets = self._targets(chosen)
+        if is_cut not in self._fitted or self._fitted[is_cut][0] != key:
+            targets = self._targets(chosen, is_cut=is_cut)
             mean, std = float(targets.mean()), max(float(targets.std()), 1e-3)
             parameters = fit(self._features(chosen), (targets - mean) / std, self._known.groups)
-            self._fitted = (key, _Fit(parameters, mean, std))
-        return self._fitted[1]
+            self._fitted[is_cut] = (key, _Fit(parameters, mean, std))
+        return self._fitted[is_cut][1]
 
     def _settled(self, history: Sequence[TrialRecord]) -> list[int]:
         """The complete trials among the first N, for the largest N of a fixed sequence below which few still run."""
@@ -220,8 +221,13 @@ class ExactCost(Proposer):
     def _features(self, places: Sequence[int]) -> Floats:
         return self._known.features(self._rows_at(places))
 
-    def _targets(self, places: Sequence[int]) -> Floats:
-        return np.array([self._log_errors[place] for place in places])
+    def _targets(self, places: Sequence[int], *, is_cut: bool = False) -> Floats:
+        """Log errors; cut ones are at most as far above the median of all as the least is below it."""
+        targets = np.array([self._log_errors[place] for place in places])
+        if not is_cut:
+            return targets
+        known = np.array(list(self._log_errors.values()))
+        return np.minimum(targets, 2 * np.median(known) - known.min())
 
 
 @dataclass(frozen=True)
