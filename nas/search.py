@@ -12,7 +12,10 @@ from nas import cli
 def search(
     space: Annotated[
         str | None,
-        typer.Option(help="Search space by name: hybrid_stages, isotropic or convmixer.", show_default="hybrid_stages"),
+        typer.Option(
+            help="Search space by name: hybrid_stages, isotropic, convmixer, or several joined by +.",
+            show_default="hybrid_stages",
+        ),
     ] = None,
     budget: Annotated[
         str | None,

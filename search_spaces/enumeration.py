@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from metaformer.architecture import Architecture
-from search_spaces.space import CostName, Genes, Limits, SearchSpace
+from search_spaces.base import CostName, Genes, Limits, SearchSpace, SpaceError
+from search_spaces.union import Union
 
 
 def architectures_within(space: SearchSpace, limits: Limits) -> Iterator[Architecture]:
@@ -13,7 +14,22 @@ def architectures_within(space: SearchSpace, limits: Limits) -> Iterator[Archite
     as exact as `SearchSpace.smallest`; the second needs choices in an order in which what a gene does depends on those
     before it, as `SearchSpace.choices` demands.
     """
-    return _Walk(space, limits).below({})
+    if isinstance(space, Union):
+        families = list(space.families.values())
+        for place, family in enumerate(families):
+            for arch in architectures_within(family, limits):
+                if not any(_is_of(earlier, arch) for earlier in families[:place]):
+                    yield arch
+    else:
+        yield from _Walk(space, limits).below({})
+
+
+def _is_of(space: SearchSpace, arch: Architecture) -> bool:
+    try:
+        space.encode(arch)
+    except SpaceError:
+        return False
+    return True
 
 
 class _Walk:

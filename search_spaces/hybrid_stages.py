@@ -90,6 +90,7 @@ def _norm(kind: str) -> Norm:
 class HybridStages(SearchSpace):
     """Four stages, each with its own mixer, size, norm and width, and a common depth and depth ratio."""
 
+    num_maps = len(STAGES)
     choices = (
         *(Choice(f"mixer_{i}", MIXERS) for i in STAGES),
         *(Choice(f"size_{i}", SIZES) for i in STAGES),

@@ -41,8 +41,19 @@ from metaformer.specs import (
     Stem,
     TokenMlpSpec,
 )
+from search_spaces import convmixer
+from search_spaces.convmixer import KERNELS, ConvMixer
 from search_spaces.one_stage import PATCH, OneStageSpace, useful_size
-from search_spaces.space import HEAD_SIZE, Choice, Gene, Genes, SpaceError, SpaceSettings, register_space
+from search_spaces.space import (
+    HEAD_SIZE,
+    Choice,
+    Gene,
+    Genes,
+    SearchSpace,
+    SpaceError,
+    SpaceSettings,
+    register_space,
+)
 
 
 class Fitted(NamedTuple):
@@ -202,6 +213,13 @@ class Isotropic(OneStageSpace):
             mixers = num_others + len(WITH_WINDOW) * len({useful_size(size, side) for size in SIZES})
             total += mixers * read_out_by_mean + with_mlp * len(RATIOS)  # attention with a class token
         return total * len(POSITIONS) * len(WIDTHS) * len(DEPTHS)
+
+    def num_shared(self, other: SearchSpace) -> int | None:
+        """With `convmixer` the ConvMixers with a skip, GELU and batch norm."""
+        if not isinstance(other, ConvMixer):
+            return super().num_shared(other)
+        kernels = sum(len({useful_size(size, side) for size in {*SIZES} & {*KERNELS}}) for side in self.sides.values())
+        return kernels * len({*WIDTHS} & {*convmixer.WIDTHS}) * len({*DEPTHS} & {*convmixer.DEPTHS})
 
     def reference_names(self) -> tuple[str, ...]:
         return SMALL if self.is_small else LARGE

@@ -19,6 +19,7 @@ class OneStageSpace(SearchSpace):
     """
 
     takes_stem = False
+    num_maps = 1
 
     def __init__(self, settings: SpaceSettings) -> None:
         """Find the patches for the resolution.

@@ -138,11 +138,15 @@ SEARCH = [
     *options("references", "nothing", "poolformer_s12,nothing", LONG, "[/b]"),
     *options("sampler", "nothing", "", LONG, "[bold]"),
     *options("stopper", "nothing", "", LONG),
-    *options("space", "nothing", "", "hybrid_stages\x07"),
+    *options(
+        "space", "nothing", "", "hybrid_stages\x07", "convmixer+", "+", "convmixer+nothing", "convmixer+convmixer"
+    ),
     *bad("search", "resolution", f"{' '.join(BUDGET)} --space convmixer --resolution 37"),  # a prime
     *bad("search", "resolution", f"{' '.join(BUDGET)} --space isotropic --resolution 67"),
     *bad("search", "max_macs", f"{' '.join(BUDGET)} --space convmixer --max-macs 1k"),
     *bad("search", "max_params", f"{' '.join(BUDGET)} --space isotropic --max-params 10"),
+    *bad("search", "resolution", f"{' '.join(BUDGET)} --space hybrid_stages+convmixer --resolution 37"),
+    *bad("search", "max_params", f"{' '.join(BUDGET)} --space hybrid_stages+convmixer --max-params 10"),
     *bad("search", "settings.stem", *(f"{' '.join(BUDGET)} --space {name} --study stem.yaml" for name in ONE_STAGE)),
     *bad(
         "search",

@@ -36,7 +36,7 @@ from nas.session.session import Session
 from nas.study.budget import Budget, format_device_time
 from nas.study.objectives import DEFAULT, Objectives
 from nas.study.study import Study
-from search_spaces.space import SearchSpace
+from search_spaces.space import SearchSpace, Union
 
 _PLAIN_SECONDS = 15  # between lines where there is no terminal
 _FEW_STEPS = 100  # of the optimiser in a trial; the plan then says so
@@ -151,7 +151,8 @@ def print_plan(
         console.print(text, style="yellow")
     if study.finals is None:
         console.print(
-            f"space    {_count(space.size)} architectures{_limits(space)}, sampler {study.sampler}, seed {study.seed}"
+            f"space    {'' if space.size_is_exact else 'at most '}{_count(space.size)} architectures{_limits(space)}, "
+            f"sampler {study.sampler}, seed {study.seed}"
         )
     if study.objectives != DEFAULT:
         console.print(f"goals    {objective_titles(study)}")
@@ -262,8 +263,7 @@ def print_summary(console: Console, session: Session, folder: RunFolder, budget:
     """Say what came out, and what to type next."""
     num_val = (session.record.notes.num_images or session.place.num_images).get("val")
     uncertainty = Uncertainty.of(session.record.complete, session.objectives, num_val)
-    has_patches = not session.space.takes_stem
-    console.print(front_table(session.front, session.objectives, uncertainty, has_patches=has_patches))
+    console.print(front_table(session.front, session.objectives, uncertainty, space=session.space))
     for line in certainty_lines(uncertainty, session.front):
         console.print(line)
     found = sum(not trial.references for trial in session.front)
@@ -287,26 +287,29 @@ def print_summary(console: Console, session: Session, folder: RunFolder, budget:
 
 
 def front_table(
-    front: Sequence[TrialRecord], objectives: Objectives, uncertainty: Uncertainty | None, *, has_patches: bool
+    front: Sequence[TrialRecord], objectives: Objectives, uncertainty: Uncertainty | None, *, space: SearchSpace
 ) -> Table:
     """The front with what each member has and costs, a column for each measured objective.
 
     Args:
-        has_patches: Whether the space has one stage behind patches, of which more is shown then.
+        space: More is shown where it has one stage behind patches, or is a union.
     """
+    has_patches, union = not space.takes_stem, space if isinstance(space, Union) else None
     table = Table(title=f"Pareto front: {plural(len(front), 'architecture')}", title_justify="left")
     measured = objectives.measured
     patches = ("patch", "width", "blocks") if has_patches else ()
-    head = ("trial", "mixers", *patches, "depths", "val", "true (90 %)", "p front", "test", "params", "MACs")
+    family = ("family",) if union else ()
+    head = ("trial", *family, "mixers", *patches, "depths", "val", "true (90 %)", "p front", "test", "params", "MACs")
     for column in (*head, *(goal.noun for goal in measured)):
-        table.add_column(column, justify="left" if column in ("trial", "mixers", "blocks") else "right")
+        table.add_column(column, justify="left" if column in ("trial", "family", "mixers", "blocks") else "right")
     for trial in front:
         estimate = uncertainty.estimate(trial) if uncertainty else None
         arch = trial.architecture
         of_patches = (f"{stem_stride(arch)}", f"{arch.stages[0].width}", block_text(arch))
         table.add_row(
             trial.reference or f"#{trial.number}",
-            mixers_text(trial.architecture),
+            *((union.family_of(arch),) if union else ()),
+            mixers_text(arch),
             *(of_patches if has_patches else ()),
             "-".join(str(stage.depth) for stage in arch.stages),
             f"{trial.val_accuracy:.2%}",

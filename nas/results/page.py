@@ -22,12 +22,13 @@ from nas.results.results import (
     Results,
     block_text,
     differs_from_paper,
+    families_text,
     mixer_text,
     mixers_text,
     percent,
     stem_stride,
 )
-from nas.results.tables.columns import TABLE, columns_of
+from nas.results.tables.columns import columns_of, table_of
 from nas.results.tables.endings import causes, stopped_groups
 from nas.results.words import (
     certainty_lines,
@@ -97,6 +98,7 @@ def render(results: Results) -> str:
         colours=mixer_colours(results),
         label=results.mixer_label,
         has_patches=not results.run.space.takes_stem,
+        num_stages=max((len(trial.architecture.stages) for trial in results.front), default=0),
         stem_stride=stem_stride,
         block_text=block_text,
         stopped=stopped_groups(results.trials),
@@ -117,7 +119,7 @@ def render(results: Results) -> str:
         charts=charts,
         scripts={name: in_script(text) for name, text in scripts.items()},
         states=[state for state, number in results.counts.items() if number],
-        columns=list(TABLE),
+        columns=list(table_of(results)),
         page_js=files("nas.results").joinpath("report.js").read_text(encoding="utf-8"),
         effects=_effects(results),
         plotly_js=get_plotlyjs() if charts else "",
@@ -192,11 +194,13 @@ def facts_of(results: Results) -> list[tuple[str, str]]:
     settings, budget = study.settings, Budget.parse(study.budget)
     limits = {"parameters": settings.limits.max_params, "MACs": settings.limits.max_macs}
     limited = "".join(f", at most {short_count(limit)} {what}" for what, limit in limits.items() if limit)
+    most = "" if space.size_is_exact else "at most "
     spent = spent_text(results.spent_seconds, results.run.record.lost_seconds, budget)
     versions = ", ".join(f"{name} {version(name)}" for name in ("metaformer-nas", "torch", "timm", "optuna", "plotly"))
     device, splits = results.notes.device, _splits(results)
     return [
-        ("Space", f"{study.space}: {large_number(space.size)} architectures{limited}"),
+        ("Space", f"{study.space}: {most}{large_number(space.size)} architectures{limited}"),
+        *([("Families", families_text(results))] if results.families and results.front else []),
         ("Objectives", objective_titles(study)),
         *([("Hardware", results.notes.hardware)] if results.notes.hardware else []),
         *([("Measured on", device)] if device else []),

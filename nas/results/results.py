@@ -18,6 +18,7 @@ from nas.results.words import probability_text
 from nas.session.pareto import HypervolumeScale, dominates, front_of
 from nas.study.objectives import ACCURACY, Objectives
 from nas.study.study import Study
+from search_spaces.union import FAMILY, Union
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,13 @@ class Results:
         """For each stage how many of the front, and of all trials, have which mixer there, by its label."""
         counts = (mixer_counts(trials, self.mixer_label) for trials in (self.front, self.trials))
         return list(zip(*counts, strict=False))
+
+    @cached_property
+    def families(self) -> dict[int, str]:
+        """In a union of spaces the one that each trial is of, by its number; else nothing."""
+        if not isinstance(self.run.space, Union):
+            return {}
+        return {trial.number: str(self.run.record.genes(trial)[FAMILY]) for trial in self.trials}
 
     @property
     def trained_references(self) -> list[TrialRecord]:
@@ -315,6 +323,16 @@ def _as_plain(results: Results, trial: TrialRecord) -> dict[str, object]:
         "device_seconds": trial.device_seconds,
         "architecture": results.architecture_file(trial),
     }
+
+
+def families_text(results: Results) -> str:
+    """How many trials each family of a union has on the front, and in all."""
+    front = Counter(results.families[trial.number] for trial in results.front)
+    tried = Counter(results.families.values())
+    return "; ".join(
+        f"{family}: {front[family]} of {front.total()} on the front, {number:,} of {tried.total():,} trials"
+        for family, number in tried.most_common()
+    )
 
 
 def mixer_counts(trials: Iterable[TrialRecord], label: Callable[[MixerSpec], str] | None = None) -> list[Counter[str]]:

@@ -23,6 +23,11 @@ def space() -> SearchSpace:
     return make_study().make_space()
 
 
+@pytest.fixture(scope="module")
+def union() -> SearchSpace:
+    return make_study(space="hybrid_stages+convmixer").make_space()
+
+
 def search(
     space: SearchSpace, name: str, *, num_trials: int, limits: Limits = LIMITS, restart_every: int = 1000
 ) -> list[Genes]:
@@ -55,6 +60,16 @@ def test_proposals_are_canonical_within_limits_and_never_repeat(space: SearchSpa
     assert [space.encode(arch) for arch in archs] == found
     assert all(LIMITS.allow(count_cost(arch)) for arch in archs)
     assert len({arch.digest for arch in archs}) == 60
+
+
+@pytest.mark.parametrize("name", names())
+def test_proposals_in_a_union_are_canonical_new_and_of_each_family(union: SearchSpace, name: str) -> None:
+    found = search(union, name, num_trials=30)
+    archs = [union.decode(genes) for genes in found]
+    assert [union.encode(arch) for arch in archs] == found
+    assert all(LIMITS.allow(count_cost(arch)) for arch in archs)
+    assert len({arch.digest for arch in archs}) == 30
+    assert {genes["family"] for genes in found} == {"hybrid_stages", "convmixer"}
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from nas.results.results import Results, mixer_counts
 from nas.session.pareto import front
 from nas.study.objectives import ACCURACY, Point
 
+_NO_STAGE = "no stage"  # of an architecture of a union that has fewer
 _MOST_STEPS = 60  # moments at which the hypervolume is computed
 
 
@@ -34,10 +35,12 @@ def parallel_coordinates(results: Results) -> go.Figure:
             }
         dimensions.append(dimension)
     for stage, counts in enumerate(mixer_counts(trials)):
-        kinds = sorted(counts)
+        missing = [_NO_STAGE] if counts.total() < len(trials) else []
+        kinds = sorted(counts) + missing
         if len(kinds) > 1:
             places = {kind: place for place, kind in enumerate(kinds)}
-            values = np.array([places[trial.architecture.stages[stage].mixer.kind] for trial in trials])
+            mixers = [[each.mixer.kind for each in trial.architecture.stages] for trial in trials]
+            values = np.array([places[own[stage] if stage < len(own) else _NO_STAGE] for own in mixers])
             named = {"tickvals": list(range(len(kinds))), "ticktext": kinds}
             dimensions.append({"label": f"stage {stage + 1}", "values": values} | named)
     colours = [(0, "#7f93ab"), (1, SELECTED_COLOUR)]

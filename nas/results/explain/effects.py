@@ -32,9 +32,10 @@ from scipy.special import ndtr
 from scipy.stats import kendalltau
 
 from metaformer.errors import UserError
+from nas.record.trials import TrialRecord
 from nas.results.results import Results
 from nas.study.objectives import ACCURACY
-from search_spaces.space import Choice, Gene
+from search_spaces.space import Choice, Gene, Genes
 
 Floats = NDArray[np.float64]
 FEWEST = 12  # architectures from which anything is said
@@ -111,7 +112,7 @@ class Explanation:
         points_GO = np.array([goals.values(trial) for trial in trials])
         is_accuracy_O = np.array(goals.names) == ACCURACY
         self._accuracy_G: Floats = points_GO[:, is_accuracy_O][:, 0]
-        self._genes: list[Mapping[str, Gene]] = [results.run.record.genes(trial) for trial in trials]
+        self._genes: list[Mapping[str, Gene]] = [_active_genes(results, trial) for trial in trials]
         self._choices: tuple[Choice, ...] = tuple(results.run.space.choices)
         self.num_architectures = len(trials)
         self.accuracy = float(np.median([trial.val_accuracy or 0.0 for trial in results.front]))
@@ -133,18 +134,18 @@ class Explanation:
         places: dict[tuple[str, Gene | None], int] = {}
         columns: list[Floats] = []
         for choice in self._choices:
-            values = [genes[choice.name] for genes in self._genes]
+            has_G = np.array([choice.name in genes for genes in self._genes])
+            values = [genes[choice.name] for genes in self._genes if choice.name in genes]
             if len(set(values)) < 2:
                 continue
             if choice.numbers is not None and choice.numbers[0] > 0:
                 places[choice.name, None] = len(columns)
-                columns.append(np.log2(np.array(values, dtype=float)))
+                columns.append(_centred(np.log2(np.array(values, dtype=float)), has_G))
                 continue
             for value in dict.fromkeys(values):
                 places[choice.name, value] = len(columns)
-                columns.append(np.array([other == value for other in values], dtype=float))
-        z_GJ = np.column_stack(columns) if columns else np.empty((len(self._genes), 0))
-        return places, z_GJ - z_GJ.mean(axis=0)
+                columns.append(_centred(np.array([other == value for other in values], dtype=float), has_G))
+        return places, np.column_stack(columns) if columns else np.empty((len(self._genes), 0))
 
     @property
     def slope(self) -> float:
@@ -156,9 +157,11 @@ class Explanation:
         """Every value that was tried often enough, in the order of the genes, the largest effect of each gene first."""
         found: list[Effect] = []
         for choice in self._choices:
-            tried = Counter(genes[choice.name] for genes in self._genes)
+            tried = Counter(genes[choice.name] for genes in self._genes if choice.name in genes)
             if (choice.name, None) in self._columns:
-                found.append(self._effect(choice.name, None, None, (len(self._genes), len(tried))))
+                found.append(self._effect(choice.name, None, None, (tried.total(), len(tried))))
+                continue
+            if not tried:
                 continue
             usual = max(tried, key=lambda value: tried[value])
             others = [
@@ -222,6 +225,19 @@ class Explanation:
                 predicted_G[test] = model.predict(self._x_GP[test], genes_GJ[test])
         first, second = (float(kendalltau(found, self._y_G).statistic) for found in (by_costs, by_all))
         return first, second
+
+
+def _active_genes(results: Results, trial: TrialRecord) -> Genes:
+    """The genes of a trial but those of the other families of a union."""
+    genes = results.run.record.genes(trial)
+    return {choice.name: genes[choice.name] for choice in results.run.space.active_choices(genes)}
+
+
+def _centred(values: Floats, has_G: NDArray[np.bool_]) -> Floats:
+    """A column of the design: values with mean 0 where an architecture has the gene, 0 elsewhere."""
+    column_G = np.zeros(len(has_G))
+    column_G[has_G] = values - values.mean()
+    return column_G
 
 
 class _Fit:

@@ -65,8 +65,7 @@ def show(status: Status, *, folds: bool = False) -> RenderableType:
     lines += [_line("test", trial.reference or f"#{trial.number}") for trial in status.testing]
     if status.results.front:
         results = status.results
-        has_patches = not results.run.space.takes_stem
-        lines.append(front_table(results.front, results.goals, results.uncertainty, has_patches=has_patches))
+        lines.append(front_table(results.front, results.goals, results.uncertainty, space=results.run.space))
     lines += [_line("log", as_line(line)) for line in status.log]
     if folds:
         for line in lines:

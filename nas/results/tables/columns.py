@@ -26,6 +26,7 @@ TABLE = {  # heading of each column of the table of all trials: its name, and ho
     "p front": ("p_on_front", "probability"),
     "parameters": ("params", "count"),
     "MACs": ("macs", "count"),
+    "family": ("family", "text"),
     "mixers": ("mixers", "text"),
     "epochs": ("epochs", "count"),
     "device-s": ("device_seconds", "seconds"),
@@ -43,6 +44,11 @@ _NUMBERS: dict[str, Callable[[TrialRecord], float | None]] = {
 _KINDS = (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32)  # the smallest first
 
 
+def table_of(results: Results) -> dict[str, tuple[str, str]]:
+    """What the table shows of the trials of a run; families are those of a union of spaces."""
+    return {heading: column for heading, column in TABLE.items() if heading != "family" or results.families}
+
+
 def columns_of(results: Results) -> dict[str, object]:
     """The columns by name, those of each stage, how the table shows them, and the command that exports a trial."""
     shown = {trial.number: trial for trial in results.complete}
@@ -56,6 +62,7 @@ def columns_of(results: Results) -> dict[str, object]:
         "reference": [trial.reference or "" for trial in trials],
         "standing": [results.standings.get(trial.number, "") for trial in trials],
         "reason": [trial.reason or "" for trial in trials],
+        "family": [results.families.get(trial.number, "") for trial in trials],
         "blocks": [block_line(trial.architecture) for trial in trials],
         "measured": [
             "".join(f", {goal.noun} {objective_text(goal, trial)}" for goal in results.goals.measured)
@@ -65,7 +72,7 @@ def columns_of(results: Results) -> dict[str, object]:
     return {
         "columns": columns | {name: packed_texts(of_trials) for name, of_trials in texts.items()},
         "stages": _stages(trials),
-        "table": list(TABLE.values()),
+        "table": list(table_of(results).values()),
         "command": f"python -m nas.export {shlex.quote(str(results.run.folder.path))} --pick",
     }
 

@@ -52,6 +52,8 @@ def trial_frame(results: Results, trials: Iterable[TrialRecord]) -> pd.DataFrame
     place = list(frame.columns).index("val_accuracy") + 1
     frame.insert(place, "val_low", [estimate and estimate.low for estimate in estimates])
     frame.insert(place + 1, "val_high", [estimate and estimate.high for estimate in estimates])
+    if results.families:
+        frame.insert(place - 1, "family", [results.families[trial.number] for trial in rows])
     for goal in results.goals.measured:
         frame.insert(list(frame.columns).index("epochs"), goal.metric, [goal.value(trial) for trial in rows])
     return frame

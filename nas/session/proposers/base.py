@@ -55,9 +55,7 @@ class FreshGenes:
 
     def mutate(self, genes: Genes, rng: random.Random) -> Genes:
         """The genes with another value for one of them."""
-        choice = rng.choice([choice for choice in self.space.choices if len(choice.values) > 1])
-        others = [value for value in choice.values if value != genes[choice.name]]
-        return {**genes, choice.name: rng.choice(others)}
+        return self.space.mutate(genes, rng)
 
     def draw(self, limits: Limits, rng: random.Random) -> Genes | None:
         """A uniform draw that is new, or the first new one in the space's order; None where none is left."""

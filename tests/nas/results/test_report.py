@@ -566,6 +566,28 @@ def test_the_page_of_a_space_of_one_stage_tells_patches_and_mixers(tmp_path: Pat
         assert f"patches of {patch} pixels" in page.columns["blocks"][tiles["customdata"][0][column]]
 
 
+def test_the_page_of_a_union_tells_the_family_of_each_trial(tmp_path: Path) -> None:
+    names = ("poolformer_s12", "convmixer_256_8_p2_k5")
+    run = make_run(tmp_path / "run", space="hybrid_stages+convmixer", references=names, max_trials=24)
+    page = read_page(write_report(run))
+    families = {trial.number: run.space.encode(trial.architecture)["family"] for trial in run.record}
+    assert set(families.values()) == {"hybrid_stages", "convmixer"}
+    head, *rows = page.tables["front"]
+    assert head[:6] == ["trial", "family", "stage 1", "stage 2", "stage 3", "stage 4"]
+    assert {len(row) for row in rows} == {len(head)}
+    for row in rows:
+        assert row[1] == families[int(row[0].replace("★", ""))]
+    for file, number in (("trials.csv", len(families)), ("front.csv", len(rows))):
+        told = read_csv(run.folder.path / file)
+        assert len(told) == number
+        assert all(line["family"] == families[int(line["trial"])] for line in told)
+    on_front = [families[int(row[0].replace("★", ""))] for row in rows]
+    for family in set(families.values()):
+        counts = f"{on_front.count(family)} of {len(rows)} on the front"
+        tried = f"{list(families.values()).count(family)} of {len(families)} trials"
+        assert f"{family}: {counts}, {tried}" in page.text
+
+
 @pytest.mark.parametrize(("space", "width_scale"), [("convmixer", 0.25), ("convmixer", 0.125), ("isotropic", 0.25)])
 def test_the_page_says_whether_hand_designed_models_are_the_published_networks(
     tmp_path: Path, space: str, width_scale: float

@@ -22,6 +22,7 @@ from nas.study.study import Study
 from tests.nas.conftest import GoodRun
 from tests.nas.images import write_folder, write_image
 from tests.nas.programs import QUICK, Outcome, lease_seconds, read_study, run_here, run_program
+from tests.nas.results.pages import read_csv, read_page
 from tests.nas.sets import write_cifar
 
 starts_ray = pytest.mark.xdist_group("ray")
@@ -562,3 +563,22 @@ def test_a_space_of_one_stage_ends_with_a_front_of_its_architectures(search: Sea
         arch = Architecture.from_yaml((folder / member["architecture"]).read_text(encoding="utf-8"))
         assert fitted.contains(arch)
         assert count_cost(arch).macs == member["macs"]
+
+
+@starts_ray
+@pytest.mark.slow
+def test_a_union_of_spaces_ends_with_one_front_and_a_report_of_its_families(search: Search, runs: Path) -> None:
+    small = ("--epochs", 2, "--batch-size", 256, "--stopper", "none", "--references", "none")
+    limits = ("--max-trials", 5, "--budget", "9cpu-hours", "--workers", 1, "--sampler", "random")
+    outcome = search("--space", "hybrid_stages+convmixer", *small, *limits, "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    folder = runs / "hybrid_stages+convmixer-digits"
+    assert found["folder"] == str(folder)
+    assert found["trials"]["complete"] == 5
+    assert found["front"]
+    trials = read_csv(folder / "trials.csv")
+    assert {trial["family"] for trial in trials} == {"hybrid_stages", "convmixer"}
+    for trial in trials:
+        assert (trial["family"] == "convmixer") == ("|" not in trial["mixers"])
+    assert "family" in read_page(folder / "report.html").tables["front"][0]

@@ -193,6 +193,17 @@ def test_a_space_whose_genes_say_the_stem_is_fitted_to_small_images_without_one(
     assert study_of(info=large_images(), space=name).settings == SpaceSettings(resolution=224, num_classes=1000)
 
 
+def test_a_union_is_fitted_to_small_images_with_a_stem_and_the_limits_of_all_its_hand_designed_models() -> None:
+    settings = default_settings(large_images(resolution=32, num_classes=10), "hybrid_stages+convmixer")
+    own = [
+        default_settings(large_images(resolution=32, num_classes=10), name) for name in ("hybrid_stages", "convmixer")
+    ]
+    assert (settings.stem, settings.width_scale) == (own[0].stem, 0.25)
+    assert settings.limits.max_macs == max(fitted.limits.max_macs or 0 for fitted in own)
+    study = study_of(info=large_images(resolution=32), space="hybrid_stages+convmixer")
+    assert {"poolformer_s12", "convmixer_256_8_p2_k5"} < set(study.references)
+
+
 def test_the_default_space_for_digits_holds_its_hand_designed_models() -> None:
     study = study_of()
     references = get("hybrid_stages", study.settings).references()

@@ -112,3 +112,17 @@ def test_too_few_trials_say_nothing(tmp_path: Path) -> None:
     run = make_run(tmp_path, max_trials=3)
     with pytest.raises(UserError, match=r"^run: must have 12 complete architectures at least, got "):
         Explanation(Results(run))
+
+
+def test_in_a_union_a_gene_is_told_by_the_trials_of_its_family_alone(tmp_path: Path) -> None:
+    names = ("poolformer_s12", "convmixer_256_8_p2_k5")
+    run = make_run(tmp_path / "run", space="hybrid_stages+convmixer", references=names, max_trials=60)
+    results = Results(run)
+    families = [results.families[trial.number] for trial in results.complete]
+    effects = {effect.text: effect for effect in Explanation(results).effects}
+    depth = next(effect for effect in effects.values() if effect.gene == "convmixer.depth")
+    assert depth.num_tried[0] == families.count("convmixer")
+    mixers = [effect for effect in effects.values() if effect.gene == "hybrid_stages.mixer_1"]
+    assert mixers
+    assert all(sum(effect.num_tried) <= families.count("hybrid_stages") for effect in mixers)
+    assert any(effect.gene == "family" for effect in effects.values())
