@@ -71,12 +71,20 @@ class OneStageSpace(SearchSpace):
         Raises:
             SpaceError: The architecture has more stages, or no patches.
         """
-        if len(arch.stages) != 1 or not isinstance(arch.stem, Stem):
-            raise SpaceError(
-                f"architecture: must be one stage behind patches in {self.name}, got {len(arch.stages)} behind a stem "
-                f"of kind {arch.stem.kind}"
-            )
-        return arch.stages[0], arch.stem
+        stage = self.only_stage(arch)
+        if not isinstance(arch.stem, Stem):
+            raise SpaceError(f"stem.kind: must be conv in {self.name}, got {arch.stem.kind}")
+        return stage, arch.stem
+
+    def only_stage(self, arch: Architecture) -> Stage:
+        """The stage of an architecture that has one.
+
+        Raises:
+            SpaceError: It has more.
+        """
+        if len(arch.stages) != 1:
+            raise SpaceError(f"stages: must be one in {self.name}, got {len(arch.stages)}")
+        return arch.stages[0]
 
     def _fitted(self, arch: Architecture) -> Architecture:
         """A published model at the resolution, classes and widths of the settings.

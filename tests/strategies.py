@@ -17,12 +17,14 @@ from metaformer.specs import (
     RandomSpec,
     ReducedAttentionSpec,
     SepConvSpec,
+    SoftSplit,
     SpatialMlpSpec,
     Stage,
     Stem,
     TokenMlpSpec,
     TokensToToken,
 )
+from metaformer.specs.parts import SOFT_SPLITS
 
 ODD_SIZES = st.sampled_from([1, 3, 5, 7, 9])
 SCALES = st.none() | st.sampled_from([1e-6, 1e-5, 1.0]) | st.floats(1e-8, 2.0)
@@ -76,6 +78,7 @@ def stems(draw: st.DrawFn) -> Stem | TokensToToken:
             attention=draw(st.sampled_from(["performer", "transformer"])),
             token_width=draw(st.sampled_from([2, 8])),
             dropout=draw(st.sampled_from([0.0, 0.1])),
+            splits=draw(st.sampled_from([SOFT_SPLITS, SOFT_SPLITS[1:], (SoftSplit(kernel=3, stride=3, padding=0),)])),
             in_channels=in_channels,
         )
     sizes = {"kernel": draw(st.integers(1, 7)), "stride": draw(st.integers(2, 4)), "padding": draw(st.integers(0, 2))}

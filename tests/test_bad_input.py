@@ -70,7 +70,7 @@ PROGRAMS: dict[str, tuple[Callable[..., None], ...]] = {
     "metaformer": (models.list_models, models.show, models.cost, models.compare, models.validate),
 }
 LONG = "x" * 5000
-ONE_STAGE = ("convmixer", "isotropic")  # spaces without a stem
+ONE_STAGE = ("convmixer", "isotropic", "t2t_vit")  # spaces without a stem
 BUDGET = ("--budget", "6cpu-minutes")
 
 
@@ -143,6 +143,8 @@ SEARCH = [
     ),
     *bad("search", "resolution", f"{' '.join(BUDGET)} --space convmixer --resolution 37"),  # a prime
     *bad("search", "resolution", f"{' '.join(BUDGET)} --space isotropic --resolution 67"),
+    *bad("search", "resolution", f"{' '.join(BUDGET)} --space t2t_vit --resolution 37"),
+    *bad("search", "settings.width_scale", f"{' '.join(BUDGET)} --space t2t_vit --width-scale 0.03125"),
     *bad("search", "max_macs", f"{' '.join(BUDGET)} --space convmixer --max-macs 1k"),
     *bad("search", "max_params", f"{' '.join(BUDGET)} --space isotropic --max-params 10"),
     *bad("search", "resolution", f"{' '.join(BUDGET)} --space hybrid_stages+convmixer --resolution 37"),

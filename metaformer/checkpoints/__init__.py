@@ -18,7 +18,7 @@ from metaformer.checkpoints.files import fetch_weights, read_checkpoint
 from metaformer.checkpoints.names import Convention, Place, Shape, conventions, places, resampling
 from metaformer.errors import CheckpointError, check_type, shown
 from metaformer.network.model import MetaFormer, build
-from metaformer.specs.parts import SOFT_SPLITS, TokensToToken
+from metaformer.specs.parts import TokensToToken
 
 State = Mapping[str, Tensor]
 _SHOWN = 5
@@ -307,7 +307,7 @@ def _stem_reason(misfit: _Misfit, arch: Architecture) -> str | None:
     if len(expected) == len(misfit.got) == 4 and expected[:1] + expected[2:] == misfit.got[:1] + misfit.got[2:]:
         channels = misfit.got[1]
     elif isinstance(arch.stem, TokensToToken) and misfit.place.path.endswith("layers.0.norm1.weight"):
-        channels = misfit.got[0] // SOFT_SPLITS[0].kernel ** 2
+        channels = misfit.got[0] // arch.stem.splits[0].kernel ** 2
     else:
         return None
     return f"in_channels: the checkpoint has {channels}, the architecture {arch.stem.in_channels}"

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metaformer.network.layers import init_linear
-from metaformer.specs.parts import SOFT_SPLITS, SoftSplit, TokensToToken
+from metaformer.specs.parts import SoftSplit, TokensToToken
 
 
 class TokenLayer(nn.Module):
@@ -91,19 +91,20 @@ def _without_autocast(device_type: str) -> AbstractContextManager[object]:
 
 
 class TokensToTokenStem(nn.Module):
-    """Images BCHW to the first stage's map, BCHW: soft split and token layer twice, soft split and linear layer."""
+    """Images BCHW to the first stage's map, BCHW: soft splits, each with a token layer, the last with a linear one."""
 
     def __init__(self, width: int, spec: TokensToToken) -> None:
         super().__init__()
         layer = PerformerLayer if spec.attention == "performer" else TransformerLayer
-        in_widths = (spec.in_channels, spec.token_width, spec.token_width)
-        unfolded = [channels * split.kernel**2 for channels, split in zip(in_widths, SOFT_SPLITS, strict=True)]
+        self.splits = spec.splits
+        in_widths = (spec.in_channels, *[spec.token_width] * (len(spec.splits) - 1))
+        unfolded = [channels * split.kernel**2 for channels, split in zip(in_widths, spec.splits, strict=True)]
         self.layers = nn.ModuleList(layer(in_width, spec) for in_width in unfolded[:-1])
         self.project = nn.Linear(unfolded[-1], width)
         init_linear(self.project)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        for split, layer in zip(SOFT_SPLITS, (*self.layers, self.project), strict=True):
+        for split, layer in zip(self.splits, (*self.layers, self.project), strict=True):
             height, width = (split.out_side(side) for side in x_BCHW.shape[2:])
             x_BNd = layer(soft_split(x_BCHW, split))
             x_BCHW = x_BNd.transpose(1, 2).unflatten(2, (height, width))

@@ -5,6 +5,7 @@ channels C. Multiply-accumulates (MACs) are those of convolutions, linear layers
 """
 
 from dataclasses import dataclass
+from math import prod
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import (
@@ -156,33 +157,50 @@ class Downsample(Conv):
     padding: NonNegativeInt = 1
 
 
-class SoftSplit(NamedTuple):
-    """Overlapping windows of a map, each unfolded into one token."""
+class SoftSplit(Spec):
+    """Overlapping windows of a map, each unfolded into one token; `padding` is added on each side."""
 
-    kernel: int
-    stride: int
-    padding: int
+    kernel: PositiveInt
+    stride: PositiveInt
+    padding: NonNegativeInt
 
     def out_side(self, side: int) -> int:
+        """Side of the map of tokens; below 1 where the kernel does not fit."""
         return (side + 2 * self.padding - self.kernel) // self.stride + 1
 
 
-SOFT_SPLITS = (SoftSplit(7, 4, 2), SoftSplit(3, 2, 1), SoftSplit(3, 2, 1))
+def _some(splits: tuple[SoftSplit, ...]) -> tuple[SoftSplit, ...]:
+    if not splits:
+        raise ValueError("must hold at least one soft split")
+    return splits
+
+
+SOFT_SPLITS = (
+    SoftSplit(kernel=7, stride=4, padding=2),
+    SoftSplit(kernel=3, stride=2, padding=1),
+    SoftSplit(kernel=3, stride=2, padding=1),
+)
 
 
 class TokensToToken(Spec):
-    """T2T-ViT's stem (arXiv:2101.11986, section 3.1): three soft splits, after each of the first two a token layer.
+    """T2T-ViT's stem (arXiv:2101.11986, section 3.1): soft splits, the paper's three, and a token layer after each.
 
-    A token layer is one attention to `token_width` channels and a channel MLP of ratio 1; a linear layer leads to the
-    width of the first stage. The attention is a `performer` with frozen random features (arXiv:2009.14794) or a
-    `transformer` with one head.
+    A token layer is one attention to `token_width` channels and a channel MLP of ratio 1. After the last split a linear
+    layer to the width of the first stage takes its place. The attention is a `performer` with frozen random features
+    (arXiv:2009.14794) or a `transformer` with one head.
     """
 
     kind: Literal["tokens_to_token"] = "tokens_to_token"
     attention: Literal["performer", "transformer"] = "performer"
     token_width: Annotated[PositiveInt, AfterValidator(_even)] = 64
     dropout: Dropout = 0.0  # behind the attention and behind the MLP
+    splits: Annotated[tuple[SoftSplit, ...], AfterValidator(_some)] = SOFT_SPLITS
     in_channels: PositiveInt = 3
+
+    @property
+    def stride(self) -> int:
+        """Pixels between neighbouring tokens."""
+        return prod(split.stride for split in self.splits)
 
     @property
     def num_features(self) -> int:
@@ -190,17 +208,17 @@ class TokensToToken(Spec):
         return self.token_width // 2
 
     def out_side(self, side: int) -> int:
-        for split in SOFT_SPLITS:
+        for split in self.splits:
             side = split.out_side(side)
         return side
 
     def cost(self, in_width: int, width: int, in_side: int) -> PartCost:
         total, channels, side = PartCost(), in_width, in_side
-        for split in SOFT_SPLITS[:-1]:
+        for split in self.splits[:-1]:
             side = split.out_side(side)
             total += self._layer_cost(channels * split.kernel**2, side**2)
             channels = self.token_width
-        weights = channels * SOFT_SPLITS[-1].kernel ** 2 * width
+        weights = channels * self.splits[-1].kernel ** 2 * width
         return total + PartCost(params=weights + width, macs=weights * self.out_side(in_side) ** 2)
 
     def _layer_cost(self, in_width: int, num_tokens: int) -> PartCost:

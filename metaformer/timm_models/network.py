@@ -4,7 +4,6 @@ B batch, C channels, H height, W width, L positions of a map.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import prod
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from metaformer.architecture import Architecture
 from metaformer.errors import ArchitectureError
 from metaformer.network.layers import ClassToken, make_norm
 from metaformer.network.model import ClassifierHead, MetaFormer, MetaFormerStage, initialise
-from metaformer.specs.parts import SOFT_SPLITS, Conv, TokensToToken
+from metaformer.specs.parts import Conv, TokensToToken
 
 GlobalPool = Literal["", "avg", "token"]
 _POOLS: Mapping[str, GlobalPool] = {"mean": "avg", "class_token": "token"}
@@ -266,8 +265,6 @@ def _split(tap: _Tap, output_fmt: str) -> tuple[Tensor, Tensor | None]:
 
 
 def _stride(embed: Conv | TokensToToken | None) -> int:
-    if isinstance(embed, TokensToToken):
-        return prod(split.stride for split in SOFT_SPLITS)
     return embed.stride if embed else 1
 
 

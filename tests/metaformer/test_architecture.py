@@ -158,6 +158,7 @@ def test_every_field_enters_the_digest() -> None:
         with_leaf(raw, ("stages",), raw["stages"][:1]),
         with_leaf(raw, ("stem",), {"kind": "tokens_to_token"}),
         with_leaf(raw, ("stem",), {"kind": "tokens_to_token", "attention": "transformer"}),
+        with_leaf(raw, ("stem",), {"kind": "tokens_to_token", "splits": [{"kernel": 4, "stride": 4, "padding": 0}]}),
         with_leaf(raw, ("stages",), [stage | CONVMIXER_BLOCK for stage in raw["stages"]]),
         with_leaf(raw, ("stages",), [raw["stages"][0] | {"class_token": True}]),
         with_leaf(raw, ("stages",), [raw["stages"][0] | {"class_token": True}]) | {"head": {"pool": "class_token"}},
@@ -315,6 +316,9 @@ BAD_TEXTS = {
     ),
     f"{{stem: {{kind: tokens_to_token, kernel: 7}}, stages: [{STAGE}]}}": (
         r"^stem: field of tokens_to_token: unknown name 'kernel'; known, nearest first: "
+    ),
+    f"{{stem: {{kind: tokens_to_token, splits: []}}, stages: [{STAGE}]}}": (
+        r"^stem\.splits: must hold at least one soft split, got "
     ),
     f"{{stem: {{kind: tokens_to_token, token_width: 7}}, stages: [{STAGE}]}}": (
         r"^stem.token_width: must be even, since .*, got 7$"

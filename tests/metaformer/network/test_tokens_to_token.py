@@ -18,6 +18,8 @@ from metaformer.specs.parts import SOFT_SPLITS, SoftSplit, TokensToToken
 
 Array = np.ndarray
 
+OTHER_SPLITS = (SoftSplit(kernel=5, stride=3, padding=1), SoftSplit(kernel=3, stride=1, padding=1))
+
 
 def image(side: int, *, channels: int = 3) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
@@ -75,7 +77,7 @@ def layer_by_hand(x_BND: Array, weights: dict[str, Array]) -> Array:
     return x_BNd + hidden @ weights["fc2.weight"].T + weights["fc2.bias"]
 
 
-@pytest.mark.parametrize("split", SOFT_SPLITS)
+@pytest.mark.parametrize("split", [*SOFT_SPLITS, *OTHER_SPLITS])
 @pytest.mark.parametrize("side", [12, 13])
 def test_a_soft_split_unfolds_overlapping_windows_channel_by_channel(split: SoftSplit, side: int) -> None:
     x_BCHW = image(side)
@@ -84,24 +86,27 @@ def test_a_soft_split_unfolds_overlapping_windows_channel_by_channel(split: Soft
     assert expected.shape == (2, split.out_side(side) ** 2, 3 * split.kernel**2)
 
 
+@pytest.mark.parametrize("splits", [SOFT_SPLITS, OTHER_SPLITS, OTHER_SPLITS[:1]])
 @pytest.mark.parametrize("attention", ["performer", "transformer"])
 @torch.no_grad()
-def test_the_stem_is_two_split_and_attend_steps_a_split_and_a_linear_layer(
-    attention: Literal["performer", "transformer"],
+def test_the_stem_is_split_and_attend_steps_a_split_and_a_linear_layer(
+    attention: Literal["performer", "transformer"], splits: tuple[SoftSplit, ...]
 ) -> None:
-    stem = TokensToTokenStem(10, TokensToToken(attention=attention, token_width=8)).double().eval()
+    stem = TokensToTokenStem(10, TokensToToken(attention=attention, token_width=8, splits=splits)).double().eval()
+    assert len(stem.layers) == len(splits) - 1
     generator = torch.Generator().manual_seed(2)
     for parameter in stem.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 3)
     x_BCHW = image(32).numpy()
-    for split, layer in zip(SOFT_SPLITS, stem.layers, strict=False):
+    for split, layer in zip(splits, stem.layers, strict=False):
         weights = {name: tensor.numpy() for name, tensor in layer.state_dict().items()}
         assert ("qkv.bias" in weights) == (attention == "performer")
         x_BNd = layer_by_hand(split_by_hand(x_BCHW, split), weights)
         side = math.isqrt(x_BNd.shape[1])
         x_BCHW = x_BNd.swapaxes(1, 2).reshape(2, 8, side, side)
-    y_BNC = split_by_hand(x_BCHW, SOFT_SPLITS[2]) @ stem.project.weight.numpy().T + stem.project.bias.numpy()
-    expected = torch.from_numpy(y_BNC.swapaxes(1, 2).reshape(2, 10, 2, 2))
+    y_BNC = split_by_hand(x_BCHW, splits[-1]) @ stem.project.weight.numpy().T + stem.project.bias.numpy()
+    side = math.isqrt(y_BNC.shape[1])
+    expected = torch.from_numpy(y_BNC.swapaxes(1, 2).reshape(2, 10, side, side))
     torch.testing.assert_close(stem(image(32)), expected)
 
 
