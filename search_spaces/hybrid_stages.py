@@ -6,7 +6,7 @@ attention stage, the last norm is that of stage 4, LayerScale starts at 1e-5 up 
 drop path grows with the model as from S12 to M48.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 
 from metaformer import zoo
@@ -72,7 +72,7 @@ def share_depth(depth: int, ratio: str) -> tuple[int, ...]:
 
 
 @cache
-def _depth_genes() -> dict[tuple[int, ...], tuple[int, str]]:
+def depth_genes() -> dict[tuple[int, ...], tuple[int, str]]:
     """Blocks per stage to the first depth and ratio that give them."""
     table: dict[tuple[int, ...], tuple[int, str]] = {}
     for depth in DEPTHS:
@@ -91,6 +91,7 @@ class HybridStages(SearchSpace):
     """Four stages, each with its own mixer, size, norm and width, and a common depth and depth ratio."""
 
     num_maps = len(STAGES)
+    reference_names: tuple[str, ...] = REFERENCES
     choices = (
         *(Choice(f"mixer_{i}", MIXERS) for i in STAGES),
         *(Choice(f"size_{i}", SIZES) for i in STAGES),
@@ -111,12 +112,12 @@ class HybridStages(SearchSpace):
                 f"resolution: must leave every stage a token after a stem of stride {settings.stem.stride}, "
                 f"got {settings.resolution}"
             )
-        self._sides = tuple(sides)
+        self.sides = tuple(sides)  # of the map of each stage, in tokens
 
     def decode(self, genes: Mapping[str, Gene]) -> Architecture:
         depth, ratio = int(genes["depth"]), str(genes["depth_ratio"])
         widths = [int(genes[f"width_{i}"]) for i in STAGES]
-        mixers = [self._mixer(str(genes[f"mixer_{i}"]), int(genes[f"size_{i}"]), self._sides[i - 1]) for i in STAGES]
+        mixers = [self._mixer(str(genes[f"mixer_{i}"]), int(genes[f"size_{i}"]), self.sides[i - 1]) for i in STAGES]
         norms = [_norm(str(genes[f"norm_{i}"])) for i in STAGES]
         first_attention = next((i for i, mixer in enumerate(mixers) if isinstance(mixer, AttentionSpec)), None)
         stages = tuple(
@@ -136,38 +137,46 @@ class HybridStages(SearchSpace):
             stem=self.settings.stem,
             stages=stages,
             head=Head(norm=norms[-1], num_classes=self.settings.num_classes),
-            drop_path=_drop_path(depth, widths[-1]),
+            drop_path=drop_path_of(depth, widths[-1]),
         )
 
     def encode(self, arch: Architecture) -> Genes:
-        depths = tuple(stage.depth for stage in arch.stages)
-        if depths not in _depth_genes():
+        return self._checked(self.genes_of_stages(arch.stages), arch)
+
+    def genes_of_stages(self, stages: Sequence[Stage]) -> Genes:
+        """The genes that stages have of their own, and those of their depths.
+
+        Raises:
+            SpaceError: No genes give these depths.
+        """
+        depths = tuple(stage.depth for stage in stages)
+        if depths not in depth_genes():
             raise SpaceError(f"stages: must have depths that {self.name} shares out, got {depths}")
         genes: Genes = {}
-        for i, stage in zip(STAGES, arch.stages, strict=True):
+        for i, stage in zip(STAGES, stages, strict=True):
             genes[f"mixer_{i}"] = stage.mixer.kind
             genes[f"size_{i}"] = getattr(stage.mixer, "size", SIZES[0])
             genes[f"norm_{i}"] = stage.norm.kind
             genes[f"width_{i}"] = round(stage.width / self.settings.width_scale)
-        genes["depth"], genes["depth_ratio"] = _depth_genes()[depths]
-        return self._checked(genes, arch)
+        genes["depth"], genes["depth_ratio"] = depth_genes()[depths]
+        return genes
 
     @cached_property
     def size(self) -> int:
-        total = len(_depth_genes())
-        for side, widths in zip(self._sides, WIDTHS, strict=True):
-            pools = len({_distinct_pool(size, side) for size in SIZES})
+        total = len(depth_genes())
+        for side, widths in zip(self.sides, WIDTHS, strict=True):
+            pools = len({distinct_pool(size, side) for size in SIZES})
             total *= (pools + len(SIZES) + 3) * len(NORMS) * len(widths)
         return total
 
     def references(self) -> dict[str, Architecture]:
-        original = HybridStages(SpaceSettings())
-        return {name: self.decode(original.encode(zoo.get(name))) for name in REFERENCES}
+        original = type(self)(SpaceSettings())
+        return {name: self.decode(original.encode(zoo.get(name))) for name in self.reference_names}
 
     def _mixer(self, kind: str, size: int, side: int) -> MixerSpec:
         match kind:
             case "pool":
-                return PoolSpec(size=_distinct_pool(size, side))
+                return PoolSpec(size=distinct_pool(size, side))
             case "attention":
                 return AttentionSpec(head_size=round(HEAD_SIZE * self.settings.width_scale))
             case "spatial_mlp":
@@ -179,12 +188,12 @@ class HybridStages(SearchSpace):
         raise SpaceError(f"mixer: must be one of {MIXERS}, got {kind!r}")
 
 
-def _distinct_pool(size: int, side: int) -> int:
+def distinct_pool(size: int, side: int) -> int:
     """The smallest pool size that computes the same: every window of 2 * side - 1 or more covers the whole map."""
     return next((other for other in SIZES if 2 * side - 1 <= other < size), size)
 
 
-def _drop_path(depth: int, last_width: int) -> float:
+def drop_path_of(depth: int, last_width: int) -> float:
     """The rates of S12 and S24, S36, M36 and M48 for models of their depth and last width (before scaling)."""
     if depth <= 24:
         return 0.1
