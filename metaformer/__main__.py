@@ -222,7 +222,7 @@ def _cost_table(arch: Architecture, resolution: int | None = None) -> Table:
     for i, (stage, parts, tokens) in enumerate(stages, start=1):
         shape = (str(stage.depth), str(stage.width), f"{tokens.num_tokens:,}")
         table.add_row(f"stage {i} embedding", "", "", "", *_amounts(parts.embedding))
-        table.add_row(f"stage {i} {stage.mixer.kind}", *shape, *_amounts(parts.mixer))
+        table.add_row(f"stage {i} {' + '.join(mixer.kind for mixer in stage.mixers)}", *shape, *_amounts(parts.mixer))
         table.add_row(f"stage {i} channel MLP", "", "", "", *_amounts(parts.mlp))
     table.add_row("head", "", "", "", *_amounts(counted.head))
     table.add_row("all", str(arch.depth), "", "", *_amounts(counted.total), style="bold")

@@ -42,11 +42,12 @@ class Architecture(Spec):
         previous_width = None
         for index, stage in enumerate(self.stages):
             field = f"stages.{index}"
-            multiple = stage.mixer.width_multiple
-            if stage.width % multiple:
-                raise ValueError(
-                    f"{field}.width: must be a multiple of the head size {multiple} of its attention, got {stage.width}"
-                )
+            for multiple in (mixer.width_multiple for mixer in stage.mixers):
+                if stage.width % multiple:
+                    raise ValueError(
+                        f"{field}.width: must be a multiple of the head size {multiple} of its attention, "
+                        f"got {stage.width}"
+                    )
             if index == 0 and stage.downsample:
                 raise ValueError(f"{field}.downsample: must be null, since the stem feeds the first stage")
             if index > 0 and stage.downsample is None and stage.width != previous_width:
@@ -178,12 +179,12 @@ def _check_sides(arch: Architecture, resolution: int) -> None:
             raise ValueError(
                 f"resolution: stage {index} would have no token left at {resolution} pixels; take more pixels"
             )
-        mixer = arch.stages[index].mixer
-        if side < mixer.min_side:
-            raise ValueError(
-                f"resolution: must leave stage {index} a map of side {mixer.min_side} for its {mixer.kind}, "
-                f"got {side} at {resolution} pixels"
-            )
+        for mixer in arch.stages[index].mixers:
+            if side < mixer.min_side:
+                raise ValueError(
+                    f"resolution: must leave stage {index} a map of side {mixer.min_side} for its {mixer.kind}, "
+                    f"got {side} at {resolution} pixels"
+                )
 
 
 def _without_defaults(value: BaseModel) -> dict[str, object]:

@@ -80,17 +80,25 @@ def _count_tokens_added(stage: Stage, tokens: TokenMap) -> PartCost:
     return PartCost(params=params, frozen_params=positions if stage.position_embedding == "sinusoidal" else 0)
 
 
+def _count_mixers(stage: Stage, tokens: TokenMap) -> PartCost:
+    mixer, other = stage.mixer.cost(stage.width, tokens), stage.interleaved
+    if other is None:
+        return mixer * stage.depth
+    num_others = stage.depth // other.every
+    return mixer * (stage.depth - num_others) + other.mixer.cost(stage.width, tokens) * num_others
+
+
 def _count_stage(stage: Stage, tokens: TokenMap, embedding: PartCost) -> StageCost:
     around = stage.norm.cost(stage.width)  # every half-block has a norm and perhaps scales
     for scale in (stage.layer_scale, stage.res_scale):
         if scale is not None:
             around += PartCost(params=stage.width)
-    mixer = stage.mixer.cost(stage.width, tokens) + around
     if stage.post_activation:
         weights = stage.width**2
         linear = PartCost(params=weights + stage.width, macs=weights * tokens.num_tokens)
         activation = activation_cost(stage.post_activation)
-        mixer, mlp = mixer + activation, linear + around + activation
+        mlp, around = linear + around + activation, around + activation
     else:
         mlp = stage.mlp.cost(stage.width, tokens.num_tokens) + around if stage.mlp else PartCost()
-    return StageCost(embedding=embedding, mixer=mixer * stage.depth, mlp=mlp * stage.depth)
+    mixers = _count_mixers(stage, tokens) + around * stage.depth
+    return StageCost(embedding=embedding, mixer=mixers, mlp=mlp * stage.depth)

@@ -10,6 +10,7 @@ from metaformer.specs import (
     Downsample,
     Head,
     IdentitySpec,
+    Interleaved,
     MixerSpec,
     Mlp,
     Norm,
@@ -128,10 +129,14 @@ def architectures(draw: st.DrawFn) -> Architecture:
         changes_width = index == 0 or downsample is not None
         width = draw(st.integers(1, 6)) * 8 if changes_width else stages[-1].width
         class_token = index == num_stages - 1 and draw(st.booleans())
+        depth = draw(st.integers(1, 3))
+        mixer, other = (draw(mixers(width, side=side, class_token=class_token)) for _ in range(2))
+        is_mixed = depth > 1 and mixer != other and draw(st.integers(0, 4)) == 0
         fields = {
-            "depth": draw(st.integers(1, 3)),
+            "depth": depth,
             "width": width,
-            "mixer": draw(mixers(width, side=side, class_token=class_token)),
+            "mixer": mixer,
+            "interleaved": Interleaved(mixer=other, every=draw(st.integers(2, depth))) if is_mixed else None,
             "downsample": downsample,
             "class_token": class_token,
             "position_embedding": draw(st.sampled_from([None, "learned", "sinusoidal"])),

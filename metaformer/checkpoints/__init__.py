@@ -315,7 +315,8 @@ def _stem_reason(misfit: _Misfit, arch: Architecture) -> str | None:
 
 def _mixer_reason(misfit: _Misfit, arch: Architecture) -> str | None:
     index = _stage_of(misfit.place.path)
-    mixer, num_tokens = arch.stages[index].mixer, arch.token_maps()[index].num_tokens
+    mixers, num_tokens = arch.stages[index].mixers, arch.token_maps()[index].num_tokens
+    mixer = next((mixer for mixer in mixers if mixer.fixes_resolution), mixers[0])
     differing = {pair for pair in zip(misfit.place.shape, misfit.got, strict=False) if pair[0] != pair[1]}
     if not mixer.fixes_resolution or len(differing) != 1 or differing.pop()[0] != num_tokens:
         return None

@@ -320,7 +320,7 @@ def places(arch: Architecture, convention: Convention, shapes: Mapping[str, Shap
     for path, shape in shapes.items():
         at = _locate(path)
         name = _rename(at, naming, depth=arch.depth, items=items[at.stage])
-        mixer = arch.stages[at.stage].mixer.kind
+        mixer = arch.stages[at.stage].mixer_of(at.block).kind
         found.update(_split(name, _lay_out(at.role, path, shape, mixer, naming), naming))
     return found
 
@@ -341,7 +341,7 @@ def _stage_form(stage: Stage) -> object:
     choices = {name: value for name, value in stage.mixer.model_dump().items() if isinstance(value, bool)}
     learned = {getattr(part, "activation", None) == "star_relu" for part in (stage.mixer, stage.mlp)}
     return (
-        (stage.mixer.kind, choices, learned),
+        (stage.mixer.kind, choices, learned, stage.interleaved is None),
         _norm_form(stage.norm),
         None if stage.mlp is None else stage.mlp.bias,
         (stage.class_token, stage.position_embedding, stage.residual),

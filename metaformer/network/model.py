@@ -31,7 +31,7 @@ from metaformer.network.layers import (
 )
 from metaformer.network.mixers import PoolMixer, make_mixer, multiplies_first
 from metaformer.network.tokens_to_token import TokensToTokenStem
-from metaformer.specs import Head, Stage
+from metaformer.specs import Head, MixerSpec, Stage
 from metaformer.specs.parts import Activation, Conv, TokenMap, TokensToToken
 
 
@@ -145,9 +145,9 @@ class Block(nn.Module):
     (arXiv:2201.09792, eqs. 2 and 3).
     """
 
-    def __init__(self, stage: Stage, *, side: int, drop_path: float) -> None:
+    def __init__(self, stage: Stage, spec: MixerSpec, *, side: int, drop_path: float) -> None:
         super().__init__()
-        mixer, activation = make_mixer(stage.mixer, stage.width, side=side), stage.post_activation
+        mixer, activation = make_mixer(spec, stage.width, side=side), stage.post_activation
         self.mixer: nn.Module
         self.mlp: nn.Module = nn.Identity()
         if activation:
@@ -158,7 +158,7 @@ class Block(nn.Module):
                 ChannelLinear(stage.width), stage, activation=activation, residual=False, drop_path=0.0
             )
             return
-        self.mixer = Branch(mixer, stage, drop_path=drop_path, multiplies_first=multiplies_first(stage.mixer))
+        self.mixer = Branch(mixer, stage, drop_path=drop_path, multiplies_first=multiplies_first(spec))
         if stage.mlp:
             mlp = ChannelMlp(stage.width, stage.mlp)
             self.mlp = Branch(mlp, stage, drop_path=drop_path, multiplies_first=True)
@@ -183,7 +183,12 @@ class MetaFormerStage(nn.Module):
         self.embed = _make_embedding(embed, in_width, stage.width)
         self.class_token = ClassToken(stage.width) if stage.class_token else nn.Identity()
         self.position = _make_positions(stage, tokens)
-        self.blocks = nn.Sequential(*(Block(stage, side=tokens.side, drop_path=rate) for rate in drop_paths))
+        self.blocks = nn.Sequential(
+            *(
+                Block(stage, stage.mixer_of(block), side=tokens.side, drop_path=rate)
+                for block, rate in enumerate(drop_paths)
+            )
+        )
         self.grad_checkpointing = False
 
     def forward(self, x_BCHW: Tensor) -> Tensor:

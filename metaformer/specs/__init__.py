@@ -45,6 +45,7 @@ __all__ = [
     "Flag",
     "Head",
     "IdentitySpec",
+    "Interleaved",
     "Mixer",
     "MixerSpec",
     "Mlp",
@@ -247,6 +248,13 @@ def _mixer(value: object) -> object:
 Mixer = Annotated[SerializeAsAny[MixerSpec], BeforeValidator(_mixer)]
 
 
+class Interleaved(Spec):
+    """Another mixer that every `every`-th block of a stage has: the second and the fourth, and so on, for 2."""
+
+    mixer: Mixer
+    every: Annotated[int, Field(strict=True, ge=2, le=10**6)]
+
+
 def _position_embedding(value: object) -> object:
     """Files of earlier versions say true for learned positions and false for none."""
     return {True: "learned", False: None}[value] if isinstance(value, bool) else value
@@ -256,7 +264,7 @@ PositionKind = Annotated[Literal["learned", "sinusoidal"] | None, BeforeValidato
 
 
 class Stage(Spec):
-    """`depth` equal blocks: x + scale * mixer(norm(x)), then x + scale * mlp(norm(x)).
+    """`depth` blocks, equal but for an `interleaved` mixer: x + scale * mixer(norm(x)), then x + scale * mlp(norm(x)).
 
     With `res_scale` the skip has a learned factor per channel too. With `post_activation` the blocks are ConvMixer's
     (arXiv:2201.09792): x + norm(activation(mixer(x))), then norm(activation(linear(x))).
@@ -274,11 +282,22 @@ class Stage(Spec):
     res_scale: PositiveFloat | None = None  # initial value; None: the plain skip
     residual: Flag = True
     post_activation: Activation | None = None
+    interleaved: Interleaved | None = None  # another mixer in some of the blocks
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
-        if self.class_token and not self.mixer.takes_class_token:
-            raise ValueError(f"class_token: must be false, since {self.mixer.kind} needs a square map, got true")
+        for mixer in self.mixers:
+            if self.class_token and not mixer.takes_class_token:
+                raise ValueError(f"class_token: must be false, since {mixer.kind} needs a square map, got true")
+        if self.interleaved and self.interleaved.every > self.depth:
+            raise ValueError(
+                f"interleaved.every: must be at most the depth {self.depth}, or no block has its mixer, "
+                f"got {self.interleaved.every}"
+            )
+        if self.interleaved and self.interleaved.mixer == self.mixer:
+            raise ValueError(
+                f"interleaved.mixer: must be another than that of the other blocks, got {self.mixer.kind} twice"
+            )
         if self.res_scale is not None and not self.residual:
             raise ValueError(f"res_scale: must be null without a residual, got {self.res_scale}")
         if self.post_activation is not None:
@@ -290,8 +309,18 @@ class Stage(Spec):
         return self
 
     @property
+    def mixers(self) -> tuple[MixerSpec, ...]:
+        """The one or two mixers of its blocks."""
+        return (self.mixer, self.interleaved.mixer) if self.interleaved else (self.mixer,)
+
+    def mixer_of(self, block: int) -> MixerSpec:
+        """The mixer of a block, counted from 0."""
+        is_other = self.interleaved is not None and (block + 1) % self.interleaved.every == 0
+        return self.mixers[is_other]
+
+    @property
     def fixes_resolution(self) -> bool:
-        return self.position_embedding is not None or self.mixer.fixes_resolution
+        return self.position_embedding is not None or any(mixer.fixes_resolution for mixer in self.mixers)
 
 
 class Head(Spec):

@@ -10,7 +10,7 @@ from nas.record.trials import TrialRecord
 from nas.results.charts.figures import accuracy_faces
 from nas.results.page import facts_of, headline_of
 from nas.results.picks import origin_lines
-from nas.results.results import Results, mixer_text, mixers_text, percent
+from nas.results.results import Results, mixers_text, percent, stage_mixers_text
 from nas.results.words import markdown_line, objective_text, plural
 
 _MOST_MEMBERS = 50  # of the front, in the note of a study
@@ -114,7 +114,7 @@ def _front(results: Results) -> list[str]:
 def _stages(trial: TrialRecord) -> str:
     stages = trial.architecture.stages
     rows = [
-        f"| {number} | {stage.depth} | {markdown_line(mixer_text(stage.mixer))} | {stage.width} |"
+        f"| {number} | {stage.depth} | {markdown_line(stage_mixers_text(stage))} | {stage.width} |"
         for number, stage in enumerate(stages, 1)
     ]
     return "\n".join(["| stage | blocks | token mixer | width |", "| ---: | ---: | --- | ---: |", *rows])

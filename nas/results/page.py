@@ -23,9 +23,9 @@ from nas.results.results import (
     block_text,
     differs_from_paper,
     families_text,
-    mixer_text,
     mixers_text,
     percent,
+    stage_mixers_text,
     stem_stride,
 )
 from nas.results.tables.columns import columns_of, table_of
@@ -70,7 +70,7 @@ def render(results: Results) -> str:
     filters: dict[str, Callable[..., object]] = {
         "percent": percent,
         "count": short_count,
-        "mixer": mixer_text,
+        "mixers": stage_mixers_text,
         "shell": shlex.quote,
         "objective": objective_text,
         "plural": plural,

@@ -8,7 +8,7 @@ from functools import cached_property
 from metaformer import zoo
 from metaformer.architecture import Architecture
 from metaformer.cost import Cost, count_cost
-from metaformer.specs import MixerSpec
+from metaformer.specs import MixerSpec, Stage
 from nas.record.notes import Notes
 from nas.record.replicates import by_architecture, mean_trial
 from nas.record.run_folder import Run
@@ -352,9 +352,17 @@ def mixer_text(mixer: MixerSpec, *, between: str = " ") -> str:
     return mixer.kind if size is None else f"{mixer.kind}{between}{size}"
 
 
+def stage_mixers_text(stage: Stage, *, between: str = " ") -> str:
+    """The mixer of a stage, and how many of its blocks have another one: `pool 3 (1 in 2 attention)`."""
+    text = mixer_text(stage.mixer, between=between)
+    if stage.interleaved is None:
+        return text
+    return f"{text} (1 in {stage.interleaved.every} {mixer_text(stage.interleaved.mixer, between=between)})"
+
+
 def mixers_text(arch: Architecture, *, between: str = " ") -> str:
     """The mixers of an architecture, stage by stage."""
-    return between.join(mixer_text(stage.mixer) for stage in arch.stages)
+    return between.join(stage_mixers_text(stage) for stage in arch.stages)
 
 
 def stem_stride(arch: Architecture) -> int:

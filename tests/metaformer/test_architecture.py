@@ -109,7 +109,7 @@ def with_leaf(raw: dict[str, Any], path: tuple[Any, ...], value: object) -> dict
 
 
 # There is one version; the test itself changes the others.
-UNTRIED = {"version", "width", "pool", "class_token", "post_activation"}
+UNTRIED = {"version", "width", "pool", "class_token", "post_activation", "interleaved"}
 FROM_NOTHING: dict[str, list[object]] = {  # other values of fields that are null or zero
     "pre_norm": [{}, {"kind": "layer_norm"}],
     "post_norm": [{}, {"kind": "layer_norm"}],
@@ -156,6 +156,15 @@ def test_every_field_enters_the_digest() -> None:
         with_leaf(raw, ("stages", 0, "mlp"), None),
         with_leaf(raw, ("stages", 0, "mixer"), {"kind": "identity"}),
         with_leaf(raw, ("stages",), raw["stages"][:1]),
+        *(
+            with_leaf(raw, ("stages", 2), raw["stages"][2] | {"depth": 3, "interleaved": interleaved})
+            for interleaved in (
+                None,
+                {"every": 2, "mixer": {"kind": "identity"}},
+                {"every": 3, "mixer": {"kind": "identity"}},
+                {"every": 2, "mixer": {"kind": "random"}},
+            )
+        ),
         with_leaf(raw, ("stem",), {"kind": "tokens_to_token"}),
         with_leaf(raw, ("stem",), {"kind": "tokens_to_token", "attention": "transformer"}),
         with_leaf(raw, ("stem",), {"kind": "tokens_to_token", "splits": [{"kernel": 4, "stride": 4, "padding": 0}]}),
@@ -241,6 +250,7 @@ def test_positions_and_matrices_over_tokens_fix_the_resolution(fields: dict[str,
 
 
 STAGE = "{depth: 1, width: 32, mixer: {kind: pool}}"
+MIXED = "interleaved: {every: 2, mixer: {kind: attention}}"
 ATTENTION = "{depth: 1, width: 32, mixer: {kind: attention}}"
 BAD_TEXTS = {
     # the file as a whole
@@ -292,6 +302,24 @@ BAD_TEXTS = {
     ),
     f"stages: [{ATTENTION[:-1]}, class_token: true}}, {ATTENTION}]": (
         r"^stages.0.class_token: must be false but in the last stage, got true$"
+    ),
+    f"stages: [{{depth: 1, width: 32, mixer: {{kind: pool}}, {MIXED}}}]": (
+        r"^stages.0.interleaved.every: must be at most the depth 1, or no block has its mixer, got 2$"
+    ),
+    f"stages: [{{depth: 2, width: 32, mixer: {{kind: attention}}, {MIXED}}}]": (
+        r"^stages.0.interleaved.mixer: must be another than that of the other blocks, got attention twice$"
+    ),
+    f"stages: [{{depth: 2, width: 40, mixer: {{kind: pool}}, {MIXED}}}]": (
+        r"^stages.0.width: must be a multiple of the head size 32 of its attention, got 40$"
+    ),
+    f"stages: [{{depth: 2, width: 32, mixer: {{kind: pool}}, class_token: true, {MIXED}}}]": (
+        r"^stages.0.class_token: must be false, since pool needs a square map, got true$"
+    ),
+    "stages: [{depth: 2, width: 8, mixer: {kind: pool}, interleaved: {every: 1, mixer: {kind: identity}}}]": (
+        r"^stages.0.interleaved.every: input should be greater than or equal to 2, got 1$"
+    ),
+    "stages: [{depth: 2, width: 8, mixer: {kind: pool}, interleaved: {every: 2, mixer: {kind: poool}}}]": (
+        r"^stages.0.interleaved.mixer.kind: unknown name 'poool'; known, nearest first: pool, "
     ),
     f"{{head: {{pool: class_token}}, stages: [{ATTENTION}]}}": (
         r"^head.pool: must be mean where the last stage has no class token, got class_token$"

@@ -14,7 +14,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from metaformer import Architecture, ArchitectureError, build, count_cost, zoo
 from metaformer.network.layers import ChannelLayerNorm
-from metaformer.specs import PartCost, RandomSpec, SpatialMlpSpec, TokenMap
+from metaformer.specs import (
+    AttentionSpec,
+    Interleaved,
+    PartCost,
+    RandomSpec,
+    SepConvSpec,
+    SpatialMlpSpec,
+    Stage,
+    TokenMap,
+)
 from tests.strategies import architectures
 from tests.thorough import every_third, thorough
 
@@ -53,6 +62,20 @@ def test_parameters_are_those_of_the_built_model(arch: Architecture) -> None:
         model = build(arch)
     cost = count_cost(arch)
     assert (cost.params, cost.frozen_params) == params_by_torch(model)
+
+
+@pytest.mark.parametrize("every", [2, 3, 4, 5])
+def test_blocks_with_an_interleaved_mixer_cost_what_torch_sees(every: int) -> None:
+    other = Interleaved(mixer=AttentionSpec(head_size=8), every=every)
+    stage = Stage(depth=5, width=16, mixer=SepConvSpec(), interleaved=other)
+    arch = Architecture(resolution=32, stages=(stage,))
+    with torch.device("meta"):
+        model = build(arch)
+    has_attention = [any("qkv" in name for name, _ in block.named_parameters()) for block in model.stages[0].blocks]
+    assert has_attention == [(block + 1) % every == 0 for block in range(5)]
+    cost = count_cost(arch)
+    assert (cost.params, cost.frozen_params) == params_by_torch(model)
+    assert cost.macs == macs_by_torch(arch, resolution=32, device="meta")
 
 
 @pytest.mark.slow

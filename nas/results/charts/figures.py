@@ -25,7 +25,7 @@ from nas.results.charts.colours import (
     REFERENCE_COLOUR,
     SELECTED_COLOUR,
 )
-from nas.results.results import Results, block_line, mixer_text, percent
+from nas.results.results import Results, block_line, percent, stage_mixers_text
 from nas.results.words import cost_text, interval_text, probability_text
 from nas.study.objectives import ACCURACY, Objectives
 
@@ -71,7 +71,7 @@ def hover_text(trial: TrialRecord, results: Results) -> str:
     title = f"trial {trial.number}" + (f": {escape(str(trial.reference), quote=False)}" if trial.references else "")
     test = "" if trial.test_accuracy is None else f", test {percent(trial.test_accuracy)}"
     arch = trial.architecture
-    stages = [f"{_strip(stage)} {mixer_text(stage.mixer)}, {stage.depth} × {stage.width}" for stage in arch.stages]
+    stages = [f"{_strip(stage)} {stage_mixers_text(stage)}, {stage.depth} × {stage.width}" for stage in arch.stages]
     ends = [escape(text, quote=False) for text in (results.standings.get(trial.number), trial.reason) if text]
     lines = [
         f"<b>{title}</b>",

@@ -8,7 +8,7 @@ from metaformer.cost import count_cost
 from metaformer.errors import printable
 from nas.results.exports.subject import Subject
 from nas.results.finish.finals import Spread
-from nas.results.results import Results, block_text, mixer_text, percent
+from nas.results.results import Results, block_text, percent, stage_mixers_text
 from nas.results.words import (
     interval_text,
     markdown_line,
@@ -68,7 +68,7 @@ def card_text(subject: Subject) -> str:
 
 def _stages(arch: Architecture) -> str:
     """Blocks, mixer and width of each stage: `2 × pool 3 at width 64, …`."""
-    return ", ".join(f"{stage.depth} × {mixer_text(stage.mixer)} at width {stage.width}" for stage in arch.stages)
+    return ", ".join(f"{stage.depth} × {stage_mixers_text(stage)} at width {stage.width}" for stage in arch.stages)
 
 
 def _costs(subject: Subject) -> Iterable[tuple[str, str]]:

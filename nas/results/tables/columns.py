@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nas.record.trials import TrialRecord
 from nas.results.charts.colours import MIXER_COLOURS, OTHER_COLOUR
-from nas.results.results import Results, block_line, mixer_text
+from nas.results.results import Results, block_line, stage_mixers_text
 from nas.results.words import objective_text
 
 TABLE = {  # heading of each column of the table of all trials: its name, and how its cells are written
@@ -84,7 +84,8 @@ def _stages(trials: Sequence[TrialRecord]) -> list[dict[str, object]]:
     for place in range(max(map(len, stages), default=0)):
         of_place = [each[place] if place < len(each) else None for each in stages]
         mixers = [
-            stage and (mixer_text(stage.mixer), MIXER_COLOURS.get(stage.mixer.kind, OTHER_COLOUR)) for stage in of_place
+            stage and (stage_mixers_text(stage), MIXER_COLOURS.get(stage.mixer.kind, OTHER_COLOUR))
+            for stage in of_place
         ]
         found.append(
             {

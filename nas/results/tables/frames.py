@@ -8,7 +8,7 @@ from operator import attrgetter
 import pandas as pd
 
 from nas.record.trials import TrialRecord
-from nas.results.results import Results, mixer_text, stem_stride
+from nas.results.results import Results, stage_mixers_text, stem_stride
 
 _COLUMNS: dict[str, Callable[[TrialRecord], object]] = {
     "trial": lambda trial: trial.number,
@@ -20,7 +20,7 @@ _COLUMNS: dict[str, Callable[[TrialRecord], object]] = {
     "macs": lambda trial: trial.macs,
     "epochs": lambda trial: trial.num_epochs,
     "device_seconds": lambda trial: round(trial.device_seconds, 3),
-    "mixers": lambda trial: "|".join(mixer_text(stage.mixer, between="") for stage in trial.architecture.stages),
+    "mixers": lambda trial: "|".join(stage_mixers_text(stage, between="") for stage in trial.architecture.stages),
     "stride": lambda trial: stem_stride(trial.architecture),
     "depths": lambda trial: "|".join(str(stage.depth) for stage in trial.architecture.stages),
     "widths": lambda trial: "|".join(str(stage.width) for stage in trial.architecture.stages),
