@@ -18,6 +18,7 @@ out, and so is RandFormer-M48, whose drop path is another than that of PoolForme
 
 from collections.abc import Mapping
 from functools import cached_property
+from math import prod
 
 from metaformer.architecture import Architecture
 from metaformer.errors import unknown_name
@@ -26,6 +27,7 @@ from metaformer.specs import (
     AttentionSpec,
     Downsample,
     Head,
+    Interleaved,
     MixerSpec,
     Mlp,
     Norm,
@@ -63,6 +65,7 @@ MLP_RATIOS = (1, 2, 3, 4, 5, 6)
 ACTIVATIONS: dict[str, Activation] = {"gelu": "gelu", "relu": "relu", "silu": "silu", "star_relu": "star_relu"}
 SCALED_SKIPS = {"none": (), "late": (3, 4), "all": STAGES}  # stages whose skips have a learned factor
 HEADS: dict[str, int | None] = {"linear": None, "mlp": 4}  # ratio of the hidden layer
+EVERY = ("never", "2", "3", "4")  # which blocks of a stage have attention
 REDUCED_SIDE = 7  # tokens
 REFERENCES = (
     *hybrid_stages.REFERENCES,
@@ -95,14 +98,20 @@ class HybridWide(HybridStages):
     def decode(self, genes: Mapping[str, Gene]) -> Architecture:
         is_baseline = genes["surroundings"] == "baselines"
         mixers = [self._wide_mixer(genes, i) for i in STAGES]
-        with_attention = [i for i, mixer in zip(STAGES, mixers, strict=True) if _is_attention(mixer)]
         depth = int(genes["depth"])
+        depths = share_depth(depth, str(genes["depth_ratio"]))
+        others = [
+            self.interleaved(genes, i, mixer=mixer, depth=blocks)
+            for i, mixer, blocks in zip(STAGES, mixers, depths, strict=True)
+        ]
+        with_attention = [i for i in STAGES if _is_attention(mixers[i - 1]) or others[i - 1]]
         layer_scale = None if is_baseline else 1e-5 if depth <= 24 else 1e-6
         stages = tuple(
             Stage(
-                depth=blocks,
+                depth=depths[i - 1],
                 width=round(int(genes[f"width_{i}"]) * self.settings.width_scale),
                 mixer=mixers[i - 1],
+                interleaved=others[i - 1],
                 downsample=Downsample(pre_norm=baselines.LAYER_NORM if is_baseline else None) if i > 1 else None,
                 position_embedding="learned" if not is_baseline and [i] == with_attention[:1] else None,
                 norm=_norm(genes, i),
@@ -114,7 +123,7 @@ class HybridWide(HybridStages):
                 layer_scale=layer_scale,
                 res_scale=1.0 if i in SCALED_SKIPS[str(genes["scaled_skips"])] else None,
             )
-            for i, blocks in zip(STAGES, share_depth(depth, str(genes["depth_ratio"])), strict=True)
+            for i in STAGES
         )
         stem = self.settings.stem
         drop_path, dropout = _rates(genes, with_attention=bool(with_attention))
@@ -134,6 +143,14 @@ class HybridWide(HybridStages):
         )
 
     def encode(self, arch: Architecture) -> Genes:
+        return self._checked(self.genes_of(arch), arch)
+
+    def genes_of(self, arch: Architecture) -> Genes:
+        """What genes an architecture has, if it is one of the space.
+
+        Raises:
+            SpaceError: No genes give the depths of its stages.
+        """
         genes = self.genes_of_stages(arch.stages)
         mlp = arch.stages[0].mlp or Mlp()
         scaled = tuple(i for i, stage in zip(STAGES, arch.stages, strict=True) if stage.res_scale is not None)
@@ -145,18 +162,26 @@ class HybridWide(HybridStages):
             "scaled_skips": next(skips, f"stages {scaled}"),
             "head": "mlp" if arch.head.hidden_ratio else "linear",
         }
-        return self._checked(genes, arch)
+        return genes
+
+    def interleaved(self, genes: Mapping[str, Gene], i: int, *, mixer: MixerSpec, depth: int) -> Interleaved | None:
+        """What some blocks of a stage have in place of its mixer; here nothing."""
+        del genes, i, mixer, depth
+        return None
 
     @cached_property
     def size(self) -> int:
-        total = len(SURROUNDINGS) * len(depth_genes()) * len(MLP_RATIOS) * len(ACTIVATIONS)
-        total *= len(SCALED_SKIPS) * len(HEADS)
-        for side, widths in zip(self.sides, WIDTHS, strict=True):
-            total *= self.num_mixers(side) * len(NORMS) * len(widths)
-        return total
+        total = len(SURROUNDINGS) * len(MLP_RATIOS) * len(ACTIVATIONS) * len(SCALED_SKIPS) * len(HEADS)
+        for widths in WIDTHS:
+            total *= len(NORMS) * len(widths)
+        return total * sum(
+            prod(self.num_mixers(side, depth) for side, depth in zip(self.sides, depths, strict=True))
+            for depths in depth_genes()
+        )
 
-    def num_mixers(self, side: int) -> int:
-        """Different mixers, with their windows, on a map of that side."""
+    def num_mixers(self, side: int, depth: int) -> int:
+        """Different mixers, with their windows, of a stage with a map of that side and so many blocks."""
+        del depth
         pools = len({distinct_pool(size, side) for size in SIZES})
         others = len(MIXERS) - len(WITH_WINDOW) - (side < 2)  # on one token reduced attention is attention
         return pools + (len(WITH_WINDOW) - 1) * len(SIZES) + others
@@ -165,18 +190,53 @@ class HybridWide(HybridStages):
         """With `hybrid_stages` all of its architectures."""
         return other.size if type(other) is HybridStages else super().num_shared(other)
 
+    def _attention(self, genes: Mapping[str, Gene]) -> AttentionSpec:
+        head_size = round(HEAD_SIZE * self.settings.width_scale)
+        return AttentionSpec(head_size=head_size, proj_bias=genes["surroundings"] != "baselines")
+
     def _wide_mixer(self, genes: Mapping[str, Gene], i: int) -> MixerSpec:
         kind, size, side = str(genes[f"mixer_{i}"]), int(genes[f"size_{i}"]), self.sides[i - 1]
         if kind not in MIXERS:
             raise SpaceError(unknown_name(f"mixer_{i}", kind, MIXERS))
-        head_size = round(HEAD_SIZE * self.settings.width_scale)
         if kind == "reduced_attention" and side > 1:
-            return ReducedAttentionSpec(head_size=head_size, reduction=max(2, side // REDUCED_SIDE))
+            reduction = max(2, side // REDUCED_SIDE)
+            return ReducedAttentionSpec(head_size=self._attention(genes).head_size, reduction=reduction)
         if kind in ("attention", "reduced_attention"):
-            return AttentionSpec(head_size=head_size, proj_bias=genes["surroundings"] != "baselines")
+            return self._attention(genes)
         if kind == "sep_conv":
             return SepConvSpec(size=size, activation=ACTIVATIONS[str(genes["activation"])])
         return RandomSpec() if kind == "random" else self._mixer(kind, size, side)
+
+
+@register_space("hybrid_blocks")
+class HybridBlocks(HybridWide):
+    """The same with attention in every second, third or fourth block of a stage, whose own mixer the others have.
+
+    It does nothing where a stage has attention already, or fewer blocks.
+    """
+
+    choices = (*HybridWide.choices, *(Choice(f"attention_{i}", EVERY) for i in STAGES))
+
+    def genes_of(self, arch: Architecture) -> Genes:
+        genes = super().genes_of(arch)
+        for i, stage in zip(STAGES, arch.stages, strict=True):
+            genes[f"attention_{i}"] = str(stage.interleaved.every) if stage.interleaved else EVERY[0]
+        return genes
+
+    def interleaved(self, genes: Mapping[str, Gene], i: int, *, mixer: MixerSpec, depth: int) -> Interleaved | None:
+        """Attention in every n-th block, where that says anything."""
+        every = genes[f"attention_{i}"]
+        if every == EVERY[0] or int(every) > depth or isinstance(mixer, AttentionSpec):
+            return None
+        return Interleaved(mixer=self._attention(genes), every=int(every))
+
+    def num_mixers(self, side: int, depth: int) -> int:
+        patterns = 1 + sum(int(every) <= depth for every in EVERY[1:])
+        return 1 + (super().num_mixers(side, depth) - 1) * patterns
+
+    def num_shared(self, other: SearchSpace) -> int | None:
+        """With `hybrid_stages` and `hybrid_wide` all of their architectures."""
+        return other.size if type(other) is HybridWide else super().num_shared(other)
 
 
 def _is_attention(mixer: MixerSpec) -> bool:

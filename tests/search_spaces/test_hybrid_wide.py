@@ -1,4 +1,4 @@
-"""hybrid_wide: PoolFormers, the Baselines and all of hybrid_stages are points of it, and it is counted exactly."""
+"""hybrid_wide and hybrid_blocks: PoolFormers, Baselines and all of hybrid_stages are points, and they are counted."""
 
 import itertools
 import random
@@ -8,14 +8,15 @@ import torch
 
 import search_spaces
 from metaformer import build, zoo
-from metaformer.specs import AttentionSpec, Norm, ReducedAttentionSpec, SepConvSpec, Stem
+from metaformer.specs import AttentionSpec, Norm, PoolSpec, ReducedAttentionSpec, SepConvSpec, Stem
 from search_spaces import SearchSpace, SpaceError, SpaceSettings
 from search_spaces.hybrid_stages import DEPTHS, RATIOS, STAGES, share_depth
-from search_spaces.hybrid_wide import REFERENCES
+from search_spaces.hybrid_wide import REFERENCES, HybridBlocks
 
 SMALL = SpaceSettings(resolution=32, num_classes=10, stem=Stem(kernel=3, stride=2, padding=1), width_scale=0.125)
 IMAGENET_SPACE = search_spaces.get("hybrid_wide")
 SMALL_SPACE = search_spaces.get("hybrid_wide", SMALL)
+BLOCKS, SMALL_BLOCKS = (search_spaces.get("hybrid_blocks", settings) for settings in (SpaceSettings(), SMALL))
 TINY_SPACE = search_spaces.get("hybrid_wide", SMALL.model_copy(update={"resolution": 16}))  # maps of 8 to 1 tokens
 
 
@@ -106,6 +107,46 @@ def test_reduced_attention_keeps_seven_tokens_a_side_and_is_attention_on_one_tok
         assert all(isinstance(stage.mixer, ReducedAttentionSpec | AttentionSpec) for stage in arch.stages)
         assert [stage.position_embedding for stage in arch.stages] == ["learned", None, None, None]
         assert space.encode(arch)["mixer_4"] == ("reduced_attention" if reductions[-1] else "attention")
+
+
+def test_hybrid_blocks_has_attention_in_every_nth_block_of_a_stage_where_that_says_anything() -> None:
+    base = BLOCKS.encode(zoo.get("poolformer_s12"))
+    assert [base[f"attention_{i}"] for i in STAGES] == ["never"] * 4
+    pool, attention = PoolSpec(), AttentionSpec()
+    for every, expected in (("2", [pool, attention] * 3), ("3", [pool, pool, attention] * 2), ("4", None)):
+        arch = BLOCKS.decode({**base, "attention_3": every})
+        stage = arch.stages[2]
+        mixers = [stage.mixer_of(block) for block in range(stage.depth)]
+        assert mixers == (expected or [pool, pool, pool, attention, pool, pool])
+        assert [other.position_embedding for other in arch.stages] == [None, None, "learned", None]
+        assert BLOCKS.encode(arch) == {**base, "attention_3": every}
+    idle = BLOCKS.decode({**base, "mixer_1": "attention", "attention_1": "2", "attention_2": "3"})  # two blocks each
+    assert BLOCKS.encode(idle) == {**base, "mixer_1": "attention"}
+
+
+def test_every_architecture_of_hybrid_wide_is_one_of_hybrid_blocks() -> None:
+    rng = random.Random(0)
+    for _ in range(20):
+        arch = SMALL_SPACE.sample(rng)
+        assert SMALL_BLOCKS.decode(SMALL_BLOCKS.encode(arch)) == arch
+    assert SMALL_BLOCKS.num_shared(SMALL_SPACE) == SMALL_SPACE.size
+    assert set(SMALL_BLOCKS.references()) == set(REFERENCES)
+
+
+@pytest.mark.parametrize(("depth", "depths"), [(6, (2, 2, 1, 1)), (12, (3, 3, 3, 3)), (24, (6, 6, 6, 6))])
+def test_the_mixers_of_a_stage_of_hybrid_blocks_are_counted_with_their_patterns(
+    depth: int, depths: tuple[int, ...]
+) -> None:
+    assert isinstance(SMALL_BLOCKS, HybridBlocks)
+    own = {"depth": depth, "depth_ratio": "1:1:1:1"}
+    base = {**SMALL_BLOCKS.encode(SMALL_BLOCKS.references()["metaformer_id_s12"]), **own}
+    values = {choice.name: choice.values for choice in SMALL_BLOCKS.choices}
+    assert share_depth(depth, "1:1:1:1") == depths
+    for i in STAGES:
+        names = (f"mixer_{i}", f"size_{i}", f"attention_{i}")
+        drawn = itertools.product(*(values[name] for name in names))
+        digests = {SMALL_BLOCKS.decode({**base, **dict(zip(names, genes, strict=True))}).digest for genes in drawn}
+        assert len(digests) == SMALL_BLOCKS.num_mixers(SMALL_BLOCKS.sides[i - 1], depths[i - 1])
 
 
 def test_sampled_architectures_run_at_the_size_of_the_space() -> None:
