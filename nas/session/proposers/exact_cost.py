@@ -57,8 +57,8 @@ class ExactCost(Proposer):
     The hypervolume is the sum of two, over the logarithm of the costs and over the costs, so that the choice does not
     hang on one of them alone. Candidates are all changes of one gene of the front's members and some fresh samples.
     Every other suggestion is by a model of errors without their worst ones, since what one model is blind to the other
-    may see. Running trials count as if they had ended at what the model expects. Trials that were stopped or failed are not
-    proposed again, and teach nothing.
+    may see. Running trials count as if they had ended at what the model expects. Trials that were stopped or failed
+    are not proposed again, and teach nothing.
     """
 
     def __init__(self, space: SearchSpace, objectives: Objectives) -> None:
