@@ -38,6 +38,7 @@ from nas.finish import finish
 from nas.prepare import prepare
 from nas.record.run_folder import check_name, open_run
 from nas.record.storage import open_storage
+from nas.replay import replay
 from nas.report import report
 from nas.search import search
 from nas.session.proposers import register_proposer
@@ -59,6 +60,7 @@ PROGRAMS: dict[str, tuple[Callable[..., None], ...]] = {
     "finish": (finish,),
     "evaluate": (evaluate,),
     "explain": (explain,),
+    "replay": (replay,),
     "report": (report,),
     "export": (export,),
     "dashboard": (dashboard,),
@@ -259,6 +261,14 @@ RUNS = [
     ),
     *bad("explain", "run", "nowhere", "damaged", "untrained", "good"),  # the last has too few trials
     *bad("explain", "storage", "truncated", "foreign"),
+    *bad("replay", "run", (), "nowhere", "damaged", "untrained", "good"),  # the last has too few trials
+    *bad("replay", "sampler", "good --sampler exact_costs", "good --sampler="),
+    *bad("replay", "stopper", "good --stopper hypervolum"),
+    *bad("replay", "budget", "good --budget 20", "good --budget 20gpu-days", "good --budget 0cpu-days"),
+    *bad("replay", "devices", "good --devices 0", "good --devices x"),
+    *bad("replay", "max_trials", "good --max-trials 0"),
+    *bad("replay", "seed", "good --seed x", f"good --seed {2**63}"),
+    *bad("replay", "option", "good --nothing"),
     *(
         Bad("export", ("runs/good", f"--{option}={path}", "--force"), option)
         for option in ("out", "weights")

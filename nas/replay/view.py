@@ -1,0 +1,95 @@
+"""Replays on a console, and as plain values for a program."""
+
+from rich.console import Console
+from rich.table import Table
+
+from nas.replay.virtual import Found, Line, Replays
+from nas.results.results import percent
+from nas.results.words import plural
+from nas.study.budget import Budget, DeviceKind, format_device_time
+
+
+def show(replays: Replays, console: Console) -> None:
+    """Print what each search came to, how it got there, and how far that can be believed."""
+    console.print(ends_table(replays))
+    console.print(progress_table(replays))
+    for line in basis_lines(replays):
+        console.print(line)
+
+
+def ends_table(replays: Replays) -> Table:
+    """A row for each search: what it came to at its end."""
+    table = Table(title=f"Replays of {replays.run.name}", title_justify="left")
+    heads = ("search", "sampler", "stopper", "spent", "trials", "complete", "twice", "recorded", "best val", "volume")
+    for head in heads:
+        table.add_column(head, justify="left" if head in heads[:3] else "right")
+    for line in replays.lines:
+        end = line.progress[-1]
+        table.add_row(
+            line.name,
+            line.sampler,
+            line.stopper,
+            format_device_time(end.device_seconds, _device(replays)),
+            f"{line.num_trials:,}",
+            f"{line.num_complete:,}",
+            f"{line.num_duplicates:,}",
+            f"{line.num_recorded:,}",
+            percent(end.best_accuracy),
+            f"{end.hypervolume:.4f}",
+        )
+    return table
+
+
+def progress_table(replays: Replays) -> Table:
+    """A row for each moment: hypervolume and best accuracy of each search; empty after its end."""
+    table = Table(title="Hypervolume and best val by device time", title_justify="left")
+    table.add_column("spent", justify="right")
+    for line in replays.lines:
+        table.add_column(line.name, justify="right")
+    for seconds in replays.moments:
+        found = [line.at(seconds) for line in replays.lines]
+        table.add_row(format_device_time(seconds, _device(replays)), *(_text(each) for each in found))
+    return table
+
+
+def basis_lines(replays: Replays) -> list[str]:
+    """What the replays rest on, and what they do not show."""
+    curves = replays.curves
+    stopped = f" and {curves.num_stopped:,} that were stopped" if curves.num_stopped else ""
+    return [
+        f"Curves: {plural(curves.num_complete, 'complete architecture')}{stopped}; others by a random forest, "
+        f"for those left out {replays.error_points:.2f} points off, Kendall's tau {replays.tau:.2f}.",
+        "Not shown: accuracies above the best recorded, the noise of seeds, and differences below that error. A sampler"
+        " that learns looks better than it is where it goes to what the forest wrongly takes for good.",
+    ]
+
+
+def as_plain(replays: Replays) -> dict[str, object]:
+    """The replays as plain values; accuracies are parts of 1."""
+    return {
+        "run": replays.run.name,
+        "num_complete": replays.curves.num_complete,
+        "num_stopped": replays.curves.num_stopped,
+        "error_points": replays.error_points,
+        "tau": replays.tau,
+        "searches": [_plain(line, replays.moments) for line in replays.lines],
+    }
+
+
+def _plain(line: Line, moments: list[float]) -> dict[str, object]:
+    found = [each for each in (line.at(seconds) for seconds in moments) if each is not None]
+    return {
+        **{name: value for name, value in line._asdict().items() if name != "progress"},
+        "end": line.progress[-1]._asdict(),
+        "progress": [
+            {**each._asdict(), "device_seconds": seconds} for each, seconds in zip(found, moments, strict=False)
+        ],
+    }
+
+
+def _text(found: Found | None) -> str:
+    return "" if found is None else f"{found.hypervolume:.4f}  {percent(found.best_accuracy)}"
+
+
+def _device(replays: Replays) -> DeviceKind:
+    return Budget.parse(replays.run.study.budget).device
