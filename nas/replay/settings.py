@@ -2,7 +2,9 @@
 
 from typing import NamedTuple
 
-from metaformer.errors import UserError, unknown_name
+from pydantic import ValidationError
+
+from metaformer.errors import UserError, explain, unknown_name
 from nas.session import proposers, stoppers
 from nas.study.budget import Budget
 from nas.study.study import Study
@@ -44,6 +46,9 @@ class Settings(NamedTuple):
             if kind != own:
                 raise UserError(f"budget: must be {own.upper()} time, as the run's is, got {self.budget!r}")
         asked = {name: value for name, value in self._asdict().items() if value is not None and name != "devices"}
-        changed = study.model_validate(study.model_dump() | asked | {"storage": None, "identity": None})
+        try:
+            changed = Study.model_validate(study.model_dump() | asked | {"storage": None, "identity": None})
+        except ValidationError as error:
+            raise UserError(explain(error, Study)) from None
         proposers.check_objectives(changed.sampler, changed.goals)
         return changed
