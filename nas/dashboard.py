@@ -196,7 +196,7 @@ class _ShownRun:
         run = open_run(path)
         self._path, self._url, self._files = path, run.record.url, files
         self._paths = [path / name for name in _FILES]
-        self._seen = self._state()
+        self._seen: tuple[datetime | None, list[bool]] = (None, [])  # so that the first update reads again
         writers = Writers(save_note, save_plotly_graph_object, get_artifact_path)
         self._study = ShownStudy(storage, run.name, run.record, writers)
         self._show(run)

@@ -286,6 +286,9 @@ def _defaults_lines(team: Team, request: Request, fields: dict[str, object]) -> 
     return lines
 
 
+_KEPT = {"budget", "confirm"}  # fields that may change, but stay where nothing is said of them
+
+
 def _known_fields(request: Request, folder: RunFolder) -> dict[str, object]:
     """The fields of the study file that was asked for, else of the run, which keeps the defaults it began with."""
     if request.study:
@@ -293,7 +296,7 @@ def _known_fields(request: Request, folder: RunFolder) -> dict[str, object]:
     if not folder.study_file.exists():
         return {}
     fields = Study.from_file(folder.study_file).model_dump(mode="json")
-    return {name: value for name, value in fields.items() if name not in MAY_CHANGE or name == "budget"}
+    return {name: value for name, value in fields.items() if name not in MAY_CHANGE or name in _KEPT}
 
 
 class _Costs(NamedTuple):

@@ -198,7 +198,7 @@ class Record:
         return [trial for trial in self.trials if trial.state is TrialState.COMPLETE]
 
     def genes(self, trial: TrialRecord) -> Genes:
-        """The canonical genes of a trial: those that were written; of no trial of this record, encoded."""
+        """The genes written for the trial of this number; encoded where this record has none."""
         return self._genes.get(trial.number) or self.space.encode(trial.architecture)
 
     @property
@@ -209,7 +209,7 @@ class Record:
     @property
     def confirm_seconds(self) -> float:
         """Device-seconds of trainings with further seeds, in a search."""
-        return sum(trial.device_seconds for trial in self.trials if trial.seed is not None)
+        return sum(trial.device_seconds + trial.lost_seconds for trial in self.trials if trial.seed is not None)
 
     @property
     def lost_seconds(self) -> float:

@@ -66,7 +66,11 @@ class RunCurves:
             raise UserError("run: must have noted how many images it trains on, got none")
         self.num_images: dict[str, int] = dict(run.record.notes.num_images)
         whole = [mean_trial([t for t in group if t.state is TrialState.COMPLETE]) for group in complete]
-        partial = [max(group, key=lambda trial: trial.num_epochs) for group in groups if group not in complete]
+        partial = [
+            max(group, key=lambda trial: trial.num_epochs)
+            for group in groups
+            if all(trial.state is not TrialState.COMPLETE for trial in group)
+        ]
         self.num_complete, self.num_stopped = len(whole), len(partial)
         trials = [*whole, *partial]
         self._known = Catalogue(run.space, exact_costs(study.goals))

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from nas.replay.virtual import Found, Line, Replays
+from nas.replay.virtual import Found, Replays, Searched
 from nas.results.results import percent
 from nas.results.words import plural
 from nas.study.budget import Budget, DeviceKind, format_device_time
@@ -57,8 +57,9 @@ def basis_lines(replays: Replays) -> list[str]:
     curves = replays.curves
     stopped = f" and {curves.num_stopped:,} that were stopped" if curves.num_stopped else ""
     return [
-        f"Curves: {plural(curves.num_complete, 'complete architecture')}{stopped}; others by a random forest, "
-        f"for those left out {replays.error_points:.2f} points off, Kendall's tau {replays.tau:.2f}.",
+        f"Curves: {plural(curves.num_complete, 'complete architecture')}{stopped}; others are predicted by a "
+        f"random forest: mean error {replays.error_points:.2f} points on architectures left out, Kendall's tau "
+        f"{replays.tau:.2f}.",
         "Not shown: accuracies above the best recorded, the noise of seeds, and differences below that error. A sampler"
         " that learns looks better than it is where it goes to what the forest wrongly takes for good.",
     ]
@@ -76,7 +77,7 @@ def as_plain(replays: Replays) -> dict[str, object]:
     }
 
 
-def _plain(line: Line, moments: list[float]) -> dict[str, object]:
+def _plain(line: Searched, moments: list[float]) -> dict[str, object]:
     found = [each for each in (line.at(seconds) for seconds in moments) if each is not None]
     return {
         **{name: value for name, value in line._asdict().items() if name != "progress"},

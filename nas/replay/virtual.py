@@ -13,8 +13,9 @@ from nas.record.storage import IN_MEMORY
 from nas.record.trials import TrialRecord, TrialState
 from nas.replay.settings import Settings
 from nas.replay.surrogate import RunCurves
+from nas.session.finalists import Finalists
 from nas.session.leases import Place
-from nas.session.pareto import HypervolumeScale, front_of
+from nas.session.pareto import HypervolumeScale
 from nas.session.session import Session, open_session
 from nas.study.budget import Budget
 from nas.study.study import Study
@@ -33,7 +34,7 @@ class Found(NamedTuple):
     best_accuracy: float | None  # in [0, 1], on val; None: nothing was complete
 
 
-class Line(NamedTuple):
+class Searched(NamedTuple):
     """One search: the run itself, or a replay."""
 
     name: str
@@ -60,7 +61,7 @@ class Replays:
     """The run itself, its own settings in virtual time, and those that were asked for.
 
     Attributes:
-        lines: In this order; the second is left out where it is the third.
+        lines: The run, its own settings replayed, the asked ones replayed; where these are alike, once.
         moments: Device-seconds at which they are compared.
     """
 
@@ -97,22 +98,18 @@ class Replays:
                 f"{most:,.0f}; --max-trials limits them too"
             )
 
-    def _recorded(self, run: Run) -> Line:
+    def _recorded(self, run: Run) -> Searched:
         """The run itself, trial by trial as they ended; what was spent beside trials has no place in time."""
         study, trials = run.study, list(run.record)
-        scale = HypervolumeScale.of(run.space, study.goals)
+        finalists = Finalists(HypervolumeScale.of(run.space, study.goals))
         progress = [Found(0.0, 0.0, None)]
-        members: list[TrialRecord] = []
         for trial in _ended(trials):
             seconds = progress[-1].device_seconds + trial.device_seconds + trial.lost_seconds
-            hypervolume, best = progress[-1][1:]
             if trial.state is TrialState.COMPLETE:
-                members = front_of([*members, trial], study.goals)
-                best = max(best or 0.0, trial.val_accuracy or 0.0)
-                if any(member is trial for member in members):
-                    hypervolume = scale.hypervolume([study.goals.values(member) for member in members])
-            progress.append(Found(seconds, hypervolume, best))
-        return Line(
+                finalists.add([trial])
+            best = max((member.val_accuracy or 0.0 for member in finalists.front), default=None)
+            progress.append(Found(seconds, finalists.hypervolume, best))
+        return Searched(
             "the run",
             study.sampler,
             study.stopper,
@@ -124,7 +121,7 @@ class Replays:
             **_counts(trials),
         )
 
-    def _replayed(self, name: str, study: Study, num_devices: int) -> Line:
+    def _replayed(self, name: str, study: Study, num_devices: int) -> Searched:
         space = study.make_space()
         place = Place(
             speed=self.curves.speed, num_images=self.curves.num_images, num_workers=num_devices, checkpoints="nowhere"
@@ -137,7 +134,7 @@ class Replays:
             self._note(session, progress)
         progress.append(progress[-1]._replace(device_seconds=session.ledger.spent))
         trials = record.trials
-        return Line(
+        return Searched(
             name,
             study.sampler,
             study.stopper,
@@ -166,8 +163,9 @@ def _ended(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 def _counts(trials: Sequence[TrialRecord]) -> dict[str, int]:
     own = [trial for trial in trials if trial.checkpoint_trial == trial.number]  # others go on with one of these
+    searched = [trial for trial in own if trial.seed is None]  # others are further seeds
     return {
         "num_trials": len(own),
         "num_complete": sum(trial.state is TrialState.COMPLETE for trial in trials),
-        "num_duplicates": len(own) - len({trial.architecture.digest for trial in own}),
+        "num_duplicates": len(searched) - len({trial.architecture.digest for trial in searched}),
     }

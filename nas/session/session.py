@@ -76,6 +76,7 @@ class Session:
         self._num_failures = 0  # since the last completed trial
         self._in_doubt: set[int] = set()  # trials whose checkpoints are kept off the front
         self._checkpointed = {trial.checkpoint_trial for trial in record}  # whose checkpoints may be there
+        self._has_taken_over = False  # only then all trials that go on are known
 
     def take_over(self) -> None:
         """Go on where the record stands: close the leases that a dead driver left open, and queue their trials."""
@@ -96,6 +97,7 @@ class Session:
                 self._end(trial, "stopped", StopReason.STOPPER, reason)
             else:
                 self._interrupt(trial)
+        self._has_taken_over = True
         self._drop_checkpoints()
 
     # ------------------------------------------------------------------ what a backend calls
@@ -313,12 +315,13 @@ class Session:
 
     @property
     def _free_to_search(self) -> float:
-        """Device-seconds that new architectures may take."""
+        """Device-seconds that new architectures may take; what has begun may be ended from the other part too."""
         return self.ledger.free - self._held_back - self.confirmation.left
 
     def _is_affordable(self, macs: int, num_done: int, seed: int | None) -> bool:
         seconds = self.costs.train_seconds(macs, epochs=self.study.recipe.epochs - num_done)
-        free = self._free_to_search if seed is None else self.ledger.free - self._held_back
+        is_new = seed is None and num_done == 0
+        free = self._free_to_search if is_new else self.ledger.free - self._held_back
         return seconds + self.costs.test_seconds(macs) <= free
 
     def _is_test_affordable(self, trial: TrialRecord) -> bool:
@@ -365,6 +368,8 @@ class Session:
         Where members of the front are trained again, what is off it may come back. So weights are kept as long as that
         is likely enough, which is asked when a few more trials have left the front.
         """
+        if not self._has_taken_over:
+            return
         wanted = (*self.queue.resumable, *self.queue.stopped, *self.running, *self._finalists.members)
         needed = {trial.checkpoint_trial for trial in wanted}
         if self.confirmation.share:

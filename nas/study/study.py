@@ -190,7 +190,7 @@ class Study(Spec):
         return self.model_copy(update={"recipe": self.recipe.model_copy(update={"precision": precision})})
 
     def check_continues(self, earlier: "Study", where: Path) -> None:
-        """Check that this study goes on with `earlier`; only budget, trial limit and workers may differ.
+        """Check that this study goes on with `earlier`; only the fields of `MAY_CHANGE` may differ.
 
         Raises:
             StudyError: Another field differs; the message names the first.

@@ -121,10 +121,14 @@ class Confirmation:
 
     def _taken(self, trial: TrialRecord) -> float:
         """Device-seconds that a training has used, and will yet use."""
-        return trial.device_seconds + (self._train_seconds(trial) if trial.state is TrialState.RUNNING else 0.0)
+        return (
+            trial.device_seconds
+            + trial.lost_seconds
+            + (self._train_seconds(trial) if trial.state is TrialState.RUNNING else 0.0)
+        )
 
     def _train_seconds(self, trial: TrialRecord) -> float:
-        """That are left to the end of a training, or that training a complete model again takes."""
+        """Device-seconds to the end of a running training, or of training an ended one again."""
         num_done = trial.num_epochs if trial.state is TrialState.RUNNING else 0
         return self._costs.train_seconds(trial.macs, epochs=self._study.recipe.epochs - num_done)
 

@@ -63,7 +63,7 @@ _ANGLES = np.geomspace(0.01, 1.55, 10)  # of the grid: sigma / tau is the tangen
 _INTERCEPT_SD, _SLOPE_SD = 100.0, 2.0  # of the priors of beta, for standardised log costs
 _UNLIKELY = 1e-4  # density of a node, beside the likeliest, below which the finer grid leaves it out
 _NUM_PASSES = 4  # of eq. 8
-_LEAST = 0.25  # images that are wrong in the mean, at least; also right
+_LEAST = 0.25  # images that are taken as wrong at least, and as right
 _MOST_FITTED = 1000  # architectures from which tau, sigma and beta are learned
 _NUM_HYPER, _NUM_EACH = 128, 16  # H, and how many of the S draws use each
 _NORMAL_95 = 1.6448536269514722  # normal quantile of a two-sided interval of 90 %
@@ -274,9 +274,9 @@ def _condition(
     total_HG = tau2_H1 + split_G + training_HG / counts_G
     surprise_HG = (seen.y_G - prior_HG) / total_HG
     shared_HG = np.sqrt(SHARED * seen.v_G) * hyper.xi_H[:, None]  # (eq. 4)
-    in_mean_G = split_G + training_G / counts_G  # of the error of one training (e + f), what is in the mean of all
+    in_mean_G = split_G + training_G / counts_G  # variance of e plus the mean of all f
     error_HG = in_mean_G * surprise_HG
-    of_apart_G = (training_G / training_HG).mean(axis=0)  # of how a trial differs from its siblings, what is f
+    of_apart_G = (training_G / training_HG).mean(axis=0)  # share of a trial's difference from its siblings that is f
     left_HG = split_G + training_G - in_mean_G**2 / total_HG - training_G**2 / training_HG * (1 - 1 / counts_G)
     return Posterior(
         mean_HG=prior_HG + tau2_H1 * surprise_HG - shared_HG,

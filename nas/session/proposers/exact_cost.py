@@ -56,8 +56,8 @@ class ExactCost(Proposer):
 
     The hypervolume is the sum of two, over the logarithm of the costs and over the costs, so that the choice does not
     hang on one of them alone. Candidates are all changes of one gene of the front's members and some fresh samples.
-    Every other suggestion is by a model of errors without their worst ones, since what one model is blind to the other
-    may see. Running trials count as if they had ended at what the model expects. Trials that were stopped or failed
+    Every other suggestion uses a model in which the worst errors are cut down, since it may see what the other model
+    misses. Running trials count as if they had ended at what the model expects. Trials that were stopped or failed
     are not proposed again, and teach nothing.
     """
 
@@ -132,7 +132,7 @@ class ExactCost(Proposer):
         is_cut = len(history) % 2 == 1
         fitted = self._fit(history, is_cut=is_cut)
         used = self._choose(complete, _POINTS_TO_PREDICT)
-        targets = fitted.scale(self._targets(used, is_cut=is_cut))
+        targets = fitted.scale(self._targets(used))
         process = GaussianProcess(fitted.parameters, self._known.groups, self._features(used), targets)
         tried = self._rows_at([*complete, *running])
         errors = np.exp(self._targets(complete))
@@ -186,10 +186,12 @@ class ExactCost(Proposer):
         chosen = self._choose(self._settled(history), _POINTS_TO_FIT)
         key = tuple(chosen)
         if is_cut not in self._fitted or self._fitted[is_cut][0] != key:
-            targets = self._targets(chosen, is_cut=is_cut)
+            targets = self._targets(chosen)
+            most = 2 * float(np.median(targets)) - float(targets.min()) if is_cut else np.inf
+            targets = np.minimum(targets, most)
             mean, std = float(targets.mean()), max(float(targets.std()), 1e-3)
             parameters = fit(self._features(chosen), (targets - mean) / std, self._known.groups)
-            self._fitted[is_cut] = (key, _Fit(parameters, mean, std))
+            self._fitted[is_cut] = (key, _Fit(parameters, mean, std, most))
         return self._fitted[is_cut][1]
 
     def _settled(self, history: Sequence[TrialRecord]) -> list[int]:
@@ -221,25 +223,24 @@ class ExactCost(Proposer):
     def _features(self, places: Sequence[int]) -> Floats:
         return self._known.features(self._rows_at(places))
 
-    def _targets(self, places: Sequence[int], *, is_cut: bool = False) -> Floats:
-        """Log errors; cut ones are at most as far above the median of all as the least is below it."""
-        targets = np.array([self._log_errors[place] for place in places])
-        if not is_cut:
-            return targets
-        known = np.array(list(self._log_errors.values()))
-        return np.minimum(targets, 2 * np.median(known) - known.min())
+    def _targets(self, places: Sequence[int]) -> Floats:
+        return np.array([self._log_errors[place] for place in places])
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """Hyperparameters, and the scale of the targets that they are for."""
+    """Hyperparameters, and the scale of the targets that they are for.
+
+    Cut targets are at most as far above their median as the least is below it.
+    """
 
     parameters: Hyperparameters
     mean: float
     std: float
+    most: float  # to which larger targets are cut
 
     def scale(self, targets: Floats) -> Floats:
-        return (targets - self.mean) / self.std
+        return (np.minimum(targets, self.most) - self.mean) / self.std
 
     def unscale(self, scaled: Floats) -> Floats:
         return self.mean + self.std * scaled

@@ -256,7 +256,7 @@ class ExactCostSampler(BaseSampler):
         mean, std = float(targets.mean()), max(float(targets.std()), 1e-3)
         used = _choose(len(targets), front, _POINTS_TO_PREDICT)
         process = GaussianProcess(
-            self._fit(history, targets),
+            self._fit(history),
             self._groups(),
             self._features([history.points[place] for place in used]),
             (targets[used] - mean) / std,
@@ -275,16 +275,18 @@ class ExactCostSampler(BaseSampler):
             gains += boxes.expected_gain(view[len(members) :], mean + std * predicted, std * spread, is_log=is_log)
         return candidates[int(np.argmax(gains))]
 
-    def _fit(self, history: "_History", targets: Floats) -> Hyperparameters:
+    def _fit(self, history: "_History") -> Hyperparameters:
         """Hyperparameters from the first complete trials; anew when their number has grown by a factor."""
-        num = min(_LEAST_COMPLETE, len(targets))
-        while (larger := max(int(num * _GROWTH), num + 5)) <= len(targets):
+        num = min(_LEAST_COMPLETE, len(history.errors))
+        while (larger := max(int(num * _GROWTH), num + 5)) <= len(history.errors):
             num = larger
         used = _choose(num, [], _POINTS_TO_FIT)
         points = tuple(history.points[place] for place in used)
         errors = tuple(history.errors[place] for place in used)
         if self._fitted is None or self._fitted[:2] != (points, errors):
-            chosen = targets[used]
+            chosen = np.array(errors)
+            if self._best_possible is not None:
+                chosen = np.log(np.maximum(chosen / (chosen.max() or 1.0), _LEAST_ERROR))
             scaled = (chosen - chosen.mean()) / max(float(chosen.std()), 1e-3)
             self._fitted = (points, errors, fit(self._features(points), scaled, self._groups()))
         return self._fitted[2]

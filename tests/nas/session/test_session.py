@@ -171,6 +171,20 @@ def test_a_driver_that_dies_between_the_last_report_and_the_end_loses_nothing(tm
     assert next_lease(reopened).trial != lease.trial
 
 
+def test_a_driver_that_dies_before_an_end_keeps_what_another_trial_goes_on_from(tmp_path: Path) -> None:
+    session = session_in(tmp_path)
+    ended, begun = next_lease(session), next_lease(session)
+    for lease, epochs in ((ended, 3), (begun, 2)):
+        Path(lease.folder).mkdir(parents=True)
+        for epoch in range(1, epochs + 1):
+            report = Report(epoch=epoch, val_accuracy=0.5, train_loss=1.0, checkpoint="x.pt")
+            session.report(lease.name, report, device_seconds=epoch)
+    reopened = session_in(tmp_path)
+    assert Path(begun.folder).exists()
+    again = next_lease(reopened)
+    assert (again.trial, again.checkpoint) == (begun.trial, "x.pt")
+
+
 def test_a_trial_that_a_killed_driver_had_half_written_is_ended_and_changes_nothing(tmp_path: Path) -> None:
     study = make_study(references=())
     half = session_in(tmp_path / "half", study)
