@@ -7,7 +7,7 @@ from typing import Any
 from metaformer.errors import as_line
 from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord
-from nas.results.charts.figures import accuracy_faces
+from nas.results.charts.figures import OTHERS, accuracy_faces, hover_text
 from nas.results.page import facts_of, headline_of
 from nas.results.picks import origin_lines
 from nas.results.results import Results, mixers_text, percent, stage_mixers_text
@@ -72,12 +72,15 @@ def front_figures(results: Results) -> Mapping[str, Any]:
     They are sent anew at each look, so that the many trials off the front have short hover texts.
     """
     figures = {}
+    shown = {trial.number: trial for trial in results.complete}
     for chart in accuracy_faces(results) if results.complete else []:
         figure = chart.figure
         figure.data = [trace for trace in figure.data if trace.meta != "selected"]
         for trace in figure.data:
-            if trace.meta == "others":
-                trace.update(meta=None, hovertemplate="trial %{customdata}<extra></extra>")
+            if trace.hoverinfo == "text" and trace.name == OTHERS:
+                trace.hovertemplate = "trial %{customdata}<extra></extra>"
+            elif trace.hoverinfo == "text":
+                trace.hovertext = [hover_text(shown[number], results) for number in trace.customdata]
         figure.update_layout(height=None, showlegend=True, paper_bgcolor="white", plot_bgcolor="white")
         figures[chart.name] = figure
     return figures

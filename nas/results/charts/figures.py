@@ -29,6 +29,7 @@ from nas.results.results import Results, block_line, percent, stage_mixers_text
 from nas.results.words import cost_text, interval_text, probability_text
 from nas.study.objectives import ACCURACY, Objectives
 
+OTHERS = "other trials"  # the trace of those that are neither on the front nor hand-designed
 _MANY_POINTS = 2000  # from here on drawn by the graphics card, no longer as vectors
 _PAD = 0.06  # of an axis, beyond its outermost points
 _NEAR = 8  # pixels within which hand-designed models share one name
@@ -188,7 +189,7 @@ def _marks(
     kind = go.Scatter3d if len(axes) == 3 else flat
     faint = {"size": 0.75 * sizes[0], "opacity": 0.3} if are_many else {"size": sizes[0], "opacity": 0.6}
     groups = (
-        ("other trials", results.others, {"color": OTHER_COLOUR, **faint}),
+        (OTHERS, results.others, {"color": OTHER_COLOUR, **faint}),
         ("front, found", _found_front(results), {"color": FRONT_COLOUR, "size": sizes[1]}),
         (
             "hand-designed",

@@ -131,6 +131,9 @@ def test_the_study_says_what_was_searched_and_shows_its_front(server: Server, ru
     assert set(figures) == {"params-accuracy", "macs-accuracy"}
     names = {text["text"] for text in figures["params-accuracy"]["layout"]["annotations"]}
     assert any(name.startswith("poolformer_s12") for name in names)
+    traces = {trace.get("name"): trace for trace in figures["params-accuracy"]["data"]}
+    assert traces["other trials"]["hovertemplate"] == "trial %{customdata}<extra></extra>"
+    assert traces["hand-designed"]["hovertext"][0].startswith("<b>trial 0: poolformer_s12</b><br>val ")
 
 
 def test_files_of_the_run_are_artifacts_that_have_an_origin_of_their_own(server: Server, run: Run) -> None:
