@@ -208,8 +208,11 @@ class TokensToToken(Spec):
         return self.token_width // 2
 
     def out_side(self, side: int) -> int:
+        """Side of the map of tokens; 0 where the kernel of one of the splits does not fit."""
         for split in self.splits:
             side = split.out_side(side)
+            if side < 1:
+                return 0
         return side
 
     def cost(self, in_width: int, width: int, in_side: int) -> PartCost:

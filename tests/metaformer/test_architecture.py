@@ -348,6 +348,10 @@ BAD_TEXTS = {
     f"{{stem: {{kind: tokens_to_token, splits: []}}, stages: [{STAGE}]}}": (
         r"^stem\.splits: must hold at least one soft split, got "
     ),
+    "{resolution: 32, stem: {kind: tokens_to_token, splits: [{kernel: 40, stride: 4, padding: 0}, "
+    f"{{kernel: 3, stride: 2, padding: 4}}]}}, stages: [{STAGE}]}}": (  # the second split would have a token again
+        r"^resolution: stage 0 would have no token left at 32 pixels; take more pixels$"
+    ),
     f"{{stem: {{kind: tokens_to_token, token_width: 7}}, stages: [{STAGE}]}}": (
         r"^stem.token_width: must be even, since .*, got 7$"
     ),
