@@ -25,6 +25,7 @@ from nas.results.results import (
     families_text,
     mixers_text,
     percent,
+    stage_label,
     stage_mixers_text,
     stem_stride,
 )
@@ -96,7 +97,7 @@ def render(results: Results) -> str:
         winners=_winners(results),
         baselines=_baselines(results),
         colours=mixer_colours(results),
-        label=results.mixer_label,
+        label=lambda stage: stage_label(stage, results.mixer_label),
         has_patches=not results.run.space.takes_stem,
         num_stages=max((len(trial.architecture.stages) for trial in results.front), default=0),
         stem_stride=stem_stride,

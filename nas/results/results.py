@@ -336,13 +336,13 @@ def families_text(results: Results) -> str:
 
 
 def mixer_counts(trials: Iterable[TrialRecord], label: Callable[[MixerSpec], str] | None = None) -> list[Counter[str]]:
-    """For each stage, how many of the trials have which mixer there, by its kind or another label."""
+    """For each stage, how many of the trials have which mixer there, by kind or another label: see `stage_label`."""
     stages: list[Counter[str]] = []
     for trial in trials:
         for i, stage in enumerate(trial.architecture.stages):
             if i == len(stages):
                 stages.append(Counter())
-            stages[i][(label or _kind)(stage.mixer)] += 1
+            stages[i][stage_label(stage, label)] += 1
     return stages
 
 
@@ -350,6 +350,11 @@ def mixer_text(mixer: MixerSpec, *, between: str = " ") -> str:
     """A mixer's name and, where it has one, its window size: `pool 5`."""
     size = vars(mixer).get("size")
     return mixer.kind if size is None else f"{mixer.kind}{between}{size}"
+
+
+def stage_label(stage: Stage, label: Callable[[MixerSpec], str] | None = None) -> str:
+    """The mixer of a stage by its kind or another label, with that of its other blocks: `pool + attention`."""
+    return " + ".join(map(label or _kind, stage.mixers))
 
 
 def stage_mixers_text(stage: Stage, *, between: str = " ") -> str:

@@ -6,25 +6,33 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from metaformer.specs import MixerSpec
+from metaformer.specs import MixerSpec, Stage
 from nas.record.trials import TrialRecord
 from nas.results.charts.axes import ACCURACY_AXIS
 from nas.results.charts.colours import FRONT_COLOUR, MIXER_COLOURS
 from nas.results.charts.figures import finish, numbers_of
-from nas.results.results import Results, mixer_text
+from nas.results.results import Results, mixer_text, stage_label
 
 _MORE_COLOURS = ("#8a9a3c", "#c25b6e", "#3f6f5c", "#6b7a90")
+_DARKER = 0.6  # times red, green and blue of a mixer that shares its stage with another one
 _MOST_WORDS, _MOST_SIZES = 14, 45  # members of the front up to which the tiles carry names, and window sizes
 
 
 def mixer_colours(results: Results) -> dict[str, str]:
-    """A colour for each mixer that has been tried, by its label; that of a kind is the same in every report."""
+    """A colour for each mixer that a stage has had, by `stage_label`; that of a kind is the same in every report.
+
+    A mixer that shares its stage with another one has its own colour, darker.
+    """
     mixers = sorted(results.mixers.values(), key=_kind_and_window)
     labels = list(dict.fromkeys(map(results.mixer_label, mixers)))
     known = {kind: colour for kind, colour in MIXER_COLOURS.items() if kind in labels}
     others = [name for name in labels if name not in MIXER_COLOURS]
     free = _MORE_COLOURS if known else (*MIXER_COLOURS.values(), *_MORE_COLOURS)
-    return known | dict(zip(others, itertools.cycle(free), strict=False))
+    plain = known | dict(zip(others, itertools.cycle(free), strict=False))
+    label = results.mixer_label
+    stages = {stage_label(stage, label): stage for trial in results.trials for stage in trial.architecture.stages}
+    mixed = {name: _darker(plain[label(stages[name].mixer)]) for name in sorted(stages.keys() - plain.keys())}
+    return {name: colour for name, colour in plain.items() if name in stages} | mixed
 
 
 def mixer_tiles(results: Results) -> go.Figure:
@@ -35,7 +43,7 @@ def mixer_tiles(results: Results) -> go.Figure:
     names = [f"{'★ ' if trial.references else ''}#{trial.number}" for trial in front]
     numbers = numbers_of(front)
     num_stages = max(len(trial.architecture.stages) for trial in front)
-    rows = [[_mixer(trial, i) for trial in front] for i in range(num_stages)]
+    rows = [[_stage(trial, i) for trial in front] for i in range(num_stages)]
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.03, row_heights=[0.4, 0.6])
     figure.add_scatter(
         x=names,
@@ -49,8 +57,8 @@ def mixer_tiles(results: Results) -> go.Figure:
     figure.add_heatmap(
         x=names,
         y=[_stage_name(i, num_stages) for i in range(num_stages)],
-        z=[[labels.index(label(mixer)) if mixer else None for mixer in row] for row in rows],
-        text=[[_tile_text(mixer, len(front)) for mixer in row] for row in rows],
+        z=[[labels.index(stage_label(stage, label)) if stage else None for stage in row] for row in rows],
+        text=[[_tile_text(stage, len(front)) for stage in row] for row in rows],
         texttemplate="%{text}",
         customdata=[numbers.tolist()] * num_stages,
         hoverinfo="text",
@@ -104,21 +112,25 @@ def _stage_name(index: int, num_stages: int) -> str:
     return f"stage {index + 1}" if num_stages > 1 else "all blocks"
 
 
-def _mixer(trial: TrialRecord, stage: int) -> MixerSpec | None:
+def _stage(trial: TrialRecord, index: int) -> Stage | None:
     stages = trial.architecture.stages
-    return stages[stage].mixer if stage < len(stages) else None
+    return stages[index] if index < len(stages) else None
 
 
 def _kind_and_window(mixer: MixerSpec) -> tuple[str, int]:
     return mixer.kind, getattr(mixer, "size", 0)
 
 
-def _tile_text(mixer: MixerSpec | None, num_members: int) -> str:
-    if mixer is None or num_members > _MOST_SIZES:
+def _tile_text(stage: Stage | None, num_members: int) -> str:
+    if stage is None or num_members > _MOST_SIZES:
         return ""
     if num_members > _MOST_WORDS:
-        return mixer_text(mixer).removeprefix(mixer.kind).strip()
-    return mixer_text(mixer)
+        return mixer_text(stage.mixer).removeprefix(stage.mixer.kind).strip()
+    return stage_label(stage, mixer_text).replace(" + ", "<br>+ ")
+
+
+def _darker(colour: str) -> str:
+    return "#" + "".join(f"{round(_DARKER * int(colour[i : i + 2], 16)):02x}" for i in (1, 3, 5))
 
 
 def _bands(colours: Sequence[str]) -> list[tuple[float, str]]:

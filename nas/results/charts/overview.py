@@ -11,7 +11,7 @@ from nas.record.trials import TrialRecord, TrialState
 from nas.results.charts.axes import Axis
 from nas.results.charts.colours import FRONT_COLOUR, REFERENCE_COLOUR, SELECTED_COLOUR
 from nas.results.charts.figures import finish, numbers_of
-from nas.results.results import Results, mixer_counts
+from nas.results.results import Results, mixer_counts, stage_label
 from nas.session.pareto import front
 from nas.study.objectives import ACCURACY, Point
 
@@ -39,7 +39,7 @@ def parallel_coordinates(results: Results) -> go.Figure:
         kinds = sorted(counts) + missing
         if len(kinds) > 1:
             places = {kind: place for place, kind in enumerate(kinds)}
-            mixers = [[each.mixer.kind for each in trial.architecture.stages] for trial in trials]
+            mixers = [[stage_label(each) for each in trial.architecture.stages] for trial in trials]
             values = np.array([places[own[stage] if stage < len(own) else _NO_STAGE] for own in mixers])
             named = {"tickvals": list(range(len(kinds))), "ticktext": kinds}
             dimensions.append({"label": f"stage {stage + 1}", "values": values} | named)

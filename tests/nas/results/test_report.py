@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from nas.record.notes import EventKind
 from nas.record.run_folder import Run, open_run
 from nas.record.trials import LeaseEnd, StopReason, TrialRecord, TrialState
 from nas.report import report
+from nas.results.charts.mixer_figures import mixer_colours, mixer_tiles
 from nas.results.report_files import summarise, write_report
-from nas.results.results import Results
+from nas.results.results import Results, mixer_text
 from nas.results.words import probability_text
 from nas.study.lease import Metrics, Report
 from nas.study.splitting import Splitting
@@ -540,6 +542,23 @@ def test_the_program_says_which_files_it_wrote(run: Run, capsys: pytest.CaptureF
 def test_the_program_prints_the_summary_as_json(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     report(str(run.folder.path), as_json=True)
     assert json.loads(capsys.readouterr().out) == summarise(run)
+
+
+def test_a_stage_with_attention_in_some_blocks_is_told_from_one_without(tmp_path: Path) -> None:
+    results = Results(make_run(tmp_path / "run", space="hybrid_blocks", references=(), max_trials=6))
+    stages = [stage for trial in results.trials for stage in trial.architecture.stages]
+    mixed = Counter(f"{stage.mixer.kind} + attention" for stage in stages if stage.interleaved)
+    counted = sum((tried for _, tried in results.mixer_counts), Counter())
+    assert {name: number for name, number in counted.items() if "+" in name} == mixed != {}
+    colours = mixer_colours(results)
+    assert set(colours) == set(counted)
+    assert len(set(colours.values())) == len(colours)
+    tiles = mixer_tiles(results).data[1]
+    shown = {text.replace("<br>", " ") for row in tiles.text for text in row}
+    names = [
+        " + ".join(map(mixer_text, stage.mixers)) for trial in results.front for stage in trial.architecture.stages
+    ]
+    assert shown == set(names)
 
 
 @pytest.mark.parametrize("space", ["convmixer", "isotropic"])
