@@ -70,7 +70,8 @@ class Reference:
     @property
     def verdict(self) -> str:
         """How it stands to the found models, with the probability that one of them dominates it, or that it does."""
-        p = "" if self.p_dominated is None else f" with {probability_text(self.p_dominated)}"
+        known = self.p_dominated
+        p = "" if known is None else f" with {probability_text(known)}"
         if self.rivals and self.is_dominated:
             return f"dominated by found models{p}"
         if self.rivals and self.is_tied:
@@ -80,7 +81,8 @@ class Reference:
             sure = "" if first.p_dominates is None else f" with {probability_text(first.p_dominates)}"
             more = f" and {len(self.beaten) - 1} more of what was found" if len(self.beaten) > 1 else ""
             return f"dominates #{first.trial.number}{sure}{more}"
-        return self.standing + (f", dominated by found models{p}" if p else "")
+        is_doubtful = known is not None and known > 1 - CLEAR
+        return self.standing + (f"; a found model dominates it{p}" if is_doubtful else "")
 
     @cached_property
     def cost(self) -> Cost:
