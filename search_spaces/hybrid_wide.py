@@ -7,13 +7,15 @@ scaled, and whether the classifier has a hidden layer.
 | surroundings | norms | stem and downsampling | beside |
 | --- | --- | --- | --- |
 | poolformer | with bias, eps 1e-5 | without norm | positions before the first attention; LayerScale |
-| baselines | without bias, eps 1e-6 | with layer norm | no biases in linear layers; the head pools first |
+| baselines | without bias, eps 1e-6 | with layer norm | no biases in channel MLPs and attention; head pools first |
 
-What the papers tie to these is tied here too: LayerScale, drop path and, with a hidden layer in the head, dropout grow
-with the model as from S12 to M48 and from ConvFormer-S18 to CAFormer-B36. A separable convolution has the activation of
-the channel MLPs. Reduced attention brings its map down to 7 tokens a side, but at least to half, as in PVT
-(arXiv:2102.12122); on a single token it is attention. Ablations without a norm, a skip or a channel MLP are left
-out, and so is RandFormer-M48, whose drop path is another than that of PoolFormerV2-M48.
+What the papers tie to these is tied here too: with the size of the model LayerScale falls from 1e-5 to 1e-6, and drop
+path and, with a hidden layer in the head, dropout rise, as from S12 to M48 and from ConvFormer-S18 to CAFormer-B36. A
+separable convolution has the activation of the channel MLPs. Reduced attention brings its map down to about 7 tokens a
+side, as in the first three stages of PVT (arXiv:2102.12122), and at least to half, where PVT's last stage has plain
+attention; its heads have 32 channels, and its layers biases in both surroundings. On a single token it is attention.
+Ablations without a norm, a skip or a channel MLP are left out, and so is RandFormer-M48, whose drop path is another
+than that of PoolFormerV2-M48.
 """
 
 from collections.abc import Mapping
