@@ -1,7 +1,7 @@
 "use strict";
 // The page's own code: charts and the table of all trials share one selection, a set of trial numbers.
 // The page holds JSON in scripts: NAME-data is the figure of the chart NAME, trials-data the columns of all trials.
-const PAGE = 50, selection = new Set(), drawn = new Map(), said = [];
+const PAGE = 50, selection = new Set(), drawn = new Map(), said = [], written = [];
 const at = id => document.getElementById(id);
 let dark = matchMedia("(prefers-color-scheme: dark)").matches, sortedBy = 0, descends = false, pageNumber = 0;
 
@@ -43,10 +43,10 @@ function hover(number) {  // all that is known of a trial, as `hover_text` of na
     Number.isNaN(col.low[i]) ? "" : `true ${interval(col.low[i], col.high[i])}, on the front ${probability(col.p_on_front[i])}`,
     escaped(col.standing[i]),
     escaped(col.reason[i]),
-    `${count(col.params[i])} parameters, ${count(col.macs[i])} MACs${col.measured[i]}`,
-    col.blocks[i],
+    `${count(col.params[i])} parameters, ${count(col.macs[i])} MACs${escaped(col.measured[i])}`,
+    escaped(col.blocks[i]),
     ...stages.flatMap(({mixer, depth, width}) => mixer[i]
-      ? [`<span style="color:${mixer[i][1]}">${"■".repeat(depth[i])}</span> ${mixer[i][0]}, ${depth[i]} × ${width[i]}`] : []),
+      ? [`<span style="color:${mixer[i][1]}">${"■".repeat(depth[i])}</span> ${escaped(mixer[i][0])}, ${depth[i]} × ${width[i]}`] : []),
     `${whole(col.device_seconds[i])} device-seconds`,
   ].filter(Boolean).join("<br>");
 }
@@ -118,7 +118,7 @@ function mark(place) {  // a ring around each selected trial, and its line in th
 
 function shownRows() {  // places of trials among the columns
   const words = at("filter").value.toLowerCase().split(/\s+/).filter(Boolean), state = at("state").value, only = at("only").checked;
-  const text = i => trials.table.map(([name]) => col[name][i]).join(" ").toLowerCase();
+  const text = i => written[i] ??= trials.table.map(([name, kind]) => WRITTEN[kind](col[name][i])).join(" ").toLowerCase();
   const holds = text => words.every(word => text.includes(word));
   const rows = [...placeOf.values()].filter(i => (!state || col.state[i] === state) &&
     (!only || selection.has(col.trial[i])) && (!words.length || holds(text(i))));

@@ -53,6 +53,10 @@ def use(watched: Watched, report: Path, width: int) -> None:
     mixers = page.locator("#trials tbody tr").all_inner_texts()
     assert mixers
     assert all("attention" in text and "complete" in text for text in mixers)
+    shown = page.locator("#trials tbody tr").first.locator("td:nth-child(8)").inner_text()
+    page.locator("#filter").fill(f"attention {shown}")  # as the table writes it, with its commas
+    assert shown in page.locator("#trials tbody tr").first.inner_text()
+    page.locator("#filter").fill("attention")
     heading = page.get_by_role("button", name="parameters", exact=True)
     heading.focus()
     page.keyboard.press("Enter")

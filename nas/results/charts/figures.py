@@ -72,7 +72,10 @@ def hover_text(trial: TrialRecord, results: Results) -> str:
     title = f"trial {trial.number}" + (f": {escape(str(trial.reference), quote=False)}" if trial.references else "")
     test = "" if trial.test_accuracy is None else f", test {percent(trial.test_accuracy)}"
     arch = trial.architecture
-    stages = [f"{_strip(stage)} {stage_mixers_text(stage)}, {stage.depth} × {stage.width}" for stage in arch.stages]
+    stages = [
+        f"{_strip(stage)} {escape(stage_mixers_text(stage), quote=False)}, {stage.depth} × {stage.width}"
+        for stage in arch.stages
+    ]
     ends = [escape(text, quote=False) for text in (results.standings.get(trial.number), trial.reason) if text]
     lines = [
         f"<b>{title}</b>",
@@ -83,8 +86,8 @@ def hover_text(trial: TrialRecord, results: Results) -> str:
             else []
         ),
         *ends,
-        cost_text(trial, results.goals),
-        *filter(None, [block_line(arch)]),
+        escape(cost_text(trial, results.goals), quote=False),
+        *filter(None, [escape(block_line(arch), quote=False)]),
         *stages,
         f"{trial.device_seconds:,.0f} device-seconds",
     ]
