@@ -19,7 +19,7 @@ from nas.session.proposers.base import FreshGenes
 from nas.study.objectives import MeasuredObjective, register_objective
 from nas.study.objectives.base import Objectives
 from nas.study.recipe import Augmentation, BadImages, Recipe
-from search_spaces.space import Choice, Gene, Genes, Limits, SearchSpace, register_space
+from search_spaces.space import Choice, Gene, Genes, Limits, SearchSpace, SpaceError, register_space
 
 
 class ScaleSpec(MixerSpec):
@@ -59,9 +59,10 @@ class Scales(SearchSpace):
         return Architecture(resolution=self.settings.resolution, stem=stem, stages=(stage,), head=head)
 
     def encode(self, arch: Architecture) -> Genes:
-        [stage] = arch.stages
-        assert isinstance(stage.mixer, ScaleSpec)
-        return {"step": stage.mixer.step, "depth": stage.depth}
+        stage = arch.stages[0]
+        if not isinstance(stage.mixer, ScaleSpec):
+            raise SpaceError(f"architecture: must have the mixer scale, got {stage.mixer.kind}")
+        return self._checked({"step": stage.mixer.step, "depth": stage.depth}, arch)
 
     def references(self) -> dict[str, Architecture]:
         return {}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from metaformer import zoo
 from metaformer.cost import count_cost
 from metaformer.network.model import build
 from nas.data import default_recipe, open_dataset
@@ -25,6 +26,7 @@ from nas.session.leases import Place
 from nas.session.session import Decision, open_session
 from nas.study.lease import Speed
 from nas.study.request import Request
+from search_spaces.space import SpaceError, SpaceSettings, Union, get
 from tests.contracts import additions
 
 REQUEST = Request(
@@ -48,6 +50,15 @@ def test_a_new_mixer_is_built_and_costs_what_it_says() -> None:
         arch = space.smallest(name)
         parameters = sum(parameter.numel() for parameter in build(arch).parameters())
         assert count_cost(arch).params == parameters
+
+
+def test_a_new_space_is_searched_beside_another() -> None:
+    union = get("scales+convmixer", SpaceSettings(resolution=32, num_classes=10))
+    assert isinstance(union, Union)
+    for family, space in union.families.items():
+        assert union.encode(space.smallest("params"))["family"] == family
+    with pytest.raises(SpaceError, match=r"^architecture: must be of one of the spaces of scales\+convmixer, got "):
+        union.encode(zoo.get("poolformer_s12"))
 
 
 @pytest.mark.usefixtures("one_thread")
