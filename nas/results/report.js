@@ -118,7 +118,7 @@ function mark(place) {  // a ring around each selected trial, and its line in th
 
 function shownRows() {  // places of trials among the columns
   const words = at("filter").value.toLowerCase().split(/\s+/).filter(Boolean), state = at("state").value, only = at("only").checked;
-  const text = i => written[i] ??= trials.table.map(([name, kind]) => WRITTEN[kind](col[name][i])).join(" ").toLowerCase();
+  const text = i => written[i] ??= trials.table.map(([name, kind]) => `${WRITTEN[kind](col[name][i])} ${col[name][i]}`).join(" ").toLowerCase();
   const holds = text => words.every(word => text.includes(word));
   const rows = [...placeOf.values()].filter(i => (!state || col.state[i] === state) &&
     (!only || selection.has(col.trial[i])) && (!words.length || holds(text(i))));
