@@ -58,6 +58,7 @@ _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENO
 _MOST_NAMES = 10  # of images, in a line
 _REFERENCE_SHARE = 1 / 3  # of a budget that hand-designed models take, unless they are asked for
 _MOST_OF_NAME = 200  # characters of a run's name in the name of its study in a shared database
+_KEPT = {"budget", "confirm"}  # fields of a run that may change, but stay where nothing is said of them
 _CACHE_LIMIT = "100GiB"
 _BYTES = {"MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40}
 _BELOW, _ABOVE = 2.0, 4.0  # how far a measured objective's bounds lie beyond what a few architectures had
@@ -284,9 +285,6 @@ def _defaults_lines(team: Team, request: Request, fields: dict[str, object]) -> 
         where = "--data, or data in nas.yaml"
         lines.append(f"data     none were named ({where}): the embedded digits, which say nothing of photographs")
     return lines
-
-
-_KEPT = {"budget", "confirm"}  # fields that may change, but stay where nothing is said of them
 
 
 def _known_fields(request: Request, folder: RunFolder) -> dict[str, object]:

@@ -23,17 +23,17 @@ def ends_table(replays: Replays) -> Table:
     heads = ("search", "sampler", "stopper", "spent", "trials", "complete", "twice", "recorded", "best val", "volume")
     for head in heads:
         table.add_column(head, justify="left" if head in heads[:3] else "right")
-    for line in replays.lines:
-        end = line.progress[-1]
+    for search in replays.searches:
+        end = search.progress[-1]
         table.add_row(
-            line.name,
-            line.sampler,
-            line.stopper,
+            search.name,
+            search.sampler,
+            search.stopper,
             format_device_time(end.device_seconds, _device(replays)),
-            f"{line.num_trials:,}",
-            f"{line.num_complete:,}",
-            f"{line.num_duplicates:,}",
-            f"{line.num_recorded:,}",
+            f"{search.num_trials:,}",
+            f"{search.num_complete:,}",
+            f"{search.num_duplicates:,}",
+            f"{search.num_recorded:,}",
             percent(end.best_accuracy),
             f"{end.hypervolume:.4f}",
         )
@@ -44,10 +44,10 @@ def progress_table(replays: Replays) -> Table:
     """A row for each moment: hypervolume and best accuracy of each search; empty after its end."""
     table = Table(title="Hypervolume and best val by device time", title_justify="left")
     table.add_column("spent", justify="right")
-    for line in replays.lines:
-        table.add_column(line.name, justify="right")
+    for search in replays.searches:
+        table.add_column(search.name, justify="right")
     for seconds in replays.moments:
-        found = [line.at(seconds) for line in replays.lines]
+        found = [search.at(seconds) for search in replays.searches]
         table.add_row(format_device_time(seconds, _device(replays)), *(_text(each) for each in found))
     return table
 
@@ -73,17 +73,18 @@ def as_plain(replays: Replays) -> dict[str, object]:
         "num_stopped": replays.curves.num_stopped,
         "error_points": replays.error_points,
         "tau": replays.tau,
-        "searches": [_plain(line, replays.moments) for line in replays.lines],
+        "searches": [_plain(search, replays.moments) for search in replays.searches],
     }
 
 
-def _plain(line: Searched, moments: list[float]) -> dict[str, object]:
-    found = [each for each in (line.at(seconds) for seconds in moments) if each is not None]
+def _plain(search: Searched, moments: list[float]) -> dict[str, object]:
     return {
-        **{name: value for name, value in line._asdict().items() if name != "progress"},
-        "end": line.progress[-1]._asdict(),
+        **{name: value for name, value in search._asdict().items() if name != "progress"},
+        "end": search.progress[-1]._asdict(),
         "progress": [
-            {**each._asdict(), "device_seconds": seconds} for each, seconds in zip(found, moments, strict=False)
+            {**found._asdict(), "device_seconds": seconds}
+            for seconds in moments
+            if (found := search.at(seconds)) is not None
         ],
     }
 

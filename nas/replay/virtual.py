@@ -61,7 +61,7 @@ class Replays:
     """The run itself, its own settings in virtual time, and those that were asked for.
 
     Attributes:
-        lines: The run, its own settings replayed, the asked ones replayed; where these are alike, once.
+        searches: The run, its own settings replayed, the asked ones replayed; where these are alike, once.
         moments: Device-seconds at which they are compared.
     """
 
@@ -79,14 +79,14 @@ class Replays:
         self.curves = RunCurves(run)
         for study in studies.values():
             self._check_length(study)
-        self.lines = [self._recorded(run)]
+        self.searches = [self._recorded(run)]
         with progress_bar() as bar:
             task = bar.add_task("cross-validation", total=len(studies) + 1)
             self.error_points, self.tau = self.curves.errors
             for name, study in studies.items():
                 bar.update(task, description=f"{name}: {study.sampler}, {study.stopper}", advance=1)
-                self.lines.append(self._replayed(name, study, asked.devices))
-        longest = max(line.progress[-1].device_seconds for line in self.lines)
+                self.searches.append(self._replayed(name, study, asked.devices))
+        longest = max(search.progress[-1].device_seconds for search in self.searches)
         self.moments = [longest * step / NUM_MOMENTS for step in range(1, NUM_MOMENTS + 1)]
 
     def _check_length(self, study: Study) -> None:

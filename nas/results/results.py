@@ -152,9 +152,9 @@ class Results:
 
     @cached_property
     def mixer_counts(self) -> list[tuple[Counter[str], Counter[str]]]:
-        """For each stage how many of the front, and of all trials, have which mixer there, by its label."""
+        """For each stage of the front how many of it, and of all trials, have which mixer there, by its label."""
         counts = (mixer_counts(trials, self.mixer_label) for trials in (self.front, self.trials))
-        return list(zip(*counts, strict=False))
+        return list(zip(*counts, strict=False))  # other trials may have more stages
 
     @cached_property
     def families(self) -> dict[int, str]:

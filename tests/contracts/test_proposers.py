@@ -53,22 +53,23 @@ def search(
     return found
 
 
-@pytest.mark.parametrize("name", names())
-def test_proposals_are_canonical_within_limits_and_never_repeat(space: SearchSpace, name: str) -> None:
-    found = search(space, name, num_trials=60)
+def check(space: SearchSpace, found: list[Genes], *, num_trials: int) -> None:
+    """Check that all proposals are canonical, within the limits and different."""
     archs = [space.decode(genes) for genes in found]
     assert [space.encode(arch) for arch in archs] == found
     assert all(LIMITS.allow(count_cost(arch)) for arch in archs)
-    assert len({arch.digest for arch in archs}) == 60
+    assert len({arch.digest for arch in archs}) == num_trials
+
+
+@pytest.mark.parametrize("name", names())
+def test_proposals_are_canonical_within_limits_and_never_repeat(space: SearchSpace, name: str) -> None:
+    check(space, search(space, name, num_trials=60), num_trials=60)
 
 
 @pytest.mark.parametrize("name", names())
 def test_proposals_in_a_union_are_canonical_new_and_of_each_family(union: SearchSpace, name: str) -> None:
     found = search(union, name, num_trials=30)
-    archs = [union.decode(genes) for genes in found]
-    assert [union.encode(arch) for arch in archs] == found
-    assert all(LIMITS.allow(count_cost(arch)) for arch in archs)
-    assert len({arch.digest for arch in archs}) == 30
+    check(union, found, num_trials=30)
     assert {genes["family"] for genes in found} == {"hybrid_stages", "convmixer"}
 
 

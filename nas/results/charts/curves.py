@@ -1,5 +1,6 @@
 """The report's learning curves: the front's members, and the trials that ended early with what ended them."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -32,7 +33,7 @@ def learning_curves(results: Results) -> go.Figure:
     figure = go.Figure()
     early = ended_early(trial for trial in results.trials if trial.progress.curve)
     step = max(1, math.ceil(sum(len(trials) for _, trials in early) / _MOST_EARLY))
-    for symbol, (title, trials) in zip(_SYMBOLS, early, strict=False):
+    for symbol, (title, trials) in zip(itertools.cycle(_SYMBOLS), early, strict=False):  # a cycle has no end
         _add_early(figure, trials[::step], name=title, symbol=symbol)
     _add_front(figure, results.front)
     for rung in make_stopper(results.run.study, results.scale).rungs:

@@ -202,7 +202,7 @@ def _marks(
     )
     traces = []
     for name, trials, marker in groups:
-        values = {letter: axis.values(trials) for letter, axis in zip("xyz", axes, strict=False)}
+        values = {letter: axis.values(trials) for letter, axis in zip("xyz"[: len(axes)], axes, strict=True)}
         traces.append(kind(**values, mode="markers", name=name, marker=marker, hoverinfo="text"))
         traces[-1].customdata = numbers_of(trials)
         if trials is not results.others:

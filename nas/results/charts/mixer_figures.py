@@ -28,7 +28,7 @@ def mixer_colours(results: Results) -> dict[str, str]:
     known = {kind: colour for kind, colour in MIXER_COLOURS.items() if kind in labels}
     others = [name for name in labels if name not in MIXER_COLOURS]
     free = _MORE_COLOURS if known else (*MIXER_COLOURS.values(), *_MORE_COLOURS)
-    plain = known | dict(zip(others, itertools.cycle(free), strict=False))
+    plain = known | dict(zip(others, itertools.cycle(free), strict=False))  # a cycle has no end
     label = results.mixer_label
     stages = {stage_label(stage, label): stage for trial in results.trials for stage in trial.architecture.stages}
     mixed = {name: _darker(plain[label(stages[name].mixer)]) for name in sorted(stages.keys() - plain.keys())}

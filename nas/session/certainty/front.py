@@ -63,9 +63,8 @@ class Drawn(NamedTuple):
         shown_KS = root_KS * self.noise_KS
         p_K1 = self.is_member_KS.mean(axis=1, dtype=np.float32)[:, None]
         cov_KK = (self.is_member_KS - p_K1) @ shown_KS.T / num_draws  # of the membership of one with what another shows
-        by_chance_KK = (
-            p_K1 * (1 - p_K1) * (shown_KS**2).mean(axis=1) / num_draws
-        )  # mean square of cov_KK if memberships were independent
+        # What the mean of cov_KK**2 would be if memberships were independent of what is shown:
+        by_chance_KK = p_K1 * (1 - p_K1) * (shown_KS**2).mean(axis=1) / num_draws
         matters_KK = (costs_KC <= costs_KC[:, None]).all(axis=2)  # whether the second costs no more
         change_N = np.zeros(len(self.costs_NC))
         change_N[near] = np.where(matters_KK, cov_KK**2 - by_chance_KK, 0.0).sum(axis=0).clip(0)
@@ -126,9 +125,8 @@ def draw_fronts(
     noise_US = posterior.noise(unique)
     theta_US = posterior.draw_from(noise_US, unique)
     costs_KC, mean_K, var_K, groups_K = costs_NC[near], mean_N[near], var_N[near], group_N[near]
-    no_more_KK = np.logical_and.reduce(
-        [costs_K <= costs_K[:, None] for costs_K in costs_KC.T]
-    )  # [row, column]: the column's trial costs no more
+    # [row, column]: the column's trial costs no more than the row's
+    no_more_KK = np.logical_and.reduce([costs_K <= costs_K[:, None] for costs_K in costs_KC.T])
     is_other_KK = groups_K != groups_K[:, None]
     less_KK = no_more_KK & ~no_more_KK.T
     gap_KK, var_KK = (of_K.astype(np.float32) for of_K in (mean_K, var_K))

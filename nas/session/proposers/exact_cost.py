@@ -15,23 +15,28 @@ from metaformer.errors import UserError
 from nas.record.trials import TrialRecord, TrialState
 from nas.session.proposers.base import FreshGenes, Proposer
 from nas.session.proposers.catalogue import Catalogue, Floats, Rows
-from nas.session.proposers.gaussian_process import GaussianProcess, Hyperparameters, fit
+from nas.session.proposers.gaussian_process import (
+    LEAST_COMPLETE,
+    POINTS_TO_FIT,
+    POINTS_TO_PREDICT,
+    GaussianProcess,
+    Hyperparameters,
+    fit,
+    fit_sizes,
+    thinned,
+)
 from nas.session.proposers.improvement import undominated
 from nas.study.objectives import ACCURACY, ExactObjective, Objectives
 from search_spaces.space import Genes, Limits, SearchSpace, SpaceError
 
 _FIRST = 20  # trials that are spread over the costs, hand-designed ones not counted
-_LEAST_COMPLETE = 5  # before a model is fitted
 _DRAWS_FOR_FIRST = 4  # from which the one nearest to the wanted cost is taken
 _STEPS_FOR_FIRST = 30  # gene by gene, towards the wanted cost
 _INHERITED = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.75, 0.75)  # of fresh samples, from the trial that they follow
 _TRIALS_WITH_SAMPLES = 100  # the youngest; each has as many fresh samples as the line above
 _GOLDEN = (5**0.5 - 1) / 2
 _LEAST_ERROR = 1e-4  # whose logarithm is taken
-_POINTS_TO_FIT = 200
-_POINTS_TO_PREDICT = 300
 _MOST_CANDIDATES = 1500
-_GROWTH = 1.15  # of the number of trials from one fit of the hyperparameters to the next
 _MOST_RUNNING = 0.1  # of the trials of a fit
 
 
@@ -76,7 +81,7 @@ class ExactCost(Proposer):
         rng = random.Random(seed)
         num_first = sum(not trial.references for trial in history[: 2 * _FIRST + 50])
         row = None
-        if num_first < _FIRST or len(self._log_errors) < _LEAST_COMPLETE:
+        if num_first < _FIRST or len(self._log_errors) < LEAST_COMPLETE:
             row = self._spread(limits, rng)
         else:
             row = self._best(history, limits, rng)
@@ -131,7 +136,7 @@ class ExactCost(Proposer):
         running = [place for place, trial in enumerate(history) if trial.state is TrialState.RUNNING]
         is_cut = len(history) % 2 == 1
         fitted = self._fit(history, is_cut=is_cut)
-        used = self._choose(complete, _POINTS_TO_PREDICT)
+        used = self._choose(complete, POINTS_TO_PREDICT)
         targets = fitted.scale(self._targets(used))
         process = GaussianProcess(fitted.parameters, self._known.groups, self._features(used), targets)
         tried = self._rows_at([*complete, *running])
@@ -183,7 +188,7 @@ class ExactCost(Proposer):
 
         They depend on the history alone, and change when the number of trials has grown by a factor.
         """
-        chosen = self._choose(self._settled(history), _POINTS_TO_FIT)
+        chosen = self._choose(self._settled(history), POINTS_TO_FIT)
         key = tuple(chosen)
         if is_cut not in self._fitted or self._fitted[is_cut][0] != key:
             targets = self._targets(chosen)
@@ -197,25 +202,17 @@ class ExactCost(Proposer):
     def _settled(self, history: Sequence[TrialRecord]) -> list[int]:
         """The complete trials among the first N, for the largest N of a fixed sequence below which few still run."""
         running = np.cumsum([trial.state is TrialState.RUNNING for trial in history])
-        numbers = [_LEAST_COMPLETE]
-        while numbers[-1] < len(history):
-            numbers.append(max(int(numbers[-1] * _GROWTH), numbers[-1] + 5))
-        for number in reversed(numbers[:-1]):
+        for number in reversed(fit_sizes(len(history) - 1)):
             if running[number - 1] <= _MOST_RUNNING * number:
                 complete = [place for place in range(number) if place in self._log_errors]
-                if len(complete) >= _LEAST_COMPLETE:
+                if len(complete) >= LEAST_COMPLETE:
                     return complete
         return sorted(self._log_errors)
 
     def _choose(self, places: Sequence[int], most: int) -> list[int]:
-        """At most so many: the front, the youngest, and from the others one in so many."""
-        if len(places) <= most:
-            return list(places)
-        chosen = dict.fromkeys(self._front(places)[: most // 2])
-        chosen.update(dict.fromkeys(places[-most // 4 :]))
-        others = [place for place in places if place not in chosen]
-        wanted = np.linspace(0, len(others) - 1, most - len(chosen)).round().astype(int)
-        return sorted([*chosen, *(others[int(i)] for i in wanted)])
+        """At most so many of them."""
+        front = map(places.index, self._front(places)) if len(places) > most else ()
+        return [places[i] for i in thinned(len(places), list(front), most)]
 
     def _rows_at(self, places: Sequence[int]) -> Rows:
         return np.array([self._rows[place] for place in places], dtype=np.int64)

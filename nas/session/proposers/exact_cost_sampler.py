@@ -26,21 +26,26 @@ from optuna.trial import FrozenTrial, TrialState
 from metaformer.errors import UserError, check_type, shown
 from nas.record.record import distribution
 from nas.session.proposers.exact_cost import exact_costs
-from nas.session.proposers.gaussian_process import GaussianProcess, Hyperparameters, fit
+from nas.session.proposers.gaussian_process import (
+    LEAST_COMPLETE,
+    POINTS_TO_FIT,
+    POINTS_TO_PREDICT,
+    GaussianProcess,
+    Hyperparameters,
+    fit,
+    fit_sizes,
+    thinned,
+)
 from nas.session.proposers.improvement import undominated
 from nas.session.proposers.parameters import Costs, Parameters, Params, Point
 from nas.study.objectives import ACCURACY, DEFAULT, ExactObjective, choose
 from search_spaces.space import Genes, SearchSpace
 
 Floats = NDArray[np.float64]
-_LEAST_COMPLETE = 5  # before a model is fitted, unless there are fewer first trials
 _DRAWS_FOR_FIRST = 50  # from which the one nearest to the wanted cost is taken
 _FRESH = 200  # candidates drawn uniformly, and as many children of the front
 _MOST_CANDIDATES = 1000
 _MOST_ENUMERATED = 1000  # points of a space all of which are candidates
-_POINTS_TO_FIT = 200
-_POINTS_TO_PREDICT = 300
-_GROWTH = 1.15  # of the number of trials from one fit of the hyperparameters to the next
 _GOLDEN = (5**0.5 - 1) / 2
 _MARGIN = 0.1  # of the reference point beyond the front's worst, as part of the front's range (BoTorch's rule)
 _LEAST_ERROR = 1e-4  # whose logarithm is taken, as part of the worst
@@ -202,7 +207,7 @@ class ExactCostSampler(BaseSampler):
     # ------------------------------------------------------------------ what to try next
 
     def _suggest(self, history: "_History", rng: random.Random) -> Point:
-        few = len(history.points) < min(_LEAST_COMPLETE, self._num_first)
+        few = len(history.points) < min(LEAST_COMPLETE, self._num_first)
         if history.num < self._num_first or few:
             return self._spread(history, rng)
         candidates = self._candidates(history, rng)
@@ -254,7 +259,7 @@ class ExactCostSampler(BaseSampler):
         errors = (errors - bottom) / (top - bottom)
         targets = np.log(np.maximum(errors, _LEAST_ERROR)) if is_log else errors
         mean, std = float(targets.mean()), max(float(targets.std()), 1e-3)
-        used = _choose(len(targets), front, _POINTS_TO_PREDICT)
+        used = thinned(len(targets), front, POINTS_TO_PREDICT)
         process = GaussianProcess(
             self._fit(history),
             self._groups(),
@@ -277,10 +282,8 @@ class ExactCostSampler(BaseSampler):
 
     def _fit(self, history: "_History") -> Hyperparameters:
         """Hyperparameters from the first complete trials; anew when their number has grown by a factor."""
-        num = min(_LEAST_COMPLETE, len(history.errors))
-        while (larger := max(int(num * _GROWTH), num + 5)) <= len(history.errors):
-            num = larger
-        used = _choose(num, [], _POINTS_TO_FIT)
+        num = max(fit_sizes(len(history.errors)), default=len(history.errors))
+        used = thinned(num, [], POINTS_TO_FIT)
         points = tuple(history.points[place] for place in used)
         errors = tuple(history.errors[place] for place in used)
         if self._fitted is None or self._fitted[:2] != (points, errors):
@@ -309,16 +312,6 @@ class _History:
         self.errors: list[float] = []
         self.running: list[Point] = []
         self.tried: set[Point] = set()
-
-
-def _choose(num: int, front: Sequence[int], most: int) -> list[int]:
-    """Places of at most so many of the first `num` trials: the front, the youngest, and one in so many others."""
-    if num <= most:
-        return list(range(num))
-    chosen = dict.fromkeys([*front[: most // 2], *range(num - most // 4, num)])
-    others = [place for place in range(num) if place not in chosen]
-    wanted = np.linspace(0, len(others) - 1, most - len(chosen)).round().astype(int)
-    return sorted([*chosen, *(others[int(place)] for place in wanted)])
 
 
 def _costs_of(space: SearchSpace, exact: Sequence[ExactObjective], params: Params) -> list[float]:

@@ -3,6 +3,7 @@
 n points, m other points, d features in g groups; all features of a group have one length scale.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +13,9 @@ from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
 
 Floats = NDArray[np.float64]
+LEAST_COMPLETE = 5  # points, before a model is fitted
+POINTS_TO_FIT, POINTS_TO_PREDICT = 200, 300  # at most
+_GROWTH = 1.15  # of the number of trials from one fit of the hyperparameters to the next
 _JITTER = 1e-8
 _STEPS = 25  # of L-BFGS
 # Normal priors of the logarithms, as (mean, standard deviation). That of the length scales grows with the number of
@@ -99,6 +103,25 @@ def fit(x_nd: Floats, y_n: Floats, groups: NDArray[np.int64]) -> Hyperparameters
     bounds = [*[_BOUNDS_OF_LENGTHS] * num_groups, _BOUNDS_OF_SIGNAL, _BOUNDS_OF_NOISE]
     found = minimize(loss, centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS}).x
     return Hyperparameters(np.exp(found[:num_groups]), float(np.exp(found[-2])), float(np.exp(found[-1])))
+
+
+def fit_sizes(most: int) -> list[int]:
+    """The numbers of trials, up to `most`, at which the hyperparameters are fitted anew."""
+    sizes, size = [], LEAST_COMPLETE
+    while size <= most:
+        sizes.append(size)
+        size = max(int(size * _GROWTH), size + 5)
+    return sizes
+
+
+def thinned(num: int, front: Sequence[int], most: int) -> list[int]:
+    """Places of at most so many of the first `num` points: the front, the youngest, and one in so many others."""
+    if num <= most:
+        return list(range(num))
+    chosen = dict.fromkeys([*front[: most // 2], *range(num - most // 4, num)])
+    others = [place for place in range(num) if place not in chosen]
+    wanted = np.linspace(0, len(others) - 1, most - len(chosen)).round().astype(int)
+    return sorted([*chosen, *(others[int(place)] for place in wanted)])
 
 
 def _negative_log_likelihood(theta: Floats, squares_gnn: Floats, y_n: Floats) -> tuple[float, Floats]:

@@ -48,13 +48,13 @@ def test_what_was_stopped_begins_as_it_did_and_goes_to_the_end(run: Run) -> None
 
 
 def test_the_lines_are_the_run_its_own_settings_and_those_asked_for(run: Run, replays: Replays) -> None:
-    recorded, own, asked = replays.lines
+    recorded, own, asked = replays.searches
     assert (recorded.sampler, own.sampler, asked.sampler) == ("random", "random", "regularized_evolution")
     assert recorded.num_trials == own.num_trials == len(run.record.trials)
     assert asked.num_complete == asked.num_trials  # nothing is stopped
     assert own.num_recorded > own.num_trials / 2  # the same seed begins with the same architectures
-    assert [line.num_duplicates for line in replays.lines] == [0, 0, 0]
-    for line in replays.lines:
+    assert [line.num_duplicates for line in replays.searches] == [0, 0, 0]
+    for line in replays.searches:
         volumes = [found.hypervolume for found in line.progress]
         assert volumes == sorted(volumes)
         assert line.at(2 * line.progress[-1].device_seconds) is None
@@ -65,7 +65,7 @@ def test_the_lines_are_the_run_its_own_settings_and_those_asked_for(run: Run, re
 @pytest.mark.slow
 def test_a_replay_is_the_same_again(run: Run, replays: Replays) -> None:
     asked = Settings(sampler="regularized_evolution", stopper="none", devices=2, max_trials=16)
-    assert Replays(run, asked).lines == replays.lines
+    assert Replays(run, asked).searches == replays.searches
 
 
 @pytest.mark.slow
