@@ -116,7 +116,8 @@ class RayBackend(Backend):
         devices = self.devices.of_one_process.model_copy(update={"gpus": math.ceil(self.devices.gpus)})
         recipe = recipe.model_copy(update={"batch_size": max(1, recipe.batch_size // self.devices.processes)})
         resources = devices.resources
-        task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources["GPU"])(measure_steps)
+        # Without a second try: Ray gives a task that takes too much memory as many as it likes.
+        task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources["GPU"], max_retries=0)(measure_steps)
         try:
             measured = ray.get(task.remote(self._data, devices, archs, recipe, objectives))
         except RayError as error:

@@ -34,6 +34,8 @@ from nas.training.watch import EpochWatch
 SIGN_EVERY = 30.0  # seconds between signs of life within an epoch
 _TOP = 5  # of top-5 accuracy
 _CHECK_EVERY = 50  # steps between looks at the loss, each of which waits for the device
+_FEW_IMAGES = 16  # with which measuring begins on a CPU
+_LONG_STEP = 1.0  # seconds, from which on it takes no more of them
 
 
 class Accuracy(NamedTuple):
@@ -126,7 +128,9 @@ def measure_training(
 ) -> Step:
     """Median seconds of a training step of the architecture, by image, reading included, and the most memory it takes.
 
-    One more step warms up; on a GPU four, after which the step is a CUDA graph.
+    One more step warms up; on a GPU four, after which the step is a CUDA graph. On a CPU, which takes as long for an
+    image whatever their number, steps grow from a few images up to the batch, or to a second: a large model's whole
+    step would take minutes, and more memory than the machine has. Memory is then that of a whole step in proportion.
 
     Raises:
         TrainingError: Not even one image fits into the device's memory.
@@ -139,18 +143,29 @@ def measure_training(
     epochs = (dataset.train_batches(recipe, epoch=epoch, seed=0, device=device) for epoch in itertools.count())
     batches = itertools.chain.from_iterable(epochs)
     train_step = Stepper(model, optimizer, recipe, Chunks())
-    num_warm = 1 + (EAGER_STEPS if device.type == "cuda" else 0)
-    times = []
-    for _ in range(num_steps + num_warm):
+
+    def measure(most: int) -> tuple[int, int, float]:
+        """Images of the batch and of the step, at most so many, and seconds by image of reading and of the step."""
         start = time.perf_counter()
         with memory_named():
             batch = next(batches)
-            train_step(batch).item()
+            read = time.perf_counter()
+            part = Batch(batch.x_BCHW[:most], batch.y[:most])
+            train_step(part).item()
             if ema is not None:
                 ema.update(model)
-        times.append((time.perf_counter() - start) / len(batch.x_BCHW))
-    peak_bytes = max(0, _peak_memory(device) - memory_before)
-    return Step(seconds_per_image=sorted(times[num_warm:])[num_steps // 2], peak_bytes=peak_bytes)
+        num_all, num = len(batch.x_BCHW), len(part.x_BCHW)
+        return num_all, num, (read - start) / num_all + (time.perf_counter() - read) / num
+
+    most = _FEW_IMAGES if device.type == "cpu" else recipe.batch_size
+    for _ in range(EAGER_STEPS if device.type == "cuda" else 0):
+        measure(most)
+    num_all, num, seconds = measure(most)
+    while num < num_all and num * seconds < _LONG_STEP:
+        num_all, num, seconds = measure(2 * num)
+    times = [measure(num)[2] for _ in range(num_steps)]
+    peak_bytes = max(0, _peak_memory(device) - memory_before) * num_all // num
+    return Step(seconds_per_image=sorted(times)[num_steps // 2], peak_bytes=peak_bytes)
 
 
 def measure_trainings(

@@ -1,5 +1,6 @@
 """The training loop on the digits themselves."""
 
+import os
 import re
 import subprocess
 import sys
@@ -446,6 +447,17 @@ def test_training_is_measured_in_positive_seconds_per_image_and_bytes() -> None:
     measured = measure_training(small_model(resolution=32), large, digits, device=CPU)
     assert 0 < measured.seconds_per_image < 1
     assert measured.peak_bytes > 1024 * 3 * 32 * 32 * 4  # the images alone
+
+
+@pytest.mark.slow
+def test_a_model_whose_whole_step_no_machine_would_hold_is_measured_with_a_few_images() -> None:
+    digits = open_dataset("digits", resolution=32)
+    stage = Stage(depth=12, width=128, mixer=PoolSpec())
+    large = small_model(resolution=32).model_copy(
+        update={"stem": Stem(kernel=1, stride=1, padding=0), "stages": (stage,)}
+    )
+    measured = measure_training(large, RECIPE.model_copy(update={"batch_size": 1024}), digits, device=CPU)
+    assert measured.peak_bytes > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def test_seeding_depends_on_the_seed_and_the_epoch() -> None:
