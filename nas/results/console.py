@@ -277,9 +277,9 @@ def print_summary(console: Console, session: Session, folder: RunFolder, budget:
     console.print(f"spent {spent_text(session.ledger.spent, session.ledger.lost, budget)}")
     console.print(f"report   {folder.report_html}")
     run = folder.path
-    console.print(f"next     python -m nas.export {run} --pick knee --out arch.yaml", soft_wrap=True)
-    console.print(f"         python -m nas.finish {run} --budget {budget}", soft_wrap=True)
-    console.print(f"         python -m nas.dashboard {run}", soft_wrap=True)
+    commands = [f"nas.export {run} --pick knee --out arch.yaml", f"nas.finish {run} --budget {budget}"]
+    for place, command in enumerate([*(commands if session.front else []), f"nas.dashboard {run}"]):
+        console.print(f"{'' if place else 'next':8} python -m {command}", soft_wrap=True)
     if session.stopping or session.ledger.left > 0:
         console.print("         the same command goes on with what is left of the budget; --extend adds to it")
     else:
