@@ -101,9 +101,9 @@ def open_storage(url: str, *, writes: bool = False, begins: bool = True, once: b
         raise FileNotFoundError("no such file")
     if not writes:
         return RDBStorage(_read_only(url, once=once), skip_table_creation=True)
-    opened = url if begins else _with_query(url, mode="rw")
-    _write_ahead(opened)
-    storage = DriverStorage(opened, skip_table_creation=not begins)
+    existing = _with_query(url, mode="rw")  # connections later make no new file where this one is deleted
+    _write_ahead(url if begins else existing)
+    storage = DriverStorage(existing, skip_table_creation=not begins)
     event.listen(storage.engine, "connect", _wait_less)
     storage.engine.dispose()  # the connection it has was made before
     return storage

@@ -260,7 +260,7 @@ def test_gpu_time_where_there_is_no_gpu_is_answered_with_what_would_work(
 @pytest.mark.slow
 def test_the_process_itself_ends_with_code_2(runs: Path, tmp_path: Path) -> None:
     outcome = run_program("--space", "hybrid", "--budget", "9cpu-seconds", "--runs", runs, logs=tmp_path / "logs")
-    check_refused(outcome, "space: unknown name 'hybrid'; known, nearest first: hybrid_stages.*")
+    check_refused(outcome, "space: unknown name 'hybrid'; known, nearest first: hybrid.*")
     assert not runs.exists()
 
 
