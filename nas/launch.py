@@ -21,7 +21,7 @@ from metaformer.cli.console import progress_bar
 from metaformer.cost import count_cost
 from metaformer.documents import check_path, exists, is_folder
 from metaformer.errors import shown
-from nas.data import DataInfo, open_dataset, short_name
+from nas.data import DataInfo, open_dataset, short_name, takes_splitting
 from nas.execution.backend import Backend
 from nas.execution.devices import Wanted, check_here, gpus_may_be_visible, no_gpus
 from nas.execution.ray_backend import RayBackend
@@ -45,18 +45,18 @@ from nas.session.cost_model import CostModel
 from nas.session.forecast import fit_speed, forecast, to_measure
 from nas.session.leases import Place
 from nas.session.session import Session, open_session
+from nas.session.sizing import REFERENCE_SHARE, shorten
 from nas.study.budget import Budget, parse_duration
 from nas.study.lease import Speed, Step
 from nas.study.objectives.units import parse_quantity
 from nas.study.recipe import BadImages, Precision
-from nas.study.request import Request, Team
+from nas.study.request import Request, Team, says_how_long
 from nas.study.study import MAY_CHANGE, Study, StudyError, read_mapping
 from nas.training.checkpoints import NO_ROOM, check_place
 
 _LOG = logging.getLogger(__name__)
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 _MOST_NAMES = 10  # of images, in a line
-_REFERENCE_SHARE = 1 / 3  # of a budget that hand-designed models take, unless they are asked for
 _MOST_OF_NAME = 200  # characters of a run's name in the name of its study in a shared database
 _KEPT = {"budget", "confirm"}  # fields of a run that may change, but stay where nothing is said of them
 _CACHE_LIMIT = "100GiB"
@@ -99,7 +99,8 @@ class Order(NamedTuple):
     images: Images
     recipe_source: str  # a clause
     said: list[str]  # lines about defaults that were taken
-    fits_references: bool  # whether the budget decides which hand-designed models take part
+    fits_references: bool = False  # whether the budget decides which hand-designed models take part
+    fits_training: bool = False  # whether it decides how long a training is
 
 
 def launch(
@@ -137,9 +138,18 @@ def launch(
     info = open_dataset(images.data, resolution=images.resolution, splitting=images.splitting).info
     study = make_study(request, fields, info)
     folder = RunFolder(runs / (name or _default_name(study.space, named_data or study.data)), study.checkpoints)
-    are_asked_for = request.references is not None or "references" in fields
     said, source = _defaults_lines(team, request, fields), describe_recipe(request, fields)
-    return carry_out(Order(study, folder, info, images, source, said, fits_references=not are_asked_for), means)
+    order = Order(
+        study,
+        folder,
+        info,
+        images,
+        source,
+        said,
+        fits_references=request.references is None and "references" not in fields,
+        fits_training=not fields and not says_how_long(request),
+    )
+    return carry_out(order, means)
 
 
 def carry_out(order: Order, means: Means) -> Path:
@@ -148,7 +158,7 @@ def carry_out(order: Order, means: Means) -> Path:
     Raises:
         UserError: Something asked for cannot be done; nothing has been written.
     """
-    study, folder, info, images, recipe_source, said, fits_references = order
+    study, folder, info, images, recipe_source, said, *_ = order
     console = make_console(as_json=means.as_json)
     study = _named_in_storage(study, folder)
     if study.storage is not None:
@@ -182,7 +192,7 @@ def carry_out(order: Order, means: Means) -> Path:
             console.print(line)
         measured = None if folder.study_file.exists() else _measure(study, backend, console)
         if measured is not None:
-            study = _fitted(study, measured, around, keep_references=not fits_references)
+            study, around = _fitted(study, measured, around, backend, order)
         if means.plan_only:
             _preview(study, around, measured).show_plan(means.as_json)
             return folder.path
@@ -203,6 +213,9 @@ def _run(study: Study, around: "_Around", measured: "_Costs | None", deadline_se
         record = open_record(study, around.folder, study.make_space(), writes=True)
         study = identify(study, record, around.folder)
         replace_text(around.folder.study_file, study.to_yaml())
+        if around.shortened is not None:
+            record.add_event(EventKind.SHORTENED, around.shortened)
+            _LOG.info("%s", around.shortened)
         search = _open_search(study, record, around, measured)
         if lock is not None:
             lock.on_lost = search.give_up
@@ -320,6 +333,7 @@ class _Around(NamedTuple):
     recipe_source: str  # a clause for people
     console: Console
     tracker: str | None  # that is told of each epoch, by name
+    shortened: str | None = None  # what the budget made of the training, for people
 
 
 class _Search:
@@ -431,19 +445,50 @@ def _open_search(
     return _Search(Run(folder, study, record.space, record), session, around)
 
 
-def _fitted(study: Study, costs: _Costs, around: _Around, *, keep_references: bool) -> Study:
-    """The study with what measuring decides: the precision, and which hand-designed models the budget pays for."""
-    if costs.precision is not None:
-        study = study.with_precision(costs.precision)
-        around.console.print(f"training in {costs.precision}, the faster precision as measured", style="dim")
-    return study if keep_references else _with_affordable_references(study, costs, around)
+def _fitted(study: Study, costs: _Costs, around: _Around, backend: RayBackend, order: Order) -> tuple[Study, _Around]:
+    """The study with what measuring decides: precision, length of a training, models that the budget pays for."""
+    study = _with_faster_precision(study, costs, around)
+    if order.fits_training:
+        study, around = _shortened(study, costs, around, backend)
+    if order.fits_references:
+        study = _with_affordable_references(study, costs, around)
+    return study, around
+
+
+def _with_faster_precision(study: Study, costs: _Costs, around: _Around) -> Study:
+    """The study with the precision that was faster, where its recipe leaves that open."""
+    if costs.precision is None:
+        return study
+    around.console.print(f"training in {costs.precision}, the faster precision as measured", style="dim")
+    return study.with_precision(costs.precision)
+
+
+def _shortened(study: Study, costs: _Costs, around: _Around, backend: RayBackend) -> tuple[Study, _Around]:
+    """The study with trainings so short that its budget pays for a dozen, where it does not as they are."""
+    found = shorten(
+        study,
+        costs.speed,
+        {str(split): number for split, number in around.info.num_images.items()},
+        budget_seconds=around.budget.seconds - (costs.spent if around.budget.device == "cpu" else 0.0),
+        splits=takes_splitting(study.data),
+    )
+    if found is None:
+        return study, around
+    shorter, text = found
+    around.console.print(f"shorter  {text}", style="yellow", markup=False)
+    info = around.info
+    if shorter.splitting != study.splitting:
+        info = open_dataset(study.data, resolution=study.settings.resolution, splitting=shorter.splitting).info
+        backend.use(info)
+    shorter = shorter.model_copy(update={"data_fingerprint": info.fingerprint})
+    return shorter, around._replace(info=info, shortened=text)
 
 
 def _with_affordable_references(study: Study, costs: _Costs, around: _Around) -> Study:
     """The study with as many of its hand-designed models, in their order, as a third of the budget pays for."""
     num_images = {str(split): number for split, number in around.info.num_images.items()}
     model = CostModel(costs.speed, num_images, around.backend.lease_seconds * around.backend.devices_per_trial)
-    left = around.budget.seconds * _REFERENCE_SHARE
+    left = around.budget.seconds * REFERENCE_SHARE
     kept: list[str] = []
     for names, arch in study.make_space().distinct_references(study.references).items():
         cost = count_cost(arch)

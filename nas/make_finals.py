@@ -70,7 +70,7 @@ def order_finals(search: Run, asked: Asked, request: Request) -> Order:
     folder = RunFolder(folder.path, made.checkpoints)
     images = Images(study.data, settings.resolution, "as in the search", study.splitting)
     source = describe_recipe(request, fields, run="the run" if earlier else "the search")
-    return Order(made, folder, info, images, source, said=[], fits_references=False)
+    return Order(made, folder, info, images, source, said=[])
 
 
 def _finals(search: Run, asked: Asked, earlier: Finals | None) -> Finals:

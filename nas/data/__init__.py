@@ -27,6 +27,7 @@ from nas.data.registry import (
     short_name,
     shuffled_class,
     split_name,
+    takes_splitting,
     train_batch_size,
     wrong,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "short_name",
     "shuffled_class",
     "split_name",
+    "takes_splitting",
     "train_batch_size",
     "wrong",
 ]

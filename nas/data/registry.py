@@ -258,6 +258,11 @@ def default_recipe(name: str) -> Recipe:
     return _find(name)[0].recipe
 
 
+def takes_splitting(name: str) -> bool:
+    """Whether the splits of this dataset can be drawn as a `Splitting` says."""
+    return _find(name)[0].takes_splitting
+
+
 def check_recipe(name: str, recipe: Recipe) -> None:
     """Raises DataError where the dataset cannot do what the recipe asks; reads no image."""
     _find(name)[0].make.check(recipe)

@@ -128,6 +128,11 @@ class RayBackend(Backend):
         by_device = [step.model_copy(update={"seconds_per_image": count * step.seconds_per_image}) for step in measured]
         return Steps(by_device, count * (time.monotonic() - start))
 
+    def use(self, info: DataInfo) -> None:
+        """Let every worker find these data in place of the ones before; called before any trial runs."""
+        self._info = info
+        self._share_out()
+
     def pack(self, peak_bytes: int) -> None:
         """Let as many trials share a GPU as the measured memory allows, where that is asked for."""
         self._share_out(peak_bytes)

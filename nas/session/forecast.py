@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import nnls
 
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
@@ -85,13 +86,16 @@ def forecast(session: Session, *, peak_bytes: int) -> Forecast:
 
 
 def fit_speed(archs: list[Architecture], seconds_per_image: list[float]) -> Speed:
-    """A line through measured device-seconds per image against MACs, by least squares, neither part below zero."""
+    """A line through measured device-seconds per image against MACs, neither part below zero.
+
+    Least squares of relative errors, so that the times of the smallest, which a search trains most, are as right as
+    those of the largest, which may be a hundred times as long.
+    """
     macs = np.array([count_cost(arch).macs for arch in archs], dtype=float)
-    seconds = np.array(seconds_per_image)
-    slope = float(np.polyfit(macs, seconds, 1)[0]) if len(set(macs)) > 1 else 0.0
-    slope = min(max(slope, 0.0), float(seconds.mean() / macs.mean()))
-    base = max(float(seconds.mean() - slope * macs.mean()), 0.0)  # rounding can put it below
-    return Speed(base=base, per_gmac=slope * 1e9)
+    terms = np.stack([np.ones_like(macs), macs / macs.max()])[: len(set(macs))]
+    factors, _ = nnls((terms / seconds_per_image).T, np.ones_like(macs))
+    base, of_largest = (*factors, 0.0)[:2]
+    return Speed(base=float(base), per_gmac=float(of_largest / macs.max()) * 1e9)
 
 
 def representative(space: SearchSpace) -> list[Architecture]:

@@ -101,6 +101,12 @@ def asked_fields(request: Request) -> dict[str, Any]:
     )
 
 
+def says_how_long(request: Request) -> bool:
+    """Whether a field that decides how long a training is was asked for."""
+    asked = (request.recipe, request.epochs, request.batch_size, request.images_per_class, request.max_macs)
+    return any(field is not None for field in asked) or bool(request.changes)
+
+
 def asked_splitting(request: Request, fields: Mapping[str, Any]) -> Splitting:
     """How the dataset is to be split: the fields of a study file or run, overlaid by the command line.
 

@@ -1,0 +1,60 @@
+"""How long a training is where nobody says so."""
+
+import random
+
+import pytest
+
+from metaformer.cost import count_cost
+from nas.session.cost_model import CostModel
+from nas.session.sizing import FEWEST_TRAININGS, REFERENCE_SHARE, shorten
+from nas.study.lease import Speed
+from nas.study.recipe import Recipe
+from nas.study.study import Study
+from tests.nas.runs import make_study
+
+IMAGES = {"train": 40_500, "val": 4_500, "test": 5_000}
+SPEED = Speed(base=1e-3, per_gmac=0.3)
+STUDY = make_study(budget="9cpu-minutes", recipe=Recipe())
+
+
+def mean_seconds(study: Study, *, num_train: int) -> float:
+    """Of training a random architecture within the study's limits."""
+    space, rng = study.make_space(), random.Random(1)
+    model = CostModel(SPEED, {**IMAGES, "train": num_train})
+    macs = [count_cost(space.sample(rng)).macs for _ in range(64)]
+    return sum(model.train_seconds(each, epochs=study.recipe.epochs) for each in macs) / len(macs)
+
+
+def test_a_budget_that_pays_for_a_dozen_leaves_everything_as_it_is() -> None:
+    enough = 1.2 * FEWEST_TRAININGS * mean_seconds(STUDY, num_train=IMAGES["train"]) / (1 - REFERENCE_SHARE)
+    assert shorten(STUDY, SPEED, IMAGES, budget_seconds=enough) is None
+
+
+@pytest.mark.parametrize("times_less", [2, 10, 50])
+def test_a_smaller_budget_pays_for_a_dozen_shorter_trainings(times_less: float) -> None:
+    budget = FEWEST_TRAININGS * mean_seconds(STUDY, num_train=IMAGES["train"]) / (1 - REFERENCE_SHARE) / times_less
+    found = shorten(STUDY, SPEED, IMAGES, budget_seconds=budget)
+    assert found is not None
+    shorter, text = found
+    num_train = 10 * (shorter.splitting.images_per_class or 4_050)
+    assert mean_seconds(shorter, num_train=num_train) * FEWEST_TRAININGS <= 1.1 * budget
+    assert shorter.recipe.peak_lr == pytest.approx(STUDY.recipe.peak_lr)
+    assert shorter.recipe.warmup_epochs / shorter.recipe.epochs == pytest.approx(5 / 30, abs=0.1)
+    assert shorter.recipe.epochs * num_train / shorter.recipe.batch_size >= 100
+    assert f"{shorter.recipe.epochs} epochs of {num_train:,} images in batches of {shorter.recipe.batch_size}" in text
+
+
+def test_there_is_a_floor_and_a_limit_of_macs_holds_for_architectures_that_can_be_built() -> None:
+    found = shorten(STUDY, SPEED, IMAGES, budget_seconds=1e-3)
+    assert found is not None
+    shorter, _ = found
+    assert shorter.recipe.epochs == 3
+    assert 100 <= shorter.splitting.images_per_class < 200
+    shorter.make_space().check_limits()
+    assert shorter.settings.limits.max_macs < STUDY.make_space().largest_cost("macs")
+
+
+def test_where_splits_are_fixed_all_images_stay() -> None:
+    found = shorten(STUDY, SPEED, IMAGES, budget_seconds=1e-3, splits=False)
+    assert found is not None
+    assert found[0].splitting == STUDY.splitting
