@@ -36,10 +36,10 @@ types:
 	$(BIN)/lint-imports
 
 test-slow: $(INSTALLED)  ## the tests that take longer: every size of every model family beside timm
-	$(BIN)/python -m pytest -q -n 3 --dist loadgroup -m "slow and not services"
+	$(BIN)/python -m pytest -q -n 3 --dist loadgroup -m "slow and not services" --durations=25
 
 test-services: $(INSTALLED)  ## with PostgreSQL and chromium, installed where they are not and this user may; and the documents' commands
-	$(BIN)/python -m pytest -q -m services
+	$(BIN)/python -m pytest -q -m services --durations=10
 
 lint: $(INSTALLED)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
