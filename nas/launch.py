@@ -18,19 +18,19 @@ from uuid import uuid4
 from rich.console import Console
 
 from metaformer.cli.console import progress_bar
-from metaformer.cost import count_cost
 from metaformer.documents import check_path, exists, is_folder
 from metaformer.errors import shown
-from nas.data import DataInfo, open_dataset, short_name, takes_splitting
+from nas.data import DataInfo, open_dataset, short_name
 from nas.execution.backend import Backend
 from nas.execution.devices import Wanted, check_here, gpus_may_be_visible, no_gpus
 from nas.execution.ray_backend import RayBackend
 from nas.execution.signals import interruptible
 from nas.execution.slots import check_address
 from nas.make_study import Images, check_extension, describe_recipe, extended, find_images, make_study
+from nas.measured import Costs, fit_to_budget, known_costs, measure, note_costs
 from nas.record.atomic import replace_text
 from nas.record.lock import StudyLock, lock_study
-from nas.record.notes import EventKind, Notes
+from nas.record.notes import EventKind
 from nas.record.record import Record
 from nas.record.run_folder import MOST_BYTES, Run, RunFolder, check_name, identify, open_record, open_run
 from nas.record.run_log import log_to
@@ -41,15 +41,12 @@ from nas.results.finish.view import print_finals
 from nas.results.report_files import summarise, write_report
 from nas.results.results import Results
 from nas.results.trackers import check_tracker, tracked
-from nas.session.cost_model import CostModel
-from nas.session.forecast import fit_speed, forecast, to_measure
+from nas.session.forecast import forecast
 from nas.session.leases import Place
 from nas.session.session import Session, open_session
-from nas.session.sizing import REFERENCE_SHARE, shorten
 from nas.study.budget import Budget, parse_duration
-from nas.study.lease import Speed, Step
 from nas.study.objectives.units import parse_quantity
-from nas.study.recipe import BadImages, Precision
+from nas.study.recipe import BadImages
 from nas.study.request import Request, Team, says_how_long
 from nas.study.study import MAY_CHANGE, Study, StudyError, read_mapping
 from nas.training.checkpoints import NO_ROOM, check_place
@@ -61,7 +58,6 @@ _MOST_OF_NAME = 200  # characters of a run's name in the name of its study in a 
 _KEPT = {"budget", "confirm"}  # fields of a run that may change, but stay where nothing is said of them
 _CACHE_LIMIT = "100GiB"
 _BYTES = {"MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40}
-_BELOW, _ABOVE = 2.0, 4.0  # how far a measured objective's bounds lie beyond what a few architectures had
 
 
 @dataclass(frozen=True)
@@ -190,9 +186,19 @@ def carry_out(order: Order, means: Means) -> Path:
         around = _Around(folder, backend, budget, info, images, recipe_source, console, means.tracker)
         for line in said:
             console.print(line)
-        measured = None if folder.study_file.exists() else _measure(study, backend, console)
+        measured = None if folder.study_file.exists() else measure(study, backend, console)
         if measured is not None:
-            study, around = _fitted(study, measured, around, backend, order)
+            fitted = fit_to_budget(
+                study,
+                measured,
+                backend,
+                info=info,
+                budget=budget,
+                console=console,
+                references=order.fits_references,
+                training=order.fits_training,
+            )
+            study, around = fitted.study, around._replace(info=fitted.info, shortened=fitted.shortened)
         if means.plan_only:
             _preview(study, around, measured).show_plan(means.as_json)
             return folder.path
@@ -205,7 +211,7 @@ def carry_out(order: Order, means: Means) -> Path:
     return folder.path
 
 
-def _run(study: Study, around: "_Around", measured: "_Costs | None", deadline_seconds: float | None) -> "_Search":
+def _run(study: Study, around: "_Around", measured: Costs | None, deadline_seconds: float | None) -> "_Search":
     """The search after its end; called under the lock of the run's folder."""
     scratch = _scratch(around.folder)
     with _shared(study) as lock:
@@ -310,18 +316,6 @@ def _known_fields(request: Request, folder: RunFolder) -> dict[str, object]:
     return {name: value for name, value in fields.items() if name not in MAY_CHANGE or name in _KEPT}
 
 
-class _Costs(NamedTuple):
-    """What training takes of a device, as measured."""
-
-    speed: Speed
-    peak_bytes: int  # of the architecture that takes the most memory
-    bounds: dict[str, tuple[float, float]]  # of the objectives that are measured
-    device: str | None  # that measured them
-    hardware: str | None  # the devices, as the report names them
-    precision: Precision | None  # that was faster, where the recipe leaves it open
-    spent: float  # device-seconds that measuring took
-
-
 class _Around(NamedTuple):
     """What a search works with, beside its study."""
 
@@ -417,7 +411,7 @@ class _Search:
 
 
 def _open_search(
-    study: Study, record: Record, around: _Around, measured: _Costs | None, *, spent: float = 0.0
+    study: Study, record: Record, around: _Around, measured: Costs | None, *, spent: float = 0.0
 ) -> _Search:
     """A search that goes on where its record stands; what has not been measured yet is measured.
 
@@ -427,10 +421,10 @@ def _open_search(
     folder, backend = around.folder, around.backend
     num_images = {str(split): number for split, number in around.info.num_images.items()}
     record.note(num_images=num_images)
-    costs = _known_costs(record.notes)
+    costs = known_costs(record.notes)
     if costs is None:
-        costs = measured or _measure(study, backend, around.console)
-        _note_costs(record, costs)
+        costs = measured or measure(study, backend, around.console)
+        note_costs(record, costs)
     if not record.notes.baselines and is_small(around.info):
         _note_baselines(study, record, around)
     backend.pack(costs.peak_bytes)
@@ -443,69 +437,6 @@ def _open_search(
     )
     session = open_session(study, record, place, on_drop=folder.drop_checkpoints, spent=spent)
     return _Search(Run(folder, study, record.space, record), session, around)
-
-
-def _fitted(study: Study, costs: _Costs, around: _Around, backend: RayBackend, order: Order) -> tuple[Study, _Around]:
-    """The study with what measuring decides: precision, length of a training, models that the budget pays for."""
-    study = _with_faster_precision(study, costs, around)
-    if order.fits_training:
-        study, around = _shortened(study, costs, around, backend)
-    if order.fits_references:
-        study = _with_affordable_references(study, costs, around)
-    return study, around
-
-
-def _with_faster_precision(study: Study, costs: _Costs, around: _Around) -> Study:
-    """The study with the precision that was faster, where its recipe leaves that open."""
-    if costs.precision is None:
-        return study
-    around.console.print(f"training in {costs.precision}, the faster precision as measured", style="dim")
-    return study.with_precision(costs.precision)
-
-
-def _shortened(study: Study, costs: _Costs, around: _Around, backend: RayBackend) -> tuple[Study, _Around]:
-    """The study with trainings so short that its budget pays for a dozen, where it does not as they are."""
-    found = shorten(
-        study,
-        costs.speed,
-        {str(split): number for split, number in around.info.num_images.items()},
-        budget_seconds=around.budget.seconds - (costs.spent if around.budget.device == "cpu" else 0.0),
-        splits=takes_splitting(study.data),
-    )
-    if found is None:
-        return study, around
-    shorter, text = found
-    around.console.print(f"shorter  {text}", style="yellow", markup=False)
-    info = around.info
-    if shorter.splitting != study.splitting:
-        info = open_dataset(study.data, resolution=study.settings.resolution, splitting=shorter.splitting).info
-        backend.use(info)
-    shorter = shorter.model_copy(update={"data_fingerprint": info.fingerprint})
-    return shorter, around._replace(info=info, shortened=text)
-
-
-def _with_affordable_references(study: Study, costs: _Costs, around: _Around) -> Study:
-    """The study with as many of its hand-designed models, in their order, as a third of the budget pays for."""
-    num_images = {str(split): number for split, number in around.info.num_images.items()}
-    model = CostModel(costs.speed, num_images, around.backend.lease_seconds * around.backend.devices_per_trial)
-    left = around.budget.seconds * REFERENCE_SHARE
-    kept: list[str] = []
-    for names, arch in study.make_space().distinct_references(study.references).items():
-        cost = count_cost(arch)
-        seconds = model.train_seconds(cost.macs, epochs=study.recipe.epochs) + model.test_seconds(cost.macs)
-        if not study.settings.limits.allow(cost):
-            kept += names  # the plan names them as beyond the limits
-        elif seconds <= left:
-            kept += names
-            left -= seconds
-    left_out = [name for name in study.references if name not in kept]
-    if left_out:
-        around.console.print(
-            f"hand-designed models beyond a third of the budget are left out: {', '.join(left_out)}; "
-            "--references all trains them",
-            style="yellow",
-        )
-    return study.model_copy(update={"references": tuple(name for name in study.references if name in kept)})
 
 
 def _note_baselines(study: Study, record: Record, around: _Around) -> None:
@@ -522,47 +453,7 @@ def _note_baselines(study: Study, record: Record, around: _Around) -> None:
         record.add_overhead(time.monotonic() - start)
 
 
-def _known_costs(notes: Notes) -> _Costs | None:
-    """What was measured before, and has been charged."""
-    if notes.speed is None or notes.peak_bytes is None:
-        return None
-    return _Costs(notes.speed, notes.peak_bytes, notes.bounds, notes.device, notes.hardware, precision=None, spent=0.0)
-
-
-def _note_costs(record: Record, costs: _Costs) -> None:
-    """Note what was measured, once a study, and charge what that took."""
-    record.note(
-        speed=costs.speed.model_dump(),
-        peak_bytes=costs.peak_bytes,
-        bounds=costs.bounds,
-        device=costs.device,
-        hardware=costs.hardware,
-    )
-    record.add_overhead(costs.spent)
-
-
-def _measure(study: Study, backend: Backend, console: Console) -> _Costs:
-    """What training takes of these devices, and between which bounds the measured objectives lie."""
-    console.print("measuring the speed of a few architectures …", style="dim")
-    archs = to_measure(study)
-    measured = [objective.name for objective in study.goals.measured]
-    steps, spent = backend.measure(archs, study.recipe, objectives=measured)
-    speed = fit_speed(archs, [step.seconds_per_image for step in steps])
-    values = [step.measurement.values for step in steps if step.measurement]
-    bounds = {
-        name: (min(value[name] for value in values) / _BELOW, max(value[name] for value in values) * _ABOVE)
-        for name in measured
-    }
-    peak_bytes = max(step.peak_bytes for step in steps)
-    hardware = steps[0].device and f"{backend.num_workers * backend.devices_per_trial:g} × {steps[0].device}"
-    return _Costs(speed, peak_bytes, bounds, _device(steps), hardware, steps[0].precision, spent)
-
-
-def _device(steps: list[Step]) -> str | None:
-    return next((step.measurement.device for step in steps if step.measurement), None)
-
-
-def _preview(study: Study, around: _Around, measured: _Costs | None) -> _Search:
+def _preview(study: Study, around: _Around, measured: Costs | None) -> _Search:
     """The search as it would go on from where the run stands, on a record that ends with this process."""
     spent = 0.0
     tried: set[tuple[str, int | None]] = set()
@@ -570,7 +461,7 @@ def _preview(study: Study, around: _Around, measured: _Costs | None) -> _Search:
         earlier = open_run(around.folder.path)
         spent = earlier.record.spent_seconds
         tried = {(trial.architecture.digest, trial.seed) for trial in earlier.record}
-        measured = _known_costs(earlier.record.notes) or measured
+        measured = known_costs(earlier.record.notes) or measured
     copy = study.model_copy(update={"storage": IN_MEMORY, "identity": None})
     record = open_record(copy, around.folder, copy.make_space(), writes=True)
     search = _open_search(copy, record, around, measured, spent=spent)

@@ -1,0 +1,160 @@
+"""What training takes on these devices, and what that decides of a study."""
+
+from typing import NamedTuple
+
+from rich.console import Console
+
+from metaformer.cost import count_cost
+from nas.data import DataInfo, open_dataset, takes_splitting
+from nas.execution.backend import Backend
+from nas.execution.ray_backend import RayBackend
+from nas.record.notes import Notes
+from nas.record.record import Record
+from nas.session.cost_model import CostModel
+from nas.session.forecast import fit_speed, to_measure
+from nas.session.sizing import REFERENCE_SHARE, shorten
+from nas.study.budget import Budget
+from nas.study.lease import Speed, Step
+from nas.study.recipe import Precision
+from nas.study.study import Study
+
+_BELOW, _ABOVE = 2.0, 4.0  # how far a measured objective's bounds lie beyond what a few architectures had
+
+
+class Costs(NamedTuple):
+    """What training takes of a device, as measured."""
+
+    speed: Speed
+    peak_bytes: int  # of the architecture that takes the most memory
+    bounds: dict[str, tuple[float, float]]  # of the objectives that are measured
+    device: str | None  # that measured them
+    hardware: str | None  # the devices, as the report names them
+    precision: Precision | None  # that was faster, where the recipe leaves it open
+    spent: float  # device-seconds that measuring took
+
+
+def known_costs(notes: Notes) -> Costs | None:
+    """What was measured before, and has been charged."""
+    if notes.speed is None or notes.peak_bytes is None:
+        return None
+    return Costs(notes.speed, notes.peak_bytes, notes.bounds, notes.device, notes.hardware, precision=None, spent=0.0)
+
+
+def note_costs(record: Record, costs: Costs) -> None:
+    """Note what was measured, once a study, and charge what that took."""
+    record.note(
+        speed=costs.speed.model_dump(),
+        peak_bytes=costs.peak_bytes,
+        bounds=costs.bounds,
+        device=costs.device,
+        hardware=costs.hardware,
+    )
+    record.add_overhead(costs.spent)
+
+
+def measure(study: Study, backend: Backend, console: Console) -> Costs:
+    """What training takes of these devices, and between which bounds the measured objectives lie."""
+    console.print("measuring the speed of a few architectures …", style="dim")
+    archs = to_measure(study)
+    measured = [objective.name for objective in study.goals.measured]
+    steps, spent = backend.measure(archs, study.recipe, objectives=measured)
+    speed = fit_speed(archs, [step.seconds_per_image for step in steps])
+    values = [step.measurement.values for step in steps if step.measurement]
+    bounds = {
+        name: (min(value[name] for value in values) / _BELOW, max(value[name] for value in values) * _ABOVE)
+        for name in measured
+    }
+    peak_bytes = max(step.peak_bytes for step in steps)
+    hardware = steps[0].device and f"{backend.num_workers * backend.devices_per_trial:g} × {steps[0].device}"
+    return Costs(speed, peak_bytes, bounds, _device(steps), hardware, steps[0].precision, spent)
+
+
+def _device(steps: list[Step]) -> str | None:
+    return next((step.measurement.device for step in steps if step.measurement), None)
+
+
+class Fitted(NamedTuple):
+    """A study with what measuring decides."""
+
+    study: Study
+    info: DataInfo
+    shortened: str | None = None  # what the budget made of the training, for people
+
+
+def fit_to_budget(
+    study: Study,
+    costs: Costs,
+    backend: RayBackend,
+    *,
+    info: DataInfo,
+    budget: Budget,
+    console: Console,
+    references: bool,
+    training: bool,
+) -> Fitted:
+    """The study with what measuring decides: precision, length of a training, models that the budget pays for.
+
+    Args:
+        references: Whether the budget decides which hand-designed models take part.
+        training: Whether it decides how long a training is.
+    """
+    if costs.precision is not None:
+        study = study.with_precision(costs.precision)
+        console.print(f"training in {costs.precision}, the faster precision as measured", style="dim")
+    fitted = Fitted(study, info)
+    if training:
+        fitted = _shortened(study, costs, backend, info, budget, console)
+    if references:
+        fitted = fitted._replace(study=_with_affordable_references(fitted, costs, backend, budget, console))
+    return fitted
+
+
+def _shortened(
+    study: Study, costs: Costs, backend: RayBackend, info: DataInfo, budget: Budget, console: Console
+) -> Fitted:
+    """The study with trainings so short that its budget pays for a dozen, where it does not as they are."""
+    found = shorten(
+        study,
+        costs.speed,
+        _by_split(info),
+        budget_seconds=budget.seconds - (costs.spent if budget.device == "cpu" else 0.0),
+        splits=takes_splitting(study.data),
+    )
+    if found is None:
+        return Fitted(study, info)
+    shorter, text = found
+    console.print(f"shorter  {text}", style="yellow", markup=False)
+    if shorter.splitting != study.splitting:
+        info = open_dataset(study.data, resolution=study.settings.resolution, splitting=shorter.splitting).info
+        backend.use(info)
+    return Fitted(shorter.model_copy(update={"data_fingerprint": info.fingerprint}), info, text)
+
+
+def _by_split(info: DataInfo) -> dict[str, int]:
+    return {str(split): number for split, number in info.num_images.items()}
+
+
+def _with_affordable_references(
+    fitted: Fitted, costs: Costs, backend: Backend, budget: Budget, console: Console
+) -> Study:
+    """The study with as many of its hand-designed models, in their order, as a third of the budget pays for."""
+    study = fitted.study
+    model = CostModel(costs.speed, _by_split(fitted.info), backend.lease_seconds * backend.devices_per_trial)
+    left = budget.seconds * REFERENCE_SHARE
+    kept: list[str] = []
+    for names, arch in study.make_space().distinct_references(study.references).items():
+        cost = count_cost(arch)
+        seconds = model.train_seconds(cost.macs, epochs=study.recipe.epochs) + model.test_seconds(cost.macs)
+        if not study.settings.limits.allow(cost):
+            kept += names  # the plan names them as beyond the limits
+        elif seconds <= left:
+            kept += names
+            left -= seconds
+    left_out = [name for name in study.references if name not in kept]
+    if left_out:
+        console.print(
+            f"hand-designed models beyond a third of the budget are left out: {', '.join(left_out)}; "
+            "--references all trains them",
+            style="yellow",
+        )
+    return study.model_copy(update={"references": tuple(name for name in study.references if name in kept)})
