@@ -546,7 +546,7 @@ def test_a_prepared_set_and_a_set_by_name_end_with_a_front(
 
 @starts_ray
 @pytest.mark.slow
-@pytest.mark.parametrize("space", ["convmixer", "isotropic"])
+@pytest.mark.parametrize("space", ["convmixer", "isotropic", "t2t_vit"])
 def test_a_space_of_one_stage_ends_with_a_front_of_its_architectures(search: Search, runs: Path, space: str) -> None:
     small = ("--epochs", 2, "--batch-size", 256, "--stopper", "none")
     limits = ("--max-trials", 3, "--budget", "9cpu-hours", "--workers", 1)
