@@ -1,4 +1,4 @@
-"""Finals whose driver and workers are killed again and again, against some that nobody disturbed."""
+"""Finals whose driver, workers and nodes are killed again and again, against some that nobody disturbed."""
 
 import json
 import random
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from ray.cluster_utils import Cluster
 
 from nas.record.run_folder import Run, open_run
 from nas.record.trials import TrialState
@@ -18,7 +19,7 @@ from tests.thorough import strikes
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray_2"), pytest.mark.timeout(3600)]
 
-NUM_KILLS = strikes(10)  # of drivers, and of workers
+NUM_KILLS = strikes(10)  # of drivers, and of workers; of nodes in another run
 SEEDS, EPOCHS = 1 + NUM_KILLS // 2, 8
 BUDGET = ("--budget", "9cpu-hours", "--workers", "1", "--epochs", str(EPOCHS), "--seeds", str(SEEDS))
 BUDGET += ("--set", "recipe.precision=float32")  # whatever measuring says here and there
@@ -32,8 +33,8 @@ class Ended(NamedTuple):
     epochs_seen: list[int]  # at each kill
 
 
-def start(search: Path, name: str, logs: Path) -> Program:
-    return Program(search, *BUDGET, "--name", name, logs=logs, module="nas.finish")
+def start(search: Path, name: str, logs: Path, *more: str) -> Program:
+    return Program(search, *BUDGET, *more, "--name", name, logs=logs, module="nas.finish")
 
 
 @pytest.fixture(scope="module")
@@ -53,24 +54,17 @@ def undisturbed(search: Path) -> Ended:
 
 
 @pytest.fixture(scope="module")
-def disturbed(search: Path) -> Ended:
+def killed(search: Path) -> Ended:
     """The driver is killed, then the worker of the next driver, and so on, at moments drawn from a seed."""
-    rng, folder, seconds = random.Random(0), search / "disturbed", 0.0
+    rng, folder, seconds = random.Random(0), search / "killed", 0.0
     seen: list[int] = []
-
-    def wait_for(program: Program, number: int) -> None:
-        wanted = epochs_seen(folder) + number
-        program.wait_until(lambda: epochs_seen(folder) >= wanted)
-
     for number in range(NUM_KILLS + 1):
         begin = time.monotonic()
-        with start(search, "disturbed", search / f"logs-{number}") as program:
+        with start(search, "killed", search / f"logs-{number}") as program:
             if number < NUM_KILLS:
-                wait_for(program, rng.randint(2, 3))
-                seen.append(epochs_seen(folder))
+                seen.append(wait_for(program, folder, rng.randint(2, 3)))
                 program.kill_worker()  # a trial of 8 epochs may lose two
-                wait_for(program, rng.randint(3, 4))
-                seen.append(epochs_seen(folder))
+                seen.append(wait_for(program, folder, rng.randint(3, 4)))
                 program.kill()
             else:
                 outcome = program.wait()
@@ -79,8 +73,43 @@ def disturbed(search: Path) -> Ended:
     return Ended(open_run(folder), seconds, seen)
 
 
+@pytest.fixture(scope="module")
+def without_nodes(search: Path) -> Ended:
+    """The only node that trains is lost, and another joins, again and again."""
+    rng, folder = random.Random(1), search / "nodes"
+    seen: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # or the tests beside these take all the time there is
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        node = cluster.add_node(num_cpus=1)
+        begin = time.monotonic()
+        try:
+            with start(search, "nodes", search / "logs-nodes", "--ray-address", cluster.address) as program:
+                for _ in range(NUM_KILLS):
+                    seen.append(wait_for(program, folder, rng.randint(2, 4)))
+                    cluster.remove_node(node, allow_graceful=False)
+                    node = cluster.add_node(num_cpus=1)
+                outcome = program.wait()
+        finally:
+            cluster.shutdown()
+    assert outcome.code == 0, outcome.err
+    return Ended(open_run(folder), time.monotonic() - begin, seen)
+
+
+def wait_for(program: Program, folder: Path, number: int) -> int:
+    """Epochs seen when so many more have been."""
+    wanted = epochs_seen(folder) + number
+    program.wait_until(lambda: epochs_seen(folder) >= wanted)
+    return epochs_seen(folder)
+
+
+@pytest.fixture(params=["killed", "without_nodes"])
+def disturbed(request: pytest.FixtureRequest) -> Ended:
+    return request.getfixturevalue(request.param)
+
+
 def test_it_was_killed_before_its_end_each_time(disturbed: Ended) -> None:
-    assert len(disturbed.epochs_seen) == 2 * NUM_KILLS
+    assert len(disturbed.epochs_seen) >= NUM_KILLS
     assert disturbed.epochs_seen == sorted(set(disturbed.epochs_seen))
     assert disturbed.epochs_seen[-1] < epochs_seen(disturbed.run.folder.path)
 
