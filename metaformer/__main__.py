@@ -220,7 +220,7 @@ def _cost_table(arch: Architecture, resolution: int | None = None) -> Table:
     table = _table("part", "blocks", "width", "tokens", "parameters", "frozen", "MACs")
     stages = zip(arch.stages, counted.stages, arch.token_maps(resolution), strict=True)
     for i, (stage, parts, tokens) in enumerate(stages, start=1):
-        shape = (str(stage.depth), str(stage.width), f"{tokens.num_tokens:,}")
+        shape = (str(stage.depth), stage.width_text, f"{tokens.num_tokens:,}")
         table.add_row(f"stage {i} embedding", "", "", "", *_amounts(parts.embedding))
         table.add_row(f"stage {i} {' + '.join(mixer.kind for mixer in stage.mixers)}", *shape, *_amounts(parts.mixer))
         table.add_row(f"stage {i} channel MLP", "", "", "", *_amounts(parts.mlp))

@@ -45,7 +45,7 @@ class Architecture(Spec):
             for multiple in (mixer.width_multiple for mixer in stage.mixers):
                 if stage.width % multiple:
                     raise ValueError(
-                        f"{field}.width: must be a multiple of the head size {multiple} of its attention, "
+                        f"{field}.width: must be a multiple of {multiple}, for the heads of its attention, "
                         f"got {stage.width}"
                     )
             if index == 0 and stage.downsample:
@@ -56,7 +56,7 @@ class Architecture(Spec):
                 )
             if stage.class_token and index < len(self.stages) - 1:
                 raise ValueError(f"{field}.class_token: must be false but in the last stage, got true")
-            previous_width = stage.width
+            previous_width = stage.out_width
         if self.head.pool == "class_token" and not self.stages[-1].class_token:
             raise ValueError("head.pool: must be mean where the last stage has no class token, got class_token")
         _check_sides(self, self.resolution)

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from metaformer.architecture import Architecture
 from metaformer.errors import ArchitectureError, check_type
-from metaformer.specs import Stage
+from metaformer.specs import Dense, Stage
 from metaformer.specs.parts import PartCost, TokenMap, activation_cost
 
 
@@ -15,7 +16,7 @@ class StageCost:
 
     embedding: PartCost  # stem or downsampling, class token and position embedding
     mixer: PartCost
-    mlp: PartCost
+    mlp: PartCost  # with what makes connections dense
 
     @property
     def total(self) -> PartCost:
@@ -69,7 +70,7 @@ def count_cost(arch: Architecture, *, resolution: int | None = None) -> Cost:
         embedding = conv.cost(in_width, stage.width, in_side) if conv else PartCost()
         embedding += _count_tokens_added(stage, tokens)
         stages.append(_count_stage(stage, tokens, embedding))
-        in_width, in_side = stage.width, tokens.side
+        in_width, in_side = stage.out_width, tokens.side
     return Cost(stages=tuple(stages), head=arch.head.cost(in_width))
 
 
@@ -80,6 +81,26 @@ def _count_tokens_added(stage: Stage, tokens: TokenMap) -> PartCost:
     return PartCost(params=params, frozen_params=positions if stage.position_embedding == "sinusoidal" else 0)
 
 
+def _count_stage(stage: Stage, tokens: TokenMap, embedding: PartCost) -> StageCost:
+    if stage.dense:
+        return _count_dense(stage, stage.dense, tokens, embedding)
+    around = _count_around(stage, stage.width)
+    mixers = _count_mixers(stage, tokens) + (around + _count_excitation(stage, stage.width)) * stage.depth
+    return StageCost(
+        embedding=embedding, mixer=mixers, mlp=_count_mlp(stage, stage.width, tokens, around) * stage.depth
+    )
+
+
+def _count_dense(stage: Stage, dense: Dense, tokens: TokenMap, embedding: PartCost) -> StageCost:
+    """Block by block, since each has a width of its own."""
+    mixers = mlps = PartCost()
+    for block, (width, out_width) in enumerate(pairwise(stage.widths)):
+        around = _count_around(stage, width)
+        mixers += stage.mixer_of(block).cost(width, tokens) + around + _count_excitation(stage, width)
+        mlps += _count_mlp(stage, width, tokens, around) + dense.cost(width, out_width, tokens.num_tokens)
+    return StageCost(embedding=embedding, mixer=mixers, mlp=mlps)
+
+
 def _count_mixers(stage: Stage, tokens: TokenMap) -> PartCost:
     mixer, other = stage.mixer.cost(stage.width, tokens), stage.interleaved
     if other is None:
@@ -88,17 +109,23 @@ def _count_mixers(stage: Stage, tokens: TokenMap) -> PartCost:
     return mixer * (stage.depth - num_others) + other.mixer.cost(stage.width, tokens) * num_others
 
 
-def _count_stage(stage: Stage, tokens: TokenMap, embedding: PartCost) -> StageCost:
-    around = stage.norm.cost(stage.width)  # every half-block has a norm and perhaps scales
+def _count_around(stage: Stage, width: int) -> PartCost:
+    """What every half-block has: a norm, and perhaps scales or an activation behind."""
+    around = stage.norm.cost(width)
     for scale in (stage.layer_scale, stage.res_scale):
         if scale is not None:
-            around += PartCost(params=stage.width)
+            around += PartCost(params=width)
+    return around + activation_cost(stage.post_activation) if stage.post_activation else around
+
+
+def _count_excitation(stage: Stage, width: int) -> PartCost:
+    """Two linear layers on the channels' means."""
+    weights = 2 * width * max(width // stage.se_reduction, 1) if stage.se_reduction else 0
+    return PartCost(params=weights, macs=weights)
+
+
+def _count_mlp(stage: Stage, width: int, tokens: TokenMap, around: PartCost) -> PartCost:
+    """The second half of a block."""
     if stage.post_activation:
-        weights = stage.width**2
-        linear = PartCost(params=weights + stage.width, macs=weights * tokens.num_tokens)
-        activation = activation_cost(stage.post_activation)
-        mlp, around = linear + around + activation, around + activation
-    else:
-        mlp = stage.mlp.cost(stage.width, tokens.num_tokens) + around if stage.mlp else PartCost()
-    mixers = _count_mixers(stage, tokens) + around * stage.depth
-    return StageCost(embedding=embedding, mixer=mixers, mlp=mlp * stage.depth)
+        return PartCost(params=width**2 + width, macs=width**2 * tokens.num_tokens) + around
+    return stage.mlp.cost(width, tokens.num_tokens) + around if stage.mlp else PartCost()

@@ -1,11 +1,15 @@
 """Values for property tests, drawn by Hypothesis. Every strategy draws valid values only."""
 
+import itertools
+import math
+
 from hypothesis import strategies as st
 
 from metaformer.architecture import Architecture
 from metaformer.specs import (
     Activation,
     AttentionSpec,
+    Dense,
     DepthwiseConvSpec,
     Downsample,
     Head,
@@ -40,14 +44,36 @@ def norms() -> st.SearchStrategy[Norm]:
 
 
 def mlps() -> st.SearchStrategy[Mlp | None]:
-    """A channel MLP of ratio 1 to 4, or none."""
-    return st.none() | st.builds(Mlp, ratio=st.integers(1, 4), activation=ACTIVATIONS, bias=st.booleans())
+    """A channel MLP of ratio 1 to 4, with ghosts or without, or none."""
+    kinds = st.sampled_from([(1, False), (2, False), (3, False), (4, False), (2, True), (3, True)])
+    return st.none() | kinds.flatmap(
+        lambda kind: st.builds(
+            Mlp, ratio=st.just(kind[0]), ghost=st.just(kind[1]), activation=ACTIVATIONS, bias=st.booleans()
+        )
+    )
+
+
+@st.composite
+def denses(draw: st.DrawFn, *, depth: int, used: list[MixerSpec]) -> Dense | None:
+    """Dense connections of so many blocks with these mixers; mostly none."""
+    if draw(st.integers(0, 4)):
+        return None
+    ends = {*draw(st.lists(st.integers(1, depth), max_size=2)), depth}
+    groups = tuple(end - start for start, end in itertools.pairwise([0, *sorted(ends)]))
+    multiple = math.lcm(*(mixer.width_multiple for mixer in used))
+    return Dense(growth=multiple * draw(st.integers(1, 3)), groups=groups)
 
 
 def mixers(width: int, *, side: int, class_token: bool) -> st.SearchStrategy[MixerSpec]:
     """Every kind of mixer that a stage of this width and side can hold."""
     head_sizes = st.sampled_from([size for size in (1, 4, 8, 16, 32, width) if width % size == 0])
-    attention = st.builds(AttentionSpec, head_size=head_sizes, qkv_bias=st.booleans(), proj_bias=st.booleans())
+    attention = st.builds(
+        AttentionSpec,
+        head_size=head_sizes,
+        qkv_bias=st.booleans(),
+        proj_bias=st.booleans(),
+        ghost=st.booleans() if width % 2 == 0 else st.just(False),
+    )
     if class_token:
         return attention | st.just(IdentitySpec())
     reduced = st.builds(ReducedAttentionSpec, head_size=head_sizes, reduction=st.integers(2, max(2, min(side, 8))))
@@ -127,7 +153,7 @@ def architectures(draw: st.DrawFn) -> Architecture:
         downsample = draw(downsamples(side)) if index else None
         side = downsample.out_side(side) if downsample else side
         changes_width = index == 0 or downsample is not None
-        width = draw(st.integers(1, 6)) * 8 if changes_width else stages[-1].width
+        width = draw(st.integers(1, 6)) * 8 if changes_width else stages[-1].out_width
         class_token = index == num_stages - 1 and draw(st.booleans())
         depth = draw(st.integers(1, 3))
         mixer, other = (draw(mixers(width, side=side, class_token=class_token)) for _ in range(2))
@@ -141,6 +167,8 @@ def architectures(draw: st.DrawFn) -> Architecture:
             "class_token": class_token,
             "position_embedding": draw(st.sampled_from([None, "learned", "sinusoidal"])),
             "norm": draw(norms()),
+            "se_reduction": draw(st.sampled_from([None, None, 1, 4, 64])),
+            "dense": draw(denses(depth=depth, used=[mixer, other] if is_mixed else [mixer])),
         }
         stages.append(Stage.model_validate({**fields, **draw(block_parts())}))
     return Architecture(

@@ -1,7 +1,7 @@
 """What stands around a mixer: norms, activations, scales, the channel MLP, class token, positions and convolutions.
 
-B batch, C channels, H height and W width in tokens. Maps are BCHW tensors in channels-last memory, so that a view as
-BHWC or as B(HW)C tokens costs nothing.
+B batch, C channels, H height and W width in tokens, G ghosts of each channel. Maps are BCHW tensors in channels-last
+memory, so that a view as BHWC or as B(HW)C tokens costs nothing.
 """
 
 from collections import OrderedDict
@@ -231,13 +231,22 @@ class LayerScale(nn.Module):
         return x_BCHW * self.scale[:, None, None]
 
 
+def ghost_factors(num_ghosts: int, width: int) -> nn.Parameter:
+    """A factor per ghost of each channel, GC; drawn like the weights of a depthwise convolution of kernel 1."""
+    return nn.Parameter(torch.empty(num_ghosts, width).uniform_(-1, 1))
+
+
 class ChannelMlp(nn.Module):
-    """Two linear layers over the channels with an activation between; BCHW in, BCHW out."""
+    """Two linear layers over the channels with an activation between; BCHW in, BCHW out.
+
+    With Ghost operations the first gives C channels; G ghosts of each follow them in the hidden layer.
+    """
 
     def __init__(self, width: int, spec: Mlp) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, spec.ratio * width, bias=spec.bias)
+        self.fc1 = nn.Linear(width, width if spec.ghost else spec.ratio * width, bias=spec.bias)
         self.act = make_activation(spec.activation)
+        self.ghosts_GC = ghost_factors(spec.ratio - 1, width) if spec.ghost else None
         self.fc2 = nn.Linear(spec.ratio * width, width, bias=spec.bias)
         init_linear(self.fc1)
         init_linear(self.fc2)
@@ -260,6 +269,13 @@ class ChannelMlp(nn.Module):
 
     def _hidden(self, x_BCHW: Tensor) -> Tensor:
         """BHWD, D the hidden width."""
+        hidden_BHWD = self._first_layer(x_BCHW)
+        if self.ghosts_GC is None:
+            return hidden_BHWD
+        ghosts_BHWGC = hidden_BHWD.unsqueeze(3) * self.ghosts_GC.to(hidden_BHWD.dtype)
+        return torch.cat([hidden_BHWD, self.act(ghosts_BHWGC.flatten(3))], dim=3)
+
+    def _first_layer(self, x_BCHW: Tensor) -> Tensor:
         x_BHWC = x_BCHW.permute(0, 2, 3, 1)
         if isinstance(self.act, Gelu) and self.fc1.bias is not None and fused.usable(x_BCHW):
             from metaformer.network.fused.gelu import bias_gelu
@@ -271,9 +287,9 @@ class ChannelMlp(nn.Module):
 class ChannelLinear(nn.Module):
     """One linear layer over the channels (a 1 x 1 convolution); BCHW in, BCHW out."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, in_width: int, width: int) -> None:
         super().__init__()
-        self.fc = nn.Linear(width, width)
+        self.fc = nn.Linear(in_width, width)
         init_linear(self.fc)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from metaformer.errors import ArchitectureError, UserError, check_new_name, check_subclass, shown, unknown_name
 from metaformer.network import fused
-from metaformer.network.layers import ChannelLayerNorm, init_linear, make_activation
+from metaformer.network.layers import ChannelLayerNorm, ghost_factors, init_linear, make_activation
 from metaformer.specs import (
     AttentionSpec,
     DepthwiseConvSpec,
@@ -149,18 +149,25 @@ class PoolMixer(nn.Module):
 
 @register_mixer("attention", layout="BNC", multiplies_first=True)
 class AttentionMixer(nn.Module):
-    """Multi-head self-attention with fused softmax (arXiv:1706.03762, eq. 1)."""
+    """Multi-head self-attention with fused softmax (arXiv:1706.03762, eq. 1).
+
+    With Ghost operations `qkv` gives half of the channels of each, and their ghosts are the others.
+    """
 
     def __init__(self, width: int, spec: AttentionSpec, *, side: int) -> None:
         super().__init__()
         self.head_size = spec.head_size
-        self.qkv = nn.Linear(width, 3 * width, bias=spec.qkv_bias)
+        self.qkv = nn.Linear(width, 3 * width // (2 if spec.ghost else 1), bias=spec.qkv_bias)
+        self.ghosts = ghost_factors(3, width // 2) if spec.ghost else None
         self.proj = nn.Linear(width, width, bias=spec.proj_bias)
         init_linear(self.qkv)
         init_linear(self.proj)
 
     def forward(self, x_BNC: Tensor) -> Tensor:
-        qkv_3BhNd = self.qkv(x_BNC).unflatten(2, (3, -1, self.head_size)).permute(2, 0, 3, 1, 4)
+        qkv_BN3C = self.qkv(x_BNC).unflatten(2, (3, -1))
+        if self.ghosts is not None:
+            qkv_BN3C = torch.cat([qkv_BN3C, qkv_BN3C * self.ghosts.to(qkv_BN3C.dtype)], dim=3)
+        qkv_3BhNd = qkv_BN3C.unflatten(3, (-1, self.head_size)).permute(2, 0, 3, 1, 4)
         y_BhNd = attend(*qkv_3BhNd.unbind(0))
         return self.proj(y_BhNd.transpose(1, 2).flatten(2))
 

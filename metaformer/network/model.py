@@ -30,6 +30,7 @@ from metaformer.network.layers import (
     norm_dtype,
 )
 from metaformer.network.mixers import PoolMixer, make_mixer, multiplies_first
+from metaformer.network.structures import DenseBlock, Excited
 from metaformer.network.tokens_to_token import TokensToTokenStem
 from metaformer.specs import Head, MixerSpec, Stage
 from metaformer.specs.parts import Activation, Conv, TokenMap, TokensToToken
@@ -148,6 +149,8 @@ class Block(nn.Module):
     def __init__(self, stage: Stage, spec: MixerSpec, *, side: int, drop_path: float) -> None:
         super().__init__()
         mixer, activation = make_mixer(spec, stage.width, side=side), stage.post_activation
+        if stage.se_reduction:
+            mixer = Excited(mixer, stage.width, reduction=stage.se_reduction)
         self.mixer: nn.Module
         self.mlp: nn.Module = nn.Identity()
         if activation:
@@ -155,7 +158,7 @@ class Block(nn.Module):
                 mixer, stage, activation=activation, residual=stage.residual, drop_path=drop_path
             )
             self.mlp = PostActivationBranch(
-                ChannelLinear(stage.width), stage, activation=activation, residual=False, drop_path=0.0
+                ChannelLinear(stage.width, stage.width), stage, activation=activation, residual=False, drop_path=0.0
             )
             return
         self.mixer = Branch(mixer, stage, drop_path=drop_path, multiplies_first=multiplies_first(spec))
@@ -184,10 +187,7 @@ class MetaFormerStage(nn.Module):
         self.class_token = ClassToken(stage.width) if stage.class_token else nn.Identity()
         self.position = _make_positions(stage, tokens)
         self.blocks = nn.Sequential(
-            *(
-                Block(stage, stage.mixer_of(block), side=tokens.side, drop_path=rate)
-                for block, rate in enumerate(drop_paths)
-            )
+            *(_make_block(stage, block, side=tokens.side, drop_path=rate) for block, rate in enumerate(drop_paths))
         )
         self.grad_checkpointing = False
 
@@ -209,6 +209,15 @@ class MetaFormerStage(nn.Module):
             else:
                 x_BCHW = block(x_BCHW)
             yield x_BCHW
+
+
+def _make_block(stage: Stage, index: int, *, side: int, drop_path: float) -> nn.Module:
+    mixer = stage.mixer_of(index)
+    if stage.dense is None:
+        return Block(stage, mixer, side=side, drop_path=drop_path)
+    width, out_width = stage.widths[index : index + 2]
+    block = Block(stage.model_copy(update={"width": width}), mixer, side=side, drop_path=drop_path)
+    return DenseBlock(block, width, growth=stage.dense.growth, out_width=out_width)
 
 
 def _make_embedding(spec: Conv | TokensToToken | None, in_width: int, width: int) -> nn.Module:
@@ -286,7 +295,7 @@ class MetaFormer(nn.Module):
             self.stages.append(
                 MetaFormerStage(stage, embed=embed, in_width=in_width, tokens=tokens, drop_paths=drop_paths)
             )
-            in_width = stage.width
+            in_width = stage.out_width
         self.head = ClassifierHead(in_width, arch.head)
         initialise(self, arch.init)
         if arch.head.zero_init:

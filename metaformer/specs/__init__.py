@@ -4,6 +4,7 @@ Nothing here needs torch. `width` is the number of channels C of a stage's map o
 """
 
 from abc import abstractmethod
+from math import lcm
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
@@ -14,6 +15,7 @@ from metaformer.specs.parts import (
     Activation,
     AnyStem,
     Conv,
+    Dense,
     Downsample,
     Dropout,
     Flag,
@@ -40,6 +42,7 @@ __all__ = [
     "AnyStem",
     "AttentionSpec",
     "Conv",
+    "Dense",
     "DepthwiseConvSpec",
     "Downsample",
     "Flag",
@@ -115,22 +118,30 @@ class PoolSpec(MixerSpec):
 
 
 class AttentionSpec(MixerSpec):
-    """Multi-head self-attention, products scaled by the root of the head size."""
+    """Multi-head self-attention, products scaled by the root of the head size.
+
+    With `ghost` linear layers give half of the channels of query, key and value, and the other half are those times a
+    learned factor each (Ghost operations, arXiv:1911.11907; here as in T2T-ViT-Ghost, arXiv:2101.11986, section 3.2,
+    whose depthwise convolutions have kernel 1). The first half of the channels is what the layers give.
+    """
 
     takes_class_token: ClassVar[bool] = True
     kind: Literal["attention"] = "attention"
     head_size: PositiveInt = 32
     qkv_bias: Flag = False  # of query, key and value
     proj_bias: Flag = True  # of the output projection
+    ghost: Flag = False
 
     @property
     def width_multiple(self) -> int:
-        return self.head_size
+        return lcm(self.head_size, 2) if self.ghost else self.head_size
 
     def cost(self, width: int, tokens: TokenMap) -> PartCost:
         number = tokens.num_tokens
-        biases = (3 * self.qkv_bias + self.proj_bias) * width
-        return PartCost(params=4 * width**2 + biases, macs=4 * width**2 * number + 2 * number**2 * width)
+        computed = 3 * width // (2 if self.ghost else 1)  # channels of query, key and value, by linear layers
+        weights = (computed + width) * width
+        params = weights + computed * self.qkv_bias + width * self.proj_bias + 3 * width - computed
+        return PartCost(params=params, macs=weights * number + 2 * number**2 * width)
 
 
 class ReducedAttentionSpec(MixerSpec):
@@ -267,7 +278,10 @@ class Stage(Spec):
     """`depth` blocks, equal but for an `interleaved` mixer: x + scale * mixer(norm(x)), then x + scale * mlp(norm(x)).
 
     With `res_scale` the skip has a learned factor per channel too. With `post_activation` the blocks are ConvMixer's
-    (arXiv:2201.09792): x + norm(activation(mixer(x))), then norm(activation(linear(x))).
+    (arXiv:2201.09792): x + norm(activation(mixer(x))), then norm(activation(linear(x))). With `se_reduction` what a
+    mixer gives goes through squeeze-and-excitation (arXiv:1709.01507) of that ratio: each channel is multiplied by the
+    sigmoid of two linear layers without bias, ReLU between, of the channels' means over all tokens (T2T-ViT-SE,
+    arXiv:2101.11986, section 3.2). With `dense` connections the width grows from block to block.
     """
 
     depth: PositiveInt
@@ -283,6 +297,8 @@ class Stage(Spec):
     residual: Flag = True
     post_activation: Activation | None = None
     interleaved: Interleaved | None = None  # another mixer in some of the blocks
+    se_reduction: PositiveInt | None = None  # width by that of the hidden layer, at least 1; None: no excitation
+    dense: Dense | None = None
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
@@ -308,10 +324,41 @@ class Stage(Spec):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _check_dense(self) -> Self:
+        if self.dense is None:
+            return self
+        if sum(self.dense.groups) != self.depth:
+            raise ValueError(f"dense.groups: must add up to the depth {self.depth}, got {sum(self.dense.groups)}")
+        for multiple in (mixer.width_multiple for mixer in self.mixers):
+            if self.dense.growth % multiple:
+                raise ValueError(
+                    f"dense.growth: must be a multiple of {multiple}, for the heads of its attention, "
+                    f"got {self.dense.growth}"
+                )
+        return self
+
     @property
     def mixers(self) -> tuple[MixerSpec, ...]:
         """The one or two mixers of its blocks."""
         return (self.mixer, self.interleaved.mixer) if self.interleaved else (self.mixer,)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels before each block and after the last."""
+        if self.dense is None:
+            return (self.width,) * (self.depth + 1)
+        return self.dense.widths(self.width, multiple=lcm(*(mixer.width_multiple for mixer in self.mixers)))
+
+    @property
+    def out_width(self) -> int:
+        """Channels after the last block."""
+        return self.width if self.dense is None else self.widths[-1]
+
+    @property
+    def width_text(self) -> str:
+        """The width for people: `128`, or `128 to 584` where blocks have several."""
+        return f"{self.width} to {self.out_width}" if self.dense else str(self.width)
 
     def mixer_of(self, block: int) -> MixerSpec:
         """The mixer of a block, counted from 0."""

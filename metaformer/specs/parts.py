@@ -6,7 +6,7 @@ channels C. Multiply-accumulates (MACs) are those of convolutions, linear layers
 
 from dataclasses import dataclass
 from math import prod
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    model_validator,
 )
 
 from metaformer.errors import shown, unknown_name
@@ -258,13 +259,65 @@ AnyStem = Annotated[Stem | TokensToToken, BeforeValidator(_stem)]
 
 
 class Mlp(Spec):
-    """Channel MLP: linear to `ratio` times the width, activation, linear back; both with bias or both without."""
+    """Channel MLP: linear to `ratio` times the width, activation, linear back; both with bias or both without.
+
+    With `ghost` the first layer gives the first `width` of the hidden channels alone; the others are those, activated,
+    times a learned factor each, activated again (Ghost operations, arXiv:1911.11907; here as in T2T-ViT-Ghost,
+    arXiv:2101.11986, section 3.2, whose depthwise convolutions have kernel 1).
+    """
 
     ratio: PositiveInt = 4
     activation: Activation = "gelu"
     bias: Flag = True
+    ghost: Flag = False
+
+    @model_validator(mode="after")
+    def _check_ghost(self) -> Self:
+        if self.ghost and self.ratio == 1:
+            raise ValueError("ghost: must be false at ratio 1, where no hidden channel is left to it, got true")
+        return self
 
     def cost(self, width: int, num_tokens: int) -> PartCost:
-        weights = 2 * self.ratio * width**2
-        biases = (self.ratio + 1) * width if self.bias else 0
-        return PartCost(params=weights + biases, macs=weights * num_tokens) + activation_cost(self.activation)
+        hidden = self.ratio * width
+        computed = width if self.ghost else hidden  # by the first layer
+        weights = width * (computed + hidden)
+        biases = computed + width if self.bias else 0
+        params = weights + biases + hidden - computed
+        return PartCost(params=params, macs=weights * num_tokens) + activation_cost(self.activation)
+
+
+def _some_groups(groups: tuple[int, ...]) -> tuple[int, ...]:
+    if not groups:
+        raise ValueError("must hold at least one number of blocks")
+    return groups
+
+
+class Dense(Spec):
+    """Dense connections (arXiv:1608.06993), as in T2T-ViT-Dense (arXiv:2101.11986, section 3.2).
+
+    A linear layer takes what a block gives to `growth` channels, which join the block's input behind its own. `groups`
+    are the numbers of blocks between two transitions: a linear layer to half the width, and GELU. All have biases.
+    """
+
+    growth: PositiveInt
+    groups: Annotated[tuple[PositiveInt, ...], AfterValidator(_some_groups)]
+
+    def widths(self, width: int, *, multiple: int = 1) -> tuple[int, ...]:
+        """Channels before each block and after the last; a transition rounds half of them up to a `multiple`."""
+        widths = [width]
+        for index, num_blocks in enumerate(self.groups):
+            first = widths[-1]
+            widths += [first + self.growth * (block + 1) for block in range(num_blocks)]
+            if index < len(self.groups) - 1:
+                widths[-1] = multiple * -(-widths[-1] // (2 * multiple))
+        return tuple(widths)
+
+    def cost(self, width: int, out_width: int, num_tokens: int) -> PartCost:
+        """Of the layers behind one block, from the channels before it to those before the next."""
+        joined = width + self.growth
+        weights = width * self.growth
+        params = weights + self.growth
+        if out_width != joined:  # a transition, which leaves fewer
+            weights += joined * out_width
+            params += joined * out_width + out_width
+        return PartCost(params=params, macs=weights * num_tokens)

@@ -23,7 +23,7 @@ from metaformer.checkpoints import load
 from metaformer.documents import is_folder, sha256_of
 from metaformer.errors import ArchitectureError, CheckpointError, UserError, check_type, explain, shown
 from metaformer.specs.parts import Dropout, Spec, TokensToToken
-from metaformer.timm_models.network import GlobalPool, TimmMetaFormer
+from metaformer.timm_models.network import GlobalPool, TimmMetaFormer, counts_blocks
 
 PREFIX = "mf_"
 CLASSIFIER = "head.fc"
@@ -74,7 +74,7 @@ def _create(
     weights = partial(_weights, source, checkpoint or _file(arguments)) if arguments.pretrained else None
     for ours in ("pretrained", "pretrained_cfg"):
         given.pop(ours, None)
-    last = min(3, arch.depth) if len(arch.stages) == 1 else len(arch.stages)
+    last = min(3, arch.depth) if counts_blocks(arch) else len(arch.stages)
     return build_model_with_cfg(
         partial(_make, arch, weights=weights),
         name,

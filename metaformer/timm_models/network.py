@@ -32,7 +32,7 @@ class TimmMetaFormer(MetaFormer):
     """A MetaFormer with the methods timm expects of a model; parameters have the names that `build` gives them.
 
     `arch` is what it was made from, with the classes of the present classifier. Features are counted as timm counts
-    them: by block in a model of one stage, by stage in the others.
+    them: by block in a model of one stage whose blocks are equally wide, by stage in the others.
 
     With `feature_norms` each stage's map passes a norm of its own, fresh, of the kind of the stage's blocks: norm0,
     norm2, norm4 and norm6 of PoolFormer's code for dense prediction (its `fork_feat`).
@@ -48,12 +48,12 @@ class TimmMetaFormer(MetaFormer):
     ) -> None:
         super().__init__(arch)
         self.in_chans = arch.stem.in_channels
-        self.num_features = self.head_hidden_size = arch.stages[-1].width
+        self.num_features = self.head_hidden_size = arch.stages[-1].out_width
         self.num_classes = arch.head.num_classes
         self.drop_rate = arch.head.dropout
         self.feature_info = _feature_info(arch)
         self.global_pool: str = _POOLS[arch.head.pool]
-        self._by_block = len(arch.stages) == 1
+        self._by_block = counts_blocks(arch)
         self.feature_norms = _feature_norms(arch) if feature_norms else None
         if (num_classes is not None and num_classes != self.num_classes) or global_pool is not None:
             self.reset_classifier(self.num_classes if num_classes is None else num_classes, global_pool)
@@ -122,7 +122,7 @@ class TimmMetaFormer(MetaFormer):
 
         So do DeiT, T2T-ViT and PVT, which decays its positions. What has one dimension, timm leaves alone by itself.
         """
-        exempt = ("cls_token", "pos_embed") if self._by_block else ("cls_token",)
+        exempt = ("cls_token", "pos_embed") if len(self.arch.stages) == 1 else ("cls_token",)
         return {name for name, _ in self.named_parameters() if name.endswith(exempt)}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str | list[tuple[str, tuple[int, ...] | None]]]:
@@ -132,7 +132,7 @@ class TimmMetaFormer(MetaFormer):
         stage, where there are several.
         """
         last_norm = (r"^head\.norm", (99999,))  # timm's word for: with the group before
-        within = r"^stages\.(\d+)" if coarse and not self._by_block else r"^stages\.(\d+)\.blocks\.(\d+)"
+        within = r"^stages\.(\d+)" if coarse and len(self.arch.stages) > 1 else r"^stages\.(\d+)\.blocks\.(\d+)"
         leads_in = (r"^stages\.(\d+)\.(?:embed|class_token|position)\b", None if coarse else (0,))
         return {
             "stem": r"^stages\.0\.(?:embed|class_token|position)\b",
@@ -196,7 +196,7 @@ class TimmMetaFormer(MetaFormer):
             self._stages()[0].blocks = self._stages()[0].blocks[:end]
         else:
             self.stages = self.stages[:end]
-            self.num_features = self.head_hidden_size = self.arch.stages[end - 1].width
+            self.num_features = self.head_hidden_size = self.arch.stages[end - 1].out_width
         if self.feature_norms is not None:
             unused = (norm if index in taken else nn.Identity() for index, norm in enumerate(self.feature_norms[:end]))
             self.feature_norms = nn.ModuleList(unused)
@@ -235,6 +235,11 @@ class TimmMetaFormer(MetaFormer):
         return [stage for stage in self.stages if isinstance(stage, MetaFormerStage)]
 
 
+def counts_blocks(arch: Architecture) -> bool:
+    """Whether features are maps of single blocks; the norm of the head fits each of them."""
+    return len(arch.stages) == 1 and arch.stages[0].dense is None
+
+
 def _feature_norms(arch: Architecture) -> nn.ModuleList:
     """A norm for the map of each stage.
 
@@ -243,7 +248,7 @@ def _feature_norms(arch: Architecture) -> nn.ModuleList:
     """
     if len(arch.stages) == 1:
         raise ArchitectureError("feature_norms: must be for a model of several stages, got one of 1")
-    return nn.ModuleList(make_norm(stage.norm, stage.width) for stage in arch.stages)
+    return nn.ModuleList(make_norm(stage.norm, stage.out_width) for stage in arch.stages)
 
 
 def new_head(arch: Architecture, width: int) -> ClassifierHead:
@@ -270,12 +275,12 @@ def _stride(embed: Conv | TokensToToken | None) -> int:
 
 def _feature_info(arch: Architecture) -> list[dict[str, int | str]]:
     """Width, stride in pixels and module of each map."""
-    if len(arch.stages) == 1:
+    if counts_blocks(arch):
         [stage] = arch.stages
         modules = [(f"stages.0.blocks.{i}", stage.width, _stride(arch.stem)) for i in range(stage.depth)]
     else:
         modules, stride = [], _stride(arch.stem)
         for index, stage in enumerate(arch.stages):
             stride *= _stride(stage.downsample)
-            modules.append((f"stages.{index}", stage.width, stride))
+            modules.append((f"stages.{index}", stage.out_width, stride))
     return [{"num_chs": width, "reduction": stride, "module": module} for module, width, stride in modules]

@@ -109,7 +109,7 @@ def with_leaf(raw: dict[str, Any], path: tuple[Any, ...], value: object) -> dict
 
 
 # There is one version; the test itself changes the others.
-UNTRIED = {"version", "width", "pool", "class_token", "post_activation", "interleaved"}
+UNTRIED = {"version", "width", "pool", "class_token", "post_activation", "interleaved", "dense"}
 FROM_NOTHING: dict[str, list[object]] = {  # other values of fields that are null or zero
     "pre_norm": [{}, {"kind": "layer_norm"}],
     "post_norm": [{}, {"kind": "layer_norm"}],
@@ -118,6 +118,7 @@ FROM_NOTHING: dict[str, list[object]] = {  # other values of fields that are nul
     "res_scale": [0.1, 0.2],
     "dropout": [0.1, 0.2],
     "hidden_ratio": [1, 2],
+    "se_reduction": [1, 2],
 }
 
 
@@ -163,6 +164,15 @@ def test_every_field_enters_the_digest() -> None:
                 {"every": 2, "mixer": {"kind": "identity"}},
                 {"every": 3, "mixer": {"kind": "identity"}},
                 {"every": 2, "mixer": {"kind": "random"}},
+            )
+        ),
+        *(
+            with_leaf(raw, ("stages", 2), raw["stages"][2] | {"depth": 3, "dense": dense})
+            for dense in (
+                {"growth": 16, "groups": [3]},
+                {"growth": 8, "groups": [3]},
+                {"growth": 16, "groups": [1, 2]},
+                {"growth": 16, "groups": [2, 1]},
             )
         ),
         with_leaf(raw, ("stem",), {"kind": "tokens_to_token"}),
@@ -289,7 +299,7 @@ BAD_TEXTS = {
     f"{{drop_path: .nan, stages: [{STAGE}]}}": r"^drop_path: input should be a finite number, got nan$",
     # parts that do not fit together
     "stages: [{depth: 1, width: 40, mixer: {kind: attention}}]": (
-        r"^stages.0.width: must be a multiple of the head size 32 of its attention, got 40$"
+        r"^stages.0.width: must be a multiple of 32, for the heads of its attention, got 40$"
     ),
     "stages: [{depth: 1, width: 8, mixer: {kind: pool}, downsample: {}}]": (
         r"^stages.0.downsample: must be null, since the stem feeds the first stage$"
@@ -310,7 +320,7 @@ BAD_TEXTS = {
         r"^stages.0.interleaved.mixer: must be another than that of the other blocks, got attention twice$"
     ),
     f"stages: [{{depth: 2, width: 40, mixer: {{kind: pool}}, {MIXED}}}]": (
-        r"^stages.0.width: must be a multiple of the head size 32 of its attention, got 40$"
+        r"^stages.0.width: must be a multiple of 32, for the heads of its attention, got 40$"
     ),
     f"stages: [{{depth: 2, width: 32, mixer: {{kind: pool}}, class_token: true, {MIXED}}}]": (
         r"^stages.0.class_token: must be false, since pool needs a square map, got true$"
@@ -320,6 +330,25 @@ BAD_TEXTS = {
     ),
     "stages: [{depth: 2, width: 8, mixer: {kind: pool}, interleaved: {every: 2, mixer: {kind: poool}}}]": (
         r"^stages.0.interleaved.mixer.kind: unknown name 'poool'; known, nearest first: pool, "
+    ),
+    "stages: [{depth: 1, width: 9, mixer: {kind: attention, head_size: 3, ghost: true}}]": (
+        r"^stages.0.width: must be a multiple of 6, for the heads of its attention, got 9$"
+    ),
+    f"stages: [{STAGE[:-1]}, mlp: {{ratio: 1, ghost: true}}}}]": (
+        r"^stages.0.mlp.ghost: must be false at ratio 1, where no hidden channel is left to it, got true$"
+    ),
+    f"stages: [{STAGE[:-1]}, se_reduction: 0}}]": r"^stages.0.se_reduction: input should be greater than 0, got 0$",
+    f"stages: [{STAGE[:-1]}, dense: {{growth: 8, groups: []}}}}]": (
+        r"^stages.0.dense.groups: must hold at least one number of blocks, got \[\]$"
+    ),
+    f"stages: [{STAGE[:-1]}, dense: {{growth: 8, groups: [1, 2]}}}}]": (
+        r"^stages.0.dense.groups: must add up to the depth 1, got 3$"
+    ),
+    f"stages: [{ATTENTION[:-1]}, dense: {{growth: 8, groups: [1]}}}}]": (
+        r"^stages.0.dense.growth: must be a multiple of 32, for the heads of its attention, got 8$"
+    ),
+    f"stages: [{STAGE[:-1]}, dense: {{growth: 8, groups: [1]}}}}, {STAGE}]": (
+        r"^stages.1.width: must stay 40 where there is no downsampling, got 32$"
     ),
     f"{{head: {{pool: class_token}}, stages: [{ATTENTION}]}}": (
         r"^head.pool: must be mean where the last stage has no class token, got class_token$"

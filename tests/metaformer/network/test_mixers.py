@@ -34,6 +34,7 @@ from metaformer.specs import (
 ALL_SPECS = [
     PoolSpec(),
     AttentionSpec(head_size=4),
+    AttentionSpec(head_size=4, ghost=True),
     SpatialMlpSpec(),
     DepthwiseConvSpec(),
     IdentitySpec(),

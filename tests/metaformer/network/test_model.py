@@ -133,7 +133,8 @@ def test_any_architecture_runs_forward_and_backward(arch: Architecture) -> None:
 def test_features_have_the_widths_and_sides_that_the_architecture_states(arch: Architecture) -> None:
     with torch.device("meta"):
         maps = build(arch).eval().features(torch.zeros(1, arch.stem.in_channels, arch.resolution, arch.resolution))
-    expected = [(1, stage.width, *tokens.shape) for stage, tokens in zip(arch.stages, arch.token_maps(), strict=True)]
+    widths = [stage.out_width for stage in arch.stages]
+    expected = [(1, width, *tokens.shape) for width, tokens in zip(widths, arch.token_maps(), strict=True)]
     assert [tuple(map_BCHW.shape) for map_BCHW in maps] == expected
 
 

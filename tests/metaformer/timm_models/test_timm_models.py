@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from metaformer import Architecture, ArchitectureError, build, timm_models, zoo
 from metaformer.checkpoints import to_ours
 from metaformer.errors import CheckpointError, UserError
-from metaformer.specs import AttentionSpec, Head, PoolSpec, Stage, Stem
+from metaformer.specs import AttentionSpec, Dense, Head, PoolSpec, Stage, Stem
 from metaformer.timm_models.network import TimmMetaFormer
 from tests.metaformer.checkpoints.timm_weights import pair_with_timm
 from tests.thorough import every_third
@@ -51,6 +51,11 @@ PYRAMID = Architecture(
     ),
     head=Head(pool="class_token", norm={"kind": "layer_norm"}, num_classes=5),  # type: ignore[arg-type]
     drop_path=0.5,
+)
+DENSE = Architecture(
+    resolution=32,
+    stem=Stem(kernel=8, stride=8, padding=0),
+    stages=(Stage(depth=3, width=8, mixer=PoolSpec(), dense=Dense(growth=4, groups=(2, 1))),),
 )
 ISOTROPIC = Architecture(
     resolution=32,
@@ -207,6 +212,15 @@ def test_the_norm_is_applied_to_the_maps_it_fits() -> None:
     plain = model.forward_intermediates(image(32), intermediates_only=True)
     normed = model.forward_intermediates(image(32), norm=True, intermediates_only=True)
     torch.testing.assert_close(normed, [model.head.norm(map_BCHW) for map_BCHW in plain])
+
+
+def test_features_of_blocks_that_differ_in_width_are_counted_by_stage() -> None:
+    model = create(DENSE).eval()
+    [map_BCHW] = model.forward_intermediates(image(32), norm=True, intermediates_only=True)
+    torch.testing.assert_close(map_BCHW, model.head.norm(model.forward_features(image(32))))
+    assert map_BCHW.shape == (2, 12, 4, 4)
+    assert model.num_features == model.head_hidden_size == 12
+    assert create(DENSE, features_only=True).feature_info.channels() == [12]
 
 
 def test_pruning_a_pyramid_leaves_the_features_of_its_last_map() -> None:

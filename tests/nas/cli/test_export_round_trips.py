@@ -114,6 +114,22 @@ def test_a_model_of_every_mixer_comes_back(run: Run, tmp_path: Path, mixer: str,
     check_round_trip(run, of_mixer(mixer), kind, tmp_path)
 
 
+def with_structures() -> Architecture:
+    """Excitation, Ghost operations and dense connections together, behind a class token."""
+    raw = of_mixer("attention").model_dump()
+    structures = {"se_reduction": 4, "class_token": True, "dense": {"growth": 4, "groups": [1, 2]}}
+    ghost = {"mixer": raw["stages"][0]["mixer"] | {"ghost": True}, "mlp": {"ratio": 2, "ghost": True}}
+    return Architecture.model_validate(raw | {"stages": [raw["stages"][0] | structures | ghost | {"depth": 3}]})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["timm", "torch", "onnx"])
+def test_a_model_with_structures_of_cnns_comes_back(run: Run, tmp_path: Path, kind: Format) -> None:
+    if kind == "onnx":
+        pytest.importorskip("onnxscript")
+    check_round_trip(run, with_structures(), kind, tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["timm", "torch"])
 @pytest.mark.parametrize("name", kinds_of_zoo())
