@@ -13,8 +13,8 @@ def search(
     space: Annotated[
         str | None,
         typer.Option(
-            help="Search space: hybrid_stages, hybrid_wide, hybrid_blocks, isotropic, t2t_vit, convmixer, or several "
-            "joined by +.",
+            help="Search space: hybrid_stages, hybrid_wide, hybrid_blocks, isotropic, t2t_vit, t2t_structures, "
+            "convmixer, or several joined by +.",
             show_default="hybrid_stages",
         ),
     ] = None,

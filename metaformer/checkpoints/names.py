@@ -266,6 +266,20 @@ T2T_TRANSFORMER = _t2t_vit(
         "fc2": "mlp.fc2",
     }
 )
+T2T_SE = Naming(
+    {
+        **T2T_PERFORMER.names,
+        **_blocks(
+            "blocks.{block}.",
+            {
+                "mixer.part.mixer.mixer": "attn",
+                "mixer.part.fc1": "attn.se_layer.fc.0",
+                "mixer.part.fc2": "attn.se_layer.fc.2",
+            },
+        ),
+    },
+    resampling=T2T_PERFORMER.resampling,
+)
 
 # By one model of each form. The official code of PoolFormer takes any norm; timm has the one of PoolFormer alone.
 _NAMINGS: Mapping[str, Mapping[Convention, Naming]] = MappingProxyType(
@@ -291,6 +305,7 @@ _NAMINGS: Mapping[str, Mapping[Convention, Naming]] = MappingProxyType(
         "convmixer_256_8_p2_k5": {"official": CONVMIXER, "timm": TIMM_CONVMIXER},
         "t2t_vit_7": {"official": T2T_PERFORMER},
         "t2t_vit_t_14": {"official": T2T_TRANSFORMER},
+        "t2t_vit_14_se": {"official": T2T_SE},
     }
 )
 
@@ -343,9 +358,10 @@ def _stage_form(stage: Stage) -> object:
     return (
         (stage.mixer.kind, choices, learned, stage.interleaved is None),
         _norm_form(stage.norm),
-        None if stage.mlp is None else stage.mlp.bias,
+        None if stage.mlp is None else (stage.mlp.bias, stage.mlp.ghost),
         (stage.class_token, stage.position_embedding, stage.residual),
         (stage.layer_scale is None, stage.res_scale is None, stage.post_activation is None),
+        (stage.se_reduction is None, stage.dense is None),
         _conv_form(stage.downsample),
     )
 

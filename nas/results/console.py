@@ -305,7 +305,7 @@ def front_table(
     for trial in front:
         estimate = uncertainty.estimate(trial) if uncertainty else None
         arch = trial.architecture
-        of_patches = (f"{stem_stride(arch)}", f"{arch.stages[0].width}", block_text(arch))
+        of_patches = (f"{stem_stride(arch)}", arch.stages[0].width_text, block_text(arch))
         table.add_row(
             trial.reference or f"#{trial.number}",
             *((union.family_of(arch),) if union else ()),

@@ -117,7 +117,7 @@ def _front(results: Results) -> list[str]:
 def _stages(trial: TrialRecord) -> str:
     stages = trial.architecture.stages
     rows = [
-        f"| {number} | {stage.depth} | {markdown_line(stage_mixers_text(stage))} | {stage.width} |"
+        f"| {number} | {stage.depth} | {markdown_line(stage_mixers_text(stage))} | {stage.width_text} |"
         for number, stage in enumerate(stages, 1)
     ]
     return "\n".join(["| stage | blocks | token mixer | width |", "| ---: | ---: | --- | ---: |", *rows])

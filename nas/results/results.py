@@ -385,12 +385,19 @@ def block_text(arch: Architecture) -> str:
         f"{stage.post_activation}": stage.post_activation,
         f"MLP {stage.mlp.ratio}" if stage.mlp else "no MLP": stage.post_activation is None,
         "LayerScale": stage.layer_scale,
+        "excitation": stage.se_reduction,
+        "ghosts": _has_ghosts(stage),
+        "dense": stage.dense,
         "no skip": not stage.residual,
         "positions": stage.position_embedding,
         "class token": stage.class_token,
         "drop path": arch.drop_path,
     }
     return ", ".join(part for part, is_said in parts.items() if is_said)
+
+
+def _has_ghosts(stage: Stage) -> bool:
+    return any(vars(part).get("ghost", False) for part in (*stage.mixers, stage.mlp) if part)
 
 
 def block_line(arch: Architecture) -> str:

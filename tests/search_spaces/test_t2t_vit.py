@@ -8,17 +8,22 @@ import pytest
 import torch
 
 import search_spaces
-from metaformer import build, zoo
-from metaformer.specs import TokensToToken
+from metaformer import Architecture, build, zoo
+from metaformer.specs import AttentionSpec, Dense, Mlp, TokensToToken
 from metaformer.specs.parts import SOFT_SPLITS
 from search_spaces import SearchSpace, SpaceError, SpaceSettings
 from search_spaces.one_stage import sides_by_patch
 from search_spaces.space import Genes
-from search_spaces.t2t_vit import OVERLAPS, share_stride, soft_split
+from search_spaces.t2t_vit import DEPTHS, OVERLAPS, dense_groups, share_stride, soft_split
 
 IMAGENET = search_spaces.get("t2t_vit")
-CIFAR = search_spaces.get("t2t_vit", SpaceSettings(resolution=32, num_classes=10, width_scale=0.25))
-NAMES = tuple(name for name in zoo.names() if name.startswith("t2t_vit"))
+SMALL = SpaceSettings(resolution=32, num_classes=10, width_scale=0.25)
+CIFAR = search_spaces.get("t2t_vit", SMALL)
+STRUCTURES = search_spaces.get("t2t_structures")
+SMALL_STRUCTURES = search_spaces.get("t2t_structures", SMALL)
+STRUCTURED = ("t2t_vit_14_se", "t2t_vit_16_ghost")
+BESIDE = (*STRUCTURED, "t2t_vit_14_resnext")  # whose heads no width of the space has
+NAMES = tuple(name for name in zoo.names() if name.startswith("t2t_vit") and name not in BESIDE)
 
 
 def test_the_papers_models_are_points_of_the_space_exactly() -> None:
@@ -67,7 +72,7 @@ def test_the_overlap_of_the_paper_gives_its_soft_splits() -> None:
         assert len({kernel(stride) for kernel in OVERLAPS.values()}) == len(OVERLAPS)
 
 
-@pytest.mark.parametrize("space", [IMAGENET, CIFAR], ids=["224", "32"])
+@pytest.mark.parametrize("space", [IMAGENET, CIFAR, STRUCTURES, SMALL_STRUCTURES], ids=lambda space: space.name)
 def test_the_size_counts_every_different_architecture_once(space: SearchSpace) -> None:
     """All combinations of what leads to the blocks, and of what they have; each at two values of width and depth."""
     few = {"width": 2, "depth": 2}
@@ -93,10 +98,22 @@ def test_what_leads_into_plain_patches_has_one_canonical_value() -> None:
 
 
 def test_sampled_architectures_run_at_the_size_of_the_space() -> None:
-    space = search_spaces.get("t2t_vit", SpaceSettings(resolution=16, num_classes=10, width_scale=0.0625))
-    rng = random.Random(2)
-    for _ in range(6):
-        assert build(space.sample(rng)).eval()(torch.zeros(2, 3, 16, 16)).shape == (2, 10)
+    for name in ("t2t_vit", "t2t_structures"):
+        space = search_spaces.get(name, SpaceSettings(resolution=16, num_classes=10, width_scale=0.0625))
+        rng = random.Random(2)
+        for _ in range(6):
+            assert build(space.sample(rng)).eval()(torch.zeros(2, 3, 16, 16)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("width_scale", [0.25, 0.0625])
+def test_every_structure_is_valid_at_every_width_and_head_size(width_scale: float) -> None:
+    space = search_spaces.get("t2t_structures", SpaceSettings(resolution=16, num_classes=10, width_scale=width_scale))
+    values = {choice.name: choice.values for choice in space.choices}
+    base = space.encode(space.sample(random.Random(0)))
+    names = ("structure", "head_size", "width")
+    for genes in itertools.product(*(values[name] for name in names), values["depth"][::10]):
+        arch = space.decode({**base, **dict(zip((*names, "depth"), genes, strict=True))})
+        assert Architecture.from_yaml(arch.to_yaml()) == arch
 
 
 def test_token_layers_that_cannot_be_scaled_to_an_even_width_are_refused() -> None:
@@ -104,3 +121,35 @@ def test_token_layers_that_cannot_be_scaled_to_an_even_width_are_refused() -> No
         SpaceError, match=r"^settings\.width_scale: must turn the width 32 of token layers .*got 0\.03125$"
     ):
         search_spaces.get("t2t_vit", SpaceSettings(width_scale=0.03125))
+
+
+def test_structures_have_all_that_t2t_vit_has_beside_four_times_as_much_with_smaller_heads() -> None:
+    assert STRUCTURES.size == IMAGENET.size * 4 * 3 // 2
+    assert STRUCTURES.references() == {name: zoo.get(name) for name in (*NAMES, *STRUCTURED)}
+    assert {name for name in zoo.names() if STRUCTURES.contains(zoo.get(name))} == {*NAMES, *STRUCTURED}
+    assert search_spaces.get("t2t_vit+t2t_structures").size == STRUCTURES.size
+
+
+def test_a_structure_is_the_same_model_with_these_parts() -> None:
+    plain = STRUCTURES.encode(zoo.get("t2t_vit_14"))
+    assert plain["structure"] == "plain"
+    stages = {name: STRUCTURES.decode({**plain, "structure": name}).stages[0] for name in ("se", "ghost", "dense")}
+    assert stages["se"].se_reduction == 16
+    assert stages["ghost"].mixer == AttentionSpec(head_size=64, ghost=True)
+    assert stages["ghost"].mlp == Mlp(ratio=3, ghost=True)
+    assert stages["dense"].dense == Dense(growth=64, groups=(2, 5, 4, 3))
+    assert all(width % 64 == 0 for width in stages["dense"].widths)
+
+
+def test_transitions_stand_where_those_of_t2t_vit_dense_do() -> None:
+    assert dense_groups(19) == (3, 6, 6, 4)
+    for depth in DEPTHS:
+        groups = dense_groups(depth)
+        assert (sum(groups), len(groups), min(groups) > 0) == (depth, 4, True)
+
+
+@pytest.mark.parametrize("structure", ["se", "ghost", "dense"])
+def test_the_plain_space_refuses_a_structure(structure: str) -> None:
+    genes = {**STRUCTURES.encode(zoo.get("t2t_vit_7")), "structure": structure}
+    with pytest.raises(SpaceError, match="must"):
+        IMAGENET.encode(STRUCTURES.decode(genes))

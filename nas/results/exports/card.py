@@ -68,7 +68,7 @@ def card_text(subject: Subject) -> str:
 
 def _stages(arch: Architecture) -> str:
     """Blocks, mixer and width of each stage: `2 × pool 3 at width 64, …`."""
-    return ", ".join(f"{stage.depth} × {stage_mixers_text(stage)} at width {stage.width}" for stage in arch.stages)
+    return ", ".join(f"{stage.depth} × {stage_mixers_text(stage)} at width {stage.width_text}" for stage in arch.stages)
 
 
 def _costs(subject: Subject) -> Iterable[tuple[str, str]]:

@@ -144,7 +144,7 @@ def convmixer(C: int, depth: int, *, patch: int, kernel: int, num_classes: int) 
     return union([*parts, tensor(f"{depth + 5}", num_classes, C)])
 
 
-def t2t_vit(depth: int, C: int, ratio: int, *, performer: bool) -> Shapes:
+def t2t_vit(depth: int, C: int, ratio: int, *, performer: bool, se: bool = False) -> Shapes:
     parts: list[Shapes] = [{"cls_token": (1, 1, C), "pos_embed": (1, 197, C)}]
     for number, wide in ((1, 147), (2, 576)):
         at = f"tokens_to_token.attention{number}"
@@ -157,6 +157,9 @@ def t2t_vit(depth: int, C: int, ratio: int, *, performer: bool) -> Shapes:
             parts += [tensor(f"{at}.mlp.fc1", 64, 64), tensor(f"{at}.mlp.fc2", 64, 64)]
     parts.append(tensor("tokens_to_token.project", C, 576))
     blocks = [p for block in range(depth) for p in vit_block(f"blocks.{block}", C, ratio * C, qkv_bias=False)]
+    for block in range(depth if se else 0):
+        at = f"blocks.{block}.attn.se_layer.fc"
+        blocks += [matrix(f"{at}.0", C // 16, C), matrix(f"{at}.2", C, C // 16)]
     return union([*parts, *blocks, tensor("norm", C), tensor("head", 1000, C)])
 
 
@@ -188,5 +191,6 @@ OFFICIAL: dict[str, tuple[Shapes, int]] = {
     "convmixer_1536_20": (convmixer(1536, 20, patch=7, kernel=9, num_classes=1000), 51_625_960),
     "t2t_vit_7": (t2t_vit(7, 256, 2, performer=True), 4_310_222),
     "t2t_vit_14": (t2t_vit(14, 384, 3, performer=True), 21_545_550),
+    "t2t_vit_14_se": (t2t_vit(14, 384, 3, performer=True, se=True), 21_545_550 + 14 * 2 * 384 * 24),
     "t2t_vit_t_24": (t2t_vit(24, 512, 3, performer=False), 64_101_454),
 }

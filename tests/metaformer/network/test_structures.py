@@ -26,9 +26,9 @@ def a_map(*, width: int = 8) -> Tensor:
     return torch.randn(2, width, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def architecture(**fields: object) -> Architecture:
-    raw = {"depth": 2, "width": 16, "mixer": AttentionSpec(head_size=4), "class_token": True, **fields}
-    stem, head = Stem(kernel=4, stride=4, padding=0), Head(pool="class_token", num_classes=3)
+def architecture(*, class_token: bool = True, **fields: object) -> Architecture:
+    raw = {"depth": 2, "width": 16, "mixer": AttentionSpec(head_size=4), "class_token": class_token, **fields}
+    stem, head = Stem(kernel=4, stride=4, padding=0), Head(pool="class_token" if class_token else "mean", num_classes=3)
     return Architecture(resolution=16, stem=stem, stages=(Stage.model_validate(raw),), head=head, drop_path=0.1)
 
 
@@ -114,3 +114,11 @@ def test_a_structure_computes_in_bfloat16_under_autocast(name: str) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(torch.ones(2, 3, 16, 16))
     torch.testing.assert_close(logits.float(), expected, atol=0.02, rtol=0.05)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@torch.no_grad()
+def test_maps_of_a_structure_stay_in_channels_last_memory(name: str) -> None:
+    model = build(architecture(class_token=False, **STRUCTURES[name]))
+    [map_BCHW] = model.features(torch.zeros(2, 3, 16, 16))
+    assert map_BCHW.is_contiguous(memory_format=torch.channels_last)

@@ -51,9 +51,9 @@ def test_parameters_are_the_published_ones_to_the_last(name: str, expected: tupl
     assert (cost.params + cost.frozen_params, cost.frozen_params) == expected
 
 
-# Figures of 44.8 and 13.8 that the official code does not bear out (44.60 and 13.69), and ConvMixer's, which leave the
-# depthwise convolutions out (see test_cost).
-LOOSE_MACS = {"mixer_l16_224": 0.3, "t2t_vit_24": 0.2} | {
+# Figures of 44.8, 13.8 and 4.9 that the official code does not bear out (44.60, 13.69 and 4.80), and ConvMixer's, which
+# leave the depthwise convolutions out (see test_cost).
+LOOSE_MACS = {"mixer_l16_224": 0.3, "t2t_vit_24": 0.2, "t2t_vit_14_se": 0.12} | {
     "convmixer_1536_20": 2.6,
     "convmixer_768_32": 1.3,
     "convmixer_1024_20_ks9_p14": 0.5,

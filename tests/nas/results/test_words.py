@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+import search_spaces
+from nas.results.results import block_text
 from nas.results.words import (
     cost_text,
     difference,
@@ -95,3 +97,12 @@ def test_a_cost_names_what_was_measured(tmp_path: Path) -> None:
 def test_titles_of_objectives_say_their_limits() -> None:
     study = make_study(objectives=("accuracy", "latency"), measured_limits={"latency": 3.0})
     assert objective_titles(study) == "validation accuracy (%); latency of one image (ms), at most 3 ms"
+
+
+def test_blocks_are_told_with_their_structures() -> None:
+    space = search_spaces.get("t2t_structures")
+    genes = space.encode(space.references()["t2t_vit_14"])
+    texts = {name: block_text(space.decode({**genes, "structure": name})) for name in ("plain", "se", "ghost", "dense")}
+    plain = "layer_norm, MLP 3, {}positions, class token, drop path"
+    told = {"plain": "", "se": "excitation, ", "ghost": "ghosts, ", "dense": "dense, "}
+    assert texts == {name: plain.format(text) for name, text in told.items()}
