@@ -35,7 +35,7 @@ def front_of(trials: Sequence[TrialRecord], objectives: Objectives) -> list[Tria
     return sorted(members, key=lambda trial: (trial.params, trial.macs, trial.number))
 
 
-def ranks(points: Sequence[Point], objectives: Objectives) -> NDArray[np.int64]:
+def ranks(points: Sequence[Point] | NDArray[np.float64], objectives: Objectives) -> NDArray[np.int64]:
     """The rank of each of n > 0 points: 0 for those no other dominates, 1 for those only these dominate, and so on."""
     found: NDArray[np.int64] = moocore.pareto_rank(np.asarray(points, dtype=float) * _signs(objectives))
     return found

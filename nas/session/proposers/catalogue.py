@@ -29,8 +29,7 @@ class Catalogue:
         self._choices = [choice for choice in space.choices if len(choice.values) > 1]
         self._bounds = [_positive(objective.bounds(space)) for objective in exact]
         self.groups = self._group_features()
-        self._rows: dict[str, int] = {}  # by digest
-        self._by_values: dict[tuple[Gene, ...], int] = {}  # by genes, canonical or not
+        self._rows: dict[tuple[Gene, ...], int] = {}  # by the values of the genes, canonical or not
         self._genes: list[Genes] = []
         self._neighbours: dict[int, tuple[int, ...]] = {}
         self._features = np.empty((_FIRST_CAPACITY, len(self.groups)))
@@ -41,17 +40,18 @@ class Catalogue:
 
     def row(self, genes: Genes) -> int:
         """The row of the architecture of these genes."""
-        values = tuple(genes[choice.name] for choice in self._space.choices)
-        if values not in self._by_values:
-            self._by_values[values] = self.row_of(self._space.decode(genes))
-        return self._by_values[values]
+        values = self._values(genes)
+        if values not in self._rows:
+            self._rows[values] = self.row_of(self._space.decode(genes))
+        return self._rows[values]
 
     def row_of(self, arch: Architecture) -> int:
         """The row of an architecture of the space."""
-        digest = arch.digest
-        if digest not in self._rows:
-            self._rows[digest] = self._add(arch)
-        return self._rows[digest]
+        genes = self._space.encode(arch)
+        values = self._values(genes)
+        if values not in self._rows:
+            self._rows[values] = self._add(arch, genes)
+        return self._rows[values]
 
     def mark_tried(self, row: int) -> None:
         self._tried[row] = True
@@ -119,7 +119,10 @@ class Catalogue:
                 found[column] = np.clip(np.log(max(limit, least) / least) / np.log(most / least), 0, 1)
         return found
 
-    def _add(self, arch: Architecture) -> int:
+    def _values(self, genes: Genes) -> tuple[Gene, ...]:
+        return tuple(genes[choice.name] for choice in self._space.choices)
+
+    def _add(self, arch: Architecture, genes: Genes) -> int:
         row = len(self._genes)
         if row == len(self._features):
             self._features = np.concatenate([self._features, np.empty_like(self._features)])
@@ -127,7 +130,7 @@ class Catalogue:
             self._positions = np.concatenate([self._positions, np.zeros_like(self._positions)])
             self._shares = np.concatenate([self._shares, np.zeros_like(self._shares)])
             self._tried = np.concatenate([self._tried, np.zeros_like(self._tried)])
-        genes, cost = self._space.encode(arch), self._space.cost(arch)
+        cost = self._space.cost(arch)
         self._genes.append(genes)
         self._counts[row] = cost.params, cost.macs
         for column, (objective, (least, most)) in enumerate(zip(self._exact, self._bounds, strict=True)):

@@ -71,8 +71,10 @@ class ExactCost(Proposer):
         exact = exact_costs(objectives)
         self._fresh = FreshGenes(space)
         self._known = Catalogue(space, exact)
-        self._rows: list[int] = []  # of the history, by place
-        self._log_errors: dict[int, float] = {}  # of the complete trials, by place
+        self._rows: Rows = np.empty(0, dtype=np.int64)  # of the history, by place
+        self._log_errors: Floats = np.empty(0)  # by place; NaN of trials that are not complete
+        self._running: list[int] = []  # places
+        self._members: Rows = np.empty(0, dtype=np.int64)  # of the front: places
         self._samples: dict[int, tuple[int, ...]] = {}  # rows, by place of the trial that they follow
         self._fitted: dict[bool, tuple[tuple[int, ...], _Fit]] = {}  # by whether errors are cut; places of the trials
 
@@ -81,21 +83,31 @@ class ExactCost(Proposer):
         rng = random.Random(seed)
         num_first = sum(not trial.references for trial in history[: 2 * _FIRST + 50])
         row = None
-        if num_first < _FIRST or len(self._log_errors) < LEAST_COMPLETE:
+        complete = np.flatnonzero(np.isfinite(self._log_errors))
+        if num_first < _FIRST or len(complete) < LEAST_COMPLETE:
             row = self._spread(limits, rng)
         else:
-            row = self._best(history, limits, rng)
+            row = self._best(complete, limits, rng)
         return self._fresh.draw(limits, rng) if row is None else self._known.genes(row)
 
     def _read(self, history: Sequence[TrialRecord]) -> None:
-        """Take note of trials that are new, and of those that have been completed since."""
+        """Take note of trials that are new, and of those that have ended since."""
         self._fresh.read(history)
-        for trial in history[len(self._rows) :]:
-            self._rows.append(self._known.row_of(trial.architecture))
-            self._known.mark_tried(self._rows[-1])
-        for place, trial in enumerate(history):
-            if trial.state is TrialState.COMPLETE and place not in self._log_errors and trial.val_accuracy is not None:
-                self._log_errors[place] = float(np.log(max(1 - trial.val_accuracy, _LEAST_ERROR)))
+        known = range(len(self._rows), len(history))
+        rows = [self._known.row_of(history[place].architecture) for place in known]
+        for row in rows:
+            self._known.mark_tried(row)
+        self._rows = np.concatenate([self._rows, np.array(rows, dtype=np.int64)])
+        self._log_errors = np.concatenate([self._log_errors, np.full(len(rows), np.nan)])
+        complete = []
+        for place in [*self._running, *known]:
+            trial = history[place]
+            if trial.state is TrialState.COMPLETE and trial.val_accuracy is not None:
+                self._log_errors[place] = np.log(max(1 - trial.val_accuracy, _LEAST_ERROR))
+                complete.append(place)
+        self._running = [place for place in [*self._running, *known] if history[place].state is TrialState.RUNNING]
+        if complete:
+            self._members = self._front(np.sort(np.concatenate([self._members, complete])))
 
     # ------------------------------------------------------------------ the first trials
 
@@ -130,41 +142,40 @@ class ExactCost(Proposer):
 
     # ------------------------------------------------------------------ the others
 
-    def _best(self, history: Sequence[TrialRecord], limits: Limits, rng: random.Random) -> int | None:
+    def _best(self, complete: Rows, limits: Limits, rng: random.Random) -> int | None:
         """The row of the candidate of most expected improvement; None where none is new."""
-        complete = sorted(self._log_errors)
-        running = [place for place, trial in enumerate(history) if trial.state is TrialState.RUNNING]
-        is_cut = len(history) % 2 == 1
-        fitted = self._fit(history, is_cut=is_cut)
-        used = self._choose(complete, POINTS_TO_PREDICT)
-        targets = fitted.scale(self._targets(used))
+        fitted = self._fit(complete, is_cut=len(self._rows) % 2 == 1)
+        used = self._choose(complete, self._members, POINTS_TO_PREDICT)
+        targets = fitted.scale(self._log_errors[used])
         process = GaussianProcess(fitted.parameters, self._known.groups, self._features(used), targets)
-        tried = self._rows_at([*complete, *running])
-        errors = np.exp(self._targets(complete))
-        if running:
-            expected, _ = process.predict(self._features(running))
+        members, errors = self._members, np.exp(self._log_errors[self._members])
+        if self._running:
+            running = self._features(self._running)
+            expected, _ = process.predict(running)
+            members = np.concatenate([members, self._running])
             errors = np.concatenate([errors, np.exp(fitted.unscale(expected))])
-            process = process.with_running(self._features(running))
-        candidates = self._candidates(complete, limits, rng)
+            process = process.with_running(running)
+        candidates = self._candidates(limits, rng)
         if not len(candidates):
             return None
         mean, std = process.predict(self._known.features(candidates))
         gains = np.zeros(len(candidates))
-        members = moocore.is_nondominated(np.column_stack([self._known.positions(tried), errors]))
         for costs in (self._known.positions, self._known.shares):
-            boxes = undominated(costs(tried[members]), errors[members])
+            boxes = undominated(costs(self._rows[members]), errors)
             gains += boxes.expected_gain(costs(candidates), fitted.unscale(mean), fitted.std * std)
         return int(candidates[np.argmax(gains)])
 
-    def _candidates(self, complete: Sequence[int], limits: Limits, rng: random.Random) -> Rows:
+    def _candidates(self, limits: Limits, rng: random.Random) -> Rows:
         """Neighbours of the front, and fresh samples; new ones within the limits, in an order that history decides."""
         rows: list[int] = []
-        for place in self._front(complete):
-            rows.extend(self._known.neighbours(self._rows[place]))
+        for row in self._rows[self._members]:
+            rows.extend(self._known.neighbours(int(row)))
         num = len(self._rows)
         for place in range(max(0, num - _TRIALS_WITH_SAMPLES), num):
             if place not in self._samples:
-                self._samples[place] = self._sample(random.Random(str(self._known.genes(self._rows[place]))), place)
+                self._samples[place] = self._sample(
+                    random.Random(str(self._known.genes(int(self._rows[place])))), place
+                )
             rows.extend(self._samples[place])
         rows.extend(self._sample(rng, num - 1))
         found = self._known.new_within(rows, limits)
@@ -173,25 +184,28 @@ class ExactCost(Proposer):
         return found
 
     def _sample(self, rng: random.Random, place: int) -> tuple[int, ...]:
-        parent = self._rows[place]
+        parent = int(self._rows[place])
         return tuple(self._known.draw(rng, parent=parent, inherited=share) for share in _INHERITED)
 
-    def _front(self, complete: Sequence[int]) -> list[int]:
-        """Places of the complete trials that no other dominates."""
-        points = np.column_stack([self._known.positions(self._rows_at(complete)), self._targets(complete)])
-        return [complete[int(i)] for i in np.flatnonzero(moocore.is_nondominated(points))]
+    def _front(self, places: Rows) -> Rows:
+        """Those of some complete trials that no other of them dominates."""
+        points = np.column_stack([self._known.positions(self._rows[places]), self._log_errors[places]])
+        found: Rows = places[moocore.is_nondominated(points)]
+        return found
 
     # ------------------------------------------------------------------ the model
 
-    def _fit(self, history: Sequence[TrialRecord], *, is_cut: bool) -> "_Fit":
+    def _fit(self, complete: Rows, *, is_cut: bool) -> "_Fit":
         """Hyperparameters from the complete ones of the first trials, of which few may still run.
 
         They depend on the history alone, and change when the number of trials has grown by a factor.
         """
-        chosen = self._choose(self._settled(history), POINTS_TO_FIT)
-        key = tuple(chosen)
+        settled = self._settled(complete)
+        front = self._front(settled) if len(settled) > POINTS_TO_FIT else settled
+        chosen = self._choose(settled, front, POINTS_TO_FIT)
+        key = tuple(chosen.tolist())
         if is_cut not in self._fitted or self._fitted[is_cut][0] != key:
-            targets = self._targets(chosen)
+            targets = self._log_errors[chosen]
             most = 2 * float(np.median(targets)) - float(targets.min()) if is_cut else np.inf
             targets = np.minimum(targets, most)
             mean, std = float(targets.mean()), max(float(targets.std()), 1e-3)
@@ -199,29 +213,21 @@ class ExactCost(Proposer):
             self._fitted[is_cut] = (key, _Fit(parameters, mean, std, most))
         return self._fitted[is_cut][1]
 
-    def _settled(self, history: Sequence[TrialRecord]) -> list[int]:
+    def _settled(self, complete: Rows) -> Rows:
         """The complete trials among the first N, for the largest N of a fixed sequence below which few still run."""
-        running = np.cumsum([trial.state is TrialState.RUNNING for trial in history])
-        for number in reversed(fit_sizes(len(history) - 1)):
-            if running[number - 1] <= _MOST_RUNNING * number:
-                complete = [place for place in range(number) if place in self._log_errors]
-                if len(complete) >= LEAST_COMPLETE:
-                    return complete
-        return sorted(self._log_errors)
+        for number in reversed(fit_sizes(len(self._rows) - 1)):
+            num_running = sum(place < number for place in self._running)
+            num_complete = int(np.searchsorted(complete, number))
+            if num_running <= _MOST_RUNNING * number and num_complete >= LEAST_COMPLETE:
+                return complete[:num_complete]
+        return complete
 
-    def _choose(self, places: Sequence[int], most: int) -> list[int]:
-        """At most so many of them."""
-        front = map(places.index, self._front(places)) if len(places) > most else ()
-        return [places[i] for i in thinned(len(places), list(front), most)]
+    def _choose(self, places: Rows, front: Rows, most: int) -> Rows:
+        """At most so many of them, members of their front first."""
+        return places[thinned(len(places), np.searchsorted(places, front).tolist(), most)]
 
-    def _rows_at(self, places: Sequence[int]) -> Rows:
-        return np.array([self._rows[place] for place in places], dtype=np.int64)
-
-    def _features(self, places: Sequence[int]) -> Floats:
-        return self._known.features(self._rows_at(places))
-
-    def _targets(self, places: Sequence[int]) -> Floats:
-        return np.array([self._log_errors[place] for place in places])
+    def _features(self, places: Rows | Sequence[int]) -> Floats:
+        return self._known.features(self._rows[places])
 
 
 @dataclass(frozen=True)
