@@ -1,8 +1,10 @@
 """What samplers find in a table of trained architectures: accuracy against MACs, and parameters where asked.
 
 Command:   python -m benchmarks.search --table nas_bench_201_cifar10.csv --seeds 20 --processes 2
+           python -m benchmarks.search --devices 1,8,64 --samplers exact_cost --seeds 20 --processes 2
 Hardware:  one CPU core for each process; nothing is trained
 Expected:  exact_cost has more of the true front's hypervolume than multivariate TPE and NSGA-II at each checkpoint
+           DEVICES_EXPECTED
 
 A sampler sees the mean accuracy over the table's seeds. The hypervolume is that of error and costs, each divided by the
 most in the table, as a share of that of all rows. A trial of an architecture that was tried before is a duplicate, and
@@ -11,12 +13,12 @@ project's proposers. Tests: Wilcoxon's signed ranks over the seeds, two-sided, H
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import moocore
 import numpy as np
@@ -27,6 +29,7 @@ from rich.console import Console
 from rich.progress import track
 from scipy.stats import wilcoxon
 
+from benchmarks import virtual_time
 from benchmarks.tables import TableSpace
 from nas.record.trials import TrialRecord, TrialState
 from nas.session.proposers import make_proposer
@@ -34,6 +37,7 @@ from nas.study.lease import Report
 from nas.study.objectives import choose
 from search_spaces.space import Limits
 
+T = TypeVar("T")
 CHECKPOINTS = (50, 100, 200, 400)
 PEERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "optuna_tpe_multivariate": lambda seed: optuna.samplers.TPESampler(multivariate=True, seed=seed),
@@ -105,37 +109,65 @@ def search(
 
 
 def compare(
-    table: Annotated[Path, typer.Option(help="CSV file of all architectures of a space.")],
+    table: Annotated[Path | None, typer.Option(help="CSV file of all architectures of a space.")] = None,
     samplers: Annotated[str, typer.Option(help="Names, separated by commas; the first is tested against.")] = SAMPLERS,
     trials: Annotated[int, typer.Option(min=20, help="Trials of each search.")] = 400,
     seeds: Annotated[int, typer.Option(min=1, help="Searches of each sampler.")] = 20,
     first_seed: Annotated[int, typer.Option(min=0, help="The seed of the first search.")] = 0,
     objectives: Annotated[int, typer.Option(min=2, max=3, help="3: parameters too.")] = 2,
+    devices: Annotated[str | None, typer.Option(help="Instead of a table: simulated devices, such as 1,8,64.")] = None,
+    stopper: Annotated[str, typer.Option(help="With --devices: early stopping, beside none.")] = "hypervolume",
+    budget: Annotated[str, typer.Option(help="With --devices: device time of a search.")] = "20cpu-minutes",
     processes: Annotated[int, typer.Option(min=1, help="Seeds searched at the same time.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Where the table is written, anew after each seed.")] = None,
 ) -> None:
     """Search with each sampler and print what it found."""
+    if (table is None) == (devices is None):
+        raise typer.BadParameter("must be given unless --devices is, and not both", param_hint="--table")
+    names, numbers = samplers.split(","), range(first_seed, first_seed + seeds)
+    if table is None:
+        searches = virtual_time.settings(names, stopper=stopper, devices=[int(n) for n in (devices or "").split(",")])
+        reach = partial(virtual_time.reach, searches=searches, budget=budget)
+        for found in _by_seed(reach, numbers, processes):
+            text = in_virtual_time(searches, found)
+            if out:
+                out.write_text(text + "\n")
+        print(text)
+        return
     goals = ("accuracy", "macs", "params")[:objectives]
     if objectives == 3 and not TableSpace(table).has_params:
         raise typer.BadParameter("must be 2, since the table has no parameters", param_hint="--objectives")
-    names = samplers.split(",")
     checkpoints = [*(number for number in CHECKPOINTS if number < trials), trials]
     one_seed = partial(search, table=table, samplers=names, objectives=goals, checkpoints=checkpoints)
-    numbers = range(first_seed, first_seed + seeds)
-    shares: dict[str, list[list[float]]] = {name: [] for name in names}
-    repeated: dict[str, list[float]] = {name: [] for name in names}
-    with ExitStack() as stack:
-        found: Iterable[list[tuple[list[float], float]]] = map(one_seed, numbers)
-        if processes > 1:
-            found = stack.enter_context(get_context("spawn").Pool(processes)).imap(one_seed, numbers)
-        for results in track(found, total=seeds, description="seeds", console=Console(stderr=True)):
-            for name, (share, duplicates) in zip(names, results, strict=True):
-                shares[name].append(share)
-                repeated[name].append(duplicates)
-            text = markdown({name: np.array(rows) for name, rows in shares.items()}, repeated, checkpoints)
-            if out:
-                out.write_text(text + "\n")
+    for results in _by_seed(one_seed, numbers, processes):
+        by_name = {name: [seed[place] for seed in results] for place, name in enumerate(names)}
+        shares = {name: np.array([share for share, _ in rows]) for name, rows in by_name.items()}
+        repeated = {name: [duplicates for _, duplicates in rows] for name, rows in by_name.items()}
+        text = markdown(shares, repeated, checkpoints)
+        if out:
+            out.write_text(text + "\n")
     print(text)
+
+
+def _by_seed(run: Callable[[int], T], numbers: Sequence[int], processes: int) -> Iterator[list[T]]:
+    """The results of all seeds so far, after each."""
+    found: list[T] = []
+    with ExitStack() as stack:
+        results: Iterable[T] = map(run, numbers)
+        if processes > 1:
+            results = stack.enter_context(get_context("spawn").Pool(processes)).imap(run, numbers)
+        for result in track(results, total=len(numbers), description="seeds", console=Console(stderr=True)):
+            found.append(result)
+            yield found
+
+
+def in_virtual_time(searches: Sequence[virtual_time.Setting], found: Sequence[Sequence[virtual_time.Reached]]) -> str:
+    """One row for each search, with p-values after Holm's correction."""
+    p = holm(np.array(virtual_time.p_values(found)))
+    heads = [*virtual_time.HEADS, "p"]
+    lines = [heads, ["---"] * len(heads)]
+    lines += [[*row, f"{own:.1g}"] for row, own in zip(virtual_time.rows(searches, found), p, strict=True)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def markdown(shares: dict[str, Floats], repeated: dict[str, list[float]], checkpoints: Sequence[int]) -> str:

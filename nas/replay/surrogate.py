@@ -7,9 +7,10 @@ sampler's own model (`exact_cost` has a Gaussian process), so that none is judge
 Errors are on the logit scale: log(e / (1 - e)). G architectures, E epochs, D features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,8 @@ from nas.session.forecast import fit_speed
 from nas.session.proposers.catalogue import Catalogue
 from nas.session.proposers.exact_cost import exact_costs
 from nas.study.lease import Speed
+from nas.study.objectives import Objectives
+from search_spaces.space import SearchSpace
 
 Floats = NDArray[np.float64]
 FEWEST = 12  # complete architectures from which anything is predicted
@@ -36,48 +39,43 @@ _NUM_TREES = 100
 _NUM_FOLDS = 5
 
 
-class RunCurves:
-    """The curves of a run, recorded and predicted; `nas.execution.curves.Curves` for the simulator.
+class PredictedCurves:
+    """Curves that were recorded, and a prediction for every other architecture; `Curves` for the simulator.
 
     Attributes:
         num_complete: Architectures that were trained to the end.
         num_stopped: Others of which a part of the curve is known.
         num_images: By split.
-        speed: Seconds to train on an image, fitted to what the trials took.
+        speed: Seconds to train on an image, fitted to what the trainings took.
     """
 
-    def __init__(self, run: Run) -> None:
-        """Read the trials.
+    def __init__(
+        self,
+        space: SearchSpace,
+        objectives: Objectives,
+        *,
+        whole: "Sequence[Recorded]",
+        partial: "Sequence[Recorded]" = (),
+        epochs: int,
+        num_images: Mapping[str, int],
+    ) -> None:
+        """Fit nothing but the speed yet.
+
+        Args:
+            whole: Trainings that went to the end, of different architectures.
+            partial: Trainings of others.
 
         Raises:
-            UserError: There are too few, or the study is of another kind.
+            UserError: No time is known.
         """
-        study, epochs = run.study, run.study.recipe.epochs
-        if study.finals is not None:
-            raise UserError("run: must be a search, got trainings of its finals")
-        if study.goals.measured:
-            measured = ",".join(objective.name for objective in study.goals.measured)
-            raise UserError(f"objectives: must all be known exactly but accuracy for a replay, got {measured}")
-        groups = by_architecture(trial for trial in run.record if trial.progress.curve)
-        complete = [group for group in groups if any(trial.state is TrialState.COMPLETE for trial in group)]
-        if len(complete) < FEWEST:
-            raise UserError(f"run: must have {FEWEST} complete architectures at least, got {len(complete)}")
-        if run.record.notes.num_images is None:
-            raise UserError("run: must have noted how many images it trains on, got none")
-        self.num_images: dict[str, int] = dict(run.record.notes.num_images)
-        whole = [mean_trial([t for t in group if t.state is TrialState.COMPLETE]) for group in complete]
-        partial = [
-            max(group, key=lambda trial: trial.num_epochs)
-            for group in groups
-            if all(trial.state is not TrialState.COMPLETE for trial in group)
-        ]
+        recorded = [*whole, *partial]
         self.num_complete, self.num_stopped = len(whole), len(partial)
-        trials = [*whole, *partial]
-        self._known = Catalogue(run.space, exact_costs(study.goals))
-        self._archs = [trial.architecture for trial in trials]
-        self._logits_GE = _extended([_errors(trial) for trial in whole], [_errors(trial) for trial in partial], epochs)
+        self.num_images = dict(num_images)
+        self._known = Catalogue(space, exact_costs(objectives))
+        self._archs = [own.architecture for own in recorded]
+        self._logits_GE = _extended([_logits(own) for own in whole], [_logits(own) for own in partial], epochs)
         self._place = {arch.digest: place for place, arch in enumerate(self._archs)}
-        self._epoch_seconds = {trial.architecture.digest: _epoch_seconds(trial) for trial in trials}
+        self._epoch_seconds = {own.architecture.digest: own.epoch_seconds for own in recorded}
         self.speed, self._costs = self._fit_speed()
         self._predicted: dict[str, Curve] = {}
 
@@ -138,6 +136,51 @@ class RunCurves:
         return speed, CostModel(speed, self.num_images)
 
 
+class Recorded(NamedTuple):
+    """What is known of one architecture."""
+
+    architecture: Architecture
+    val_accuracies: Sequence[float]  # after each epoch
+    epoch_seconds: float | None  # None: it is not known
+
+
+class RunCurves(PredictedCurves):
+    """The curves of a run."""
+
+    def __init__(self, run: Run) -> None:
+        """Read the trials.
+
+        Raises:
+            UserError: There are too few, or the study is of another kind.
+        """
+        study = run.study
+        if study.finals is not None:
+            raise UserError("run: must be a search, got trainings of its finals")
+        if study.goals.measured:
+            measured = ",".join(objective.name for objective in study.goals.measured)
+            raise UserError(f"objectives: must all be known exactly but accuracy for a replay, got {measured}")
+        groups = by_architecture(trial for trial in run.record if trial.progress.curve)
+        complete = [group for group in groups if any(trial.state is TrialState.COMPLETE for trial in group)]
+        if len(complete) < FEWEST:
+            raise UserError(f"run: must have {FEWEST} complete architectures at least, got {len(complete)}")
+        if run.record.notes.num_images is None:
+            raise UserError("run: must have noted how many images it trains on, got none")
+        whole = [mean_trial([t for t in group if t.state is TrialState.COMPLETE]) for group in complete]
+        partial = [
+            max(group, key=lambda trial: trial.num_epochs)
+            for group in groups
+            if all(trial.state is not TrialState.COMPLETE for trial in group)
+        ]
+        super().__init__(
+            run.space,
+            study.goals,
+            whole=[_recorded(trial) for trial in whole],
+            partial=[_recorded(trial) for trial in partial],
+            epochs=study.recipe.epochs,
+            num_images=run.record.notes.num_images,
+        )
+
+
 class _Forest:
     """Logits of the errors after each epoch: a plane over the costs, and randomised trees on what it leaves.
 
@@ -154,7 +197,8 @@ class _Forest:
         self._trees = trees.fit(x_GD, y_GE - self._costs(x_GD) @ self._plane)
 
     def predict(self, x_MD: Floats) -> Floats:
-        left = self._trees.predict(x_MD).reshape(len(x_MD), -1)
+        x_32 = x_MD.astype(np.float32)  # as the trees have it; one at a time, since a forest takes ten times as long
+        left = np.mean([tree.tree_.predict(x_32) for tree in self._trees.estimators_], axis=0).reshape(len(x_MD), -1)
         found: Floats = np.clip(self._costs(x_MD) @ self._plane + left, self._least_E, self._most_E)
         return found
 
@@ -162,9 +206,14 @@ class _Forest:
         return np.column_stack([np.ones(len(x_MD)), x_MD[:, -self._num_costs :]])
 
 
-def _errors(trial: TrialRecord) -> Floats:
+def _recorded(trial: TrialRecord) -> Recorded:
+    accuracies = [report.val_accuracy for report in trial.progress.curve]
+    return Recorded(trial.architecture, accuracies, _epoch_seconds(trial))
+
+
+def _logits(recorded: Recorded) -> Floats:
     """Logits of the errors after the epochs that are known."""
-    errors = [1 - report.val_accuracy for report in trial.progress.curve]
+    errors = 1 - np.array(recorded.val_accuracies)
     return np.asarray(logit(np.clip(errors, _LEAST, 1 - _LEAST)), dtype=np.float64)
 
 

@@ -1,5 +1,6 @@
 """Searches in virtual time over the curves of a run, beside the run itself."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from nas.record.run_folder import Run
 from nas.record.storage import IN_MEMORY
 from nas.record.trials import TrialRecord, TrialState
 from nas.replay.settings import Settings
-from nas.replay.surrogate import RunCurves
+from nas.replay.surrogate import PredictedCurves, RunCurves
 from nas.session.finalists import Finalists
 from nas.session.leases import Place
 from nas.session.pareto import HypervolumeScale
@@ -85,7 +86,7 @@ class Replays:
             self.error_points, self.tau = self.curves.errors
             for name, study in studies.items():
                 bar.update(task, description=f"{name}: {study.sampler}, {study.stopper}", advance=1)
-                self.searches.append(self._replayed(name, study, asked.devices))
+                self.searches.append(search_in_virtual_time(name, study, self.curves, num_devices=asked.devices))
         longest = max(search.progress[-1].device_seconds for search in self.searches)
         self.moments = [longest * step / NUM_MOMENTS for step in range(1, NUM_MOMENTS + 1)]
 
@@ -121,36 +122,43 @@ class Replays:
             **_counts(trials),
         )
 
-    def _replayed(self, name: str, study: Study, num_devices: int) -> Searched:
-        space = study.make_space()
-        place = Place(
-            speed=self.curves.speed, num_images=self.curves.num_images, num_workers=num_devices, checkpoints="nowhere"
-        )
-        record = Record(IN_MEMORY, space, study.goals, writes=True)
-        session = open_session(study, record, place)
-        simulation = Simulator(self.curves, num_devices=num_devices, keeps_history=False).begin(session)
-        progress = [Found(0.0, 0.0, None)]
-        while simulation.step():
-            self._note(session, progress)
-        progress.append(progress[-1]._replace(device_seconds=session.ledger.spent))
-        trials = record.trials
-        return Searched(
-            name,
-            study.sampler,
-            study.stopper,
-            study.budget,
-            num_devices,
-            simulation.result.seconds,
-            num_recorded=sum(self.curves.is_recorded(trial.architecture) for trial in trials),
-            progress=tuple(progress),
-            **_counts(trials),
-        )
 
-    def _note(self, session: Session, progress: list[Found]) -> None:
-        """Add what the front has come to, where that has changed."""
-        best = max((trial.val_accuracy or 0.0 for trial in session.front), default=None)
-        if (session.hypervolume, best) != progress[-1][1:]:
-            progress.append(Found(session.ledger.spent, session.hypervolume, best))
+def search_in_virtual_time(
+    name: str, study: Study, curves: PredictedCurves, *, num_devices: int, enough: float = math.inf
+) -> Searched:
+    """A search by the real session on simulated devices.
+
+    Args:
+        enough: The hypervolume at which it ends; its budget may end it before.
+    """
+    space = study.make_space()
+    place = Place(speed=curves.speed, num_images=curves.num_images, num_workers=num_devices, checkpoints="nowhere")
+    record = Record(IN_MEMORY, space, study.goals, writes=True)
+    session = open_session(study, record, place)
+    simulation = Simulator(curves, num_devices=num_devices, keeps_history=False).begin(session)
+    progress = [Found(0.0, 0.0, None)]
+    while session.hypervolume < enough and simulation.step():
+        _note(session, progress)
+    progress.append(progress[-1]._replace(device_seconds=session.ledger.spent))
+    trials = record.trials
+    return Searched(
+        name,
+        study.sampler,
+        study.stopper,
+        study.budget,
+        num_devices,
+        simulation.result.seconds,
+        num_recorded=sum(curves.is_recorded(trial.architecture) for trial in trials),
+        progress=tuple(progress),
+        **_counts(trials),
+    )
+
+
+def _note(session: Session, progress: list[Found]) -> None:
+    """Add what the front has come to, where that has changed."""
+    best = max((trial.val_accuracy or 0.0 for trial in session.front), default=None)
+    if (session.hypervolume, best) != progress[-1][1:]:
+        progress.append(Found(session.ledger.spent, session.hypervolume, best))
 
 
 def _ended(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
