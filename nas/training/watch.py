@@ -1,7 +1,8 @@
 """How fast an epoch trains, how long it waits for its images, and the memory that it takes."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 
@@ -9,6 +10,7 @@ from nas.data import Batch
 from nas.study.lease import Metrics
 
 _MIB = 2**20
+_Item = TypeVar("_Item")
 
 
 class EpochWatch:
@@ -28,6 +30,10 @@ class EpochWatch:
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches; the time until each is there is counted, and so are its images."""
+        return self.timed_by(lambda batch: len(batch.x_BCHW), batches)
+
+    def timed_by(self, count: Callable[[_Item], int], batches: Iterator[_Item]) -> Iterator[_Item]:
+        """The same of batches of another form, with what gives the images of one."""
         self._start = time.perf_counter()
         while True:
             asked = time.perf_counter()
@@ -35,7 +41,7 @@ class EpochWatch:
             self._waited += time.perf_counter() - asked
             if batch is None:
                 return
-            self._num_images += len(batch.x_BCHW)
+            self._num_images += count(batch)
             yield batch
 
     def stop(self) -> None:
