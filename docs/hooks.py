@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parents[1]
 _DOCS = _ROOT / "docs"
 _PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "studies/**/*.md", "benchmarks/results/*.md")
 _PROGRAMS = ("search", "prepare", "finish", "status", "report", "export", "compare", "explain", "dashboard", "train")
-_PROGRAMS += ("evaluate", "table", "results.exports.check")
+_PROGRAMS += ("evaluate", "transfer", "table", "results.exports.check")
 _COMMANDS = [
     *([f"nas.{program}"] for program in _PROGRAMS),
     ["metaformer"],

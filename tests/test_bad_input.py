@@ -49,10 +49,12 @@ from nas.study.request import parse_count
 from nas.study.study import Study
 from nas.table import table
 from nas.train import train
+from nas.transfer import transfer
 from search_spaces.space import register_space
 from tests.nas.finals.runs import make_search
 from tests.nas.images import write_folder
 from tests.nas.runs import make_run, make_study
+from tests.nas.transfer.shapes import instances, write_ade, write_coco, write_instances
 from tests.thorough import every_third_row
 
 PROGRAMS: dict[str, tuple[Callable[..., None], ...]] = {
@@ -69,6 +71,7 @@ PROGRAMS: dict[str, tuple[Callable[..., None], ...]] = {
     "prepare": (prepare,),
     "table": (table,),
     "train": (train,),
+    "transfer": (transfer,),
     "metaformer": (models.list_models, models.show, models.cost, models.compare, models.validate),
 }
 LONG = "x" * 5000
@@ -454,6 +457,46 @@ TRAIN = [
     *(Bad("train", ("arch.yaml", "--data=digits", f"--out={out}"), "out") for out in (LONG, "a\0b", "arch.yaml/x")),
 ]
 
+TO_TRANSFER = ("arch.yaml", "--task=mask_rcnn", "--data=coco:coco", "--out=fresh")
+TRANSFER = [
+    *bad("transfer", "model", "--task retinanet --data coco:coco --out fresh"),
+    *bad("transfer", "model", "poolfrmer_s12 --task retinanet --data coco:coco --out fresh"),
+    *bad("transfer", "task", "arch.yaml --data coco:coco --out fresh"),
+    *bad("transfer", "out", "arch.yaml --task retinanet --data coco:coco"),
+    *bad("transfer", "stages", "deit_tiny_patch16_224 --task retinanet --data coco:coco --out fresh"),
+    *bad("transfer", "stages", "convmixer_256_8_p2_k5 --task semantic_fpn --data ade:ade --out fresh"),
+    *bad("transfer", "resolution", "metaformer_ppaa_s12_224 --task retinanet --data coco:coco --out fresh"),
+    *bad("transfer", "steps", "arch.yaml --task retinanet --data coco:coco --out fresh --epochs 1 --steps 1"),
+    *(
+        Bad("transfer", (*TO_TRANSFER, f"--{option}={value}"), field)
+        for option, field, values in (
+            ("task", "task", ("retinanett", "", LONG, "[/b]\x1b[31m")),
+            ("task", "data", ("semantic_fpn",)),
+            ("data", "data", ("coco", "coco:", "ade:ade", "digits", "coco:nowhere", "coco:arch.yaml", f"coco:{LONG}")),
+            ("data", "data", ("coco:photos", "coco:coco_json", "coco:coco_image", "coco:coco_category")),
+            (
+                "recipe",
+                "recipe",
+                ("poolfrmer", "nowhere.yaml", "pipe.yaml", "semantic_fpn_published"),
+            ),
+            ("recipe", "recipe.augmentation", ("wrong_key.yaml",)),
+            ("epochs", "epochs", NO_NUMBER),
+            ("epochs", "recipe.epochs", ("0", "-1")),
+            ("steps", "recipe.steps", ("0", "-1")),
+            ("evaluations", "recipe.evaluations", ("0", "-1")),
+            ("batch-size", "recipe.batch_size", ("-1", "65537")),
+            ("size", "recipe.size", ("31", "8193")),
+            ("from", "checkpoint", ("nowhere.pt", "one", "pipe.pt", "empty.safetensors", "published", LONG)),
+            ("checkpoint-every", "checkpoint_every", ("0s", "x", "")),
+            ("loaders", "loaders", ("-1", "257")),
+            ("device", "device", ("", "gpu", LONG)),
+            ("out", "out", (LONG, "a\0b", "arch.yaml/x")),
+        )
+        for value in values
+    ),
+    *bad("transfer", "data", *(f"arch.yaml --task semantic_fpn --data ade:{x} --out fresh" for x in ("photos", "no"))),
+]
+
 METAFORMER = [
     *(
         Bad("metaformer", (command, model, *rest), field)
@@ -554,6 +597,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.mkfifo(root / "pipe.pt")
     write_folder(root / "photos", train={"a": 2, "b": 2}, val={"a": 1, "b": 1})
     (root / "one" / "train" / "a").mkdir(parents=True)
+    write_ade(root / "ade", num_train=1, num_val=1)
+    for name in ("coco", "coco_json", "coco_image", "coco_category"):
+        write_coco(root / name, num_train=1, num_val=1)
+    (root / "coco_json" / "annotations" / "instances_val.json").write_text('{"images": [', encoding="utf-8")
+    (root / "coco_image" / "train" / "train_0.png").unlink()
+    document = instances(root / "coco_category", "val")
+    document["annotations"][0]["category_id"] = 5
+    write_instances(root / "coco_category", "val", document)
     journals = (
         "[1]\n",
         "{}\n",
@@ -633,7 +684,7 @@ TABLE = [
 ]
 
 
-INPUTS = [*SEARCH, *RUNS, *FINISH, *EVALUATE, *STATUS, *COMPARE, *PREPARE, *TABLE, *TRAIN, *METAFORMER]
+INPUTS = [*SEARCH, *RUNS, *FINISH, *EVALUATE, *STATUS, *COMPARE, *PREPARE, *TABLE, *TRAIN, *TRANSFER, *METAFORMER]
 
 
 @pytest.mark.parametrize("case", INPUTS, ids=str)

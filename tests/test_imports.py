@@ -26,6 +26,7 @@ def loaded_by(code: str) -> set[str]:
         "import nas",
         "import nas.study.budget, nas.study.recipe, nas.study.study",
         "import nas.search, nas.cli; sys.argv = ['search', '--help']; nas.cli.run(nas.search.search)",
+        "import nas.transfer, nas.cli; sys.argv = ['transfer', '--help']; nas.cli.run(nas.transfer.transfer)",
     ],
 )
 def test_writing_things_down_and_asking_for_help_load_nothing_heavy(code: str) -> None:

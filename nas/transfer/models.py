@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
@@ -27,6 +29,7 @@ IGNORED = 255  # label of pixels that do not count
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 _MULTIPLE = 32  # of the sides of what the backbone sees
 _PER_IMAGE = 100  # detections
+_BOX_WIDTH = 1024  # of the two hidden layers of a box's head
 _DROPOUT = 0.1  # before the last layer of the semantic head
 
 
@@ -96,7 +99,15 @@ def _make_retinanet(trunk: MetaFormer, recipe: TransferRecipe, num_classes: int)
 def _make_mask_rcnn(trunk: MetaFormer, recipe: TransferRecipe, num_classes: int) -> nn.Module:
     """Mask R-CNN (arXiv:1703.06870) as torchvision has it; its boxes have coordinates for the background too."""
     pyramid = Pyramid(trunk, recipe, extra_blocks=LastLevelMaxPool())
-    return MaskRCNN(pyramid, num_classes + 1, box_detections_per_img=_PER_IMAGE, **_transform(recipe))
+    width = recipe.channels
+    return MaskRCNN(
+        pyramid,
+        box_detections_per_img=_PER_IMAGE,
+        box_predictor=FastRCNNPredictor(_BOX_WIDTH, num_classes + 1),
+        mask_head=MaskRCNNHeads(width, (width,) * 4, dilation=1),
+        mask_predictor=MaskRCNNPredictor(width, width, num_classes + 1),
+        **_transform(recipe),
+    )
 
 
 def _transform(recipe: TransferRecipe) -> dict[str, object]:

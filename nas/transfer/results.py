@@ -114,22 +114,22 @@ class TransferRecord:
 
 def show(record: dict[str, Any], console: Console) -> None:
     """Print the last metrics beside those that papers report of the same method, in percent."""
-    own, task = record["curve"][-1]["metrics"], record["task"]
-    entries = published(task)
+    own, entries = record["curve"][-1]["metrics"], published(record["task"])
+    names = [name for name in own if any(name in entry.metrics for entry in entries)]
     table = Table(title=f"{entries[0].method}: own, and as published on {entries[0].dataset}, percent")
     table.title_justify = "left"
     table.add_column("backbone")
-    for name in ("params (M)", *own):
+    for name in ("params (M)", *names):
         table.add_column(name.replace("_", " "), justify="right")
-    table.add_row(record["model"], f"{record['params'] / 1e6:.1f}", *map(_cell, own.values()), style="bold")
+    table.add_row(record["model"], f"{record['params'] / 1e6:.1f}", *(_cell(own[name]) for name in names), style="bold")
     table.add_section()
     for entry in entries:
-        table.add_row(entry.backbone, f"{entry.params_M:.1f}", *(_cell(entry.metrics.get(name)) for name in own))
+        table.add_row(entry.backbone, f"{entry.params_M:.1f}", *(_cell(entry.metrics.get(name)) for name in names))
     console.print(table)
+    facts = record["data_facts"]
     console.print(
-        f"The first row is of {record['data']}: {record['data_facts']['val_images']:,} images and "
-        f"{record['data_facts']['classes']} classes of val. Published rows compare with it only on the same data, from "
-        "the same pretraining and by the same recipe."
+        f"The first row is of the {facts['val_images']:,} images and {facts['classes']} classes of {record['data']}; "
+        "the others compare with it only on their own data, from the same pretraining and by the same recipe."
     )
 
 

@@ -42,8 +42,8 @@ def write_coco(root: Path, *, num_train: int = 16, num_val: int = 8) -> Path:
             _painted(shapes).save(root / split / name)
             images.append({"id": 100 + index, "file_name": name, "width": _SIDE, "height": _SIDE})
             annotations += [_annotation(shape, 100 + index) for shape in shapes]
-        for number, row in enumerate(annotations, start=1):
-            row["id"] = number
+        for place, row in enumerate(annotations, start=1):
+            row["id"] = place
         categories = [{"id": number, "name": name} for number, name in CATEGORIES.items()]
         write_instances(root, split, {"images": images, "annotations": annotations, "categories": categories})
     return root
