@@ -68,7 +68,7 @@ def transfer(
       python -m nas.transfer arch.yaml --task retinanet --data coco:/data/small --size 256 --epochs 50 --out runs/small
     """
     from metaformer import zoo
-    from metaformer.documents import check_path
+    from metaformer.documents import check_path, sha256_of
     from metaformer.errors import UserError
     from nas.results.console import make_console
     from nas.study.budget import parse_interval
@@ -95,7 +95,7 @@ def transfer(
             "task": task,
             "data": data,
             "data_facts": found.facts,
-            "from": None if start is None else str(start.absolute()),
+            "from": None if start is None else {"file": str(start.absolute()), "sha256": sha256_of(start)},
             "recipe": asked.model_dump(mode="json"),
             "seed": seed,
         }

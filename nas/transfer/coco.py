@@ -206,7 +206,8 @@ class _Checker:
             raise self._error("images: must not be empty", images)
 
     def _check_annotations(self, annotations: list[Row], images: list[Row], categories: list[Row]) -> None:
-        known = {"image_id": {row["id"] for row in images}, "category_id": {row["id"] for row in categories}}
+        by_id = {row["id"]: row for row in images}
+        known = {"image_id": by_id.keys(), "category_id": {row["id"] for row in categories}}
         for row in annotations:
             for field, ids in known.items():
                 value = row.get(field)
@@ -218,7 +219,7 @@ class _Checker:
                 raise self._error("annotations.bbox: must be four numbers x, y, width, height", box)
             row.setdefault("iscrowd", 0)
             row.setdefault("area", box[2] * box[3])
-            if self._masks and not _is_mask(row.get("segmentation")):
+            if self._masks and not _is_mask(row.get("segmentation"), by_id[row["image_id"]]):
                 rule = "annotations.segmentation: must be polygons of three points or more, or an RLE, for a mask"
                 raise self._error(rule, row.get("segmentation"))
 
@@ -230,11 +231,18 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 10**9
 
 
-def _is_mask(value: object) -> bool:
+def _is_mask(value: object, image: Row) -> bool:
+    """Whether a value is a list of polygons, or a run-length encoding of the image's size."""
     if isinstance(value, dict):
-        return isinstance(value.get("size"), list) and isinstance(value.get("counts"), list | str)
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in value)
-    )
+        counts = value.get("counts")
+        if isinstance(counts, list):
+            num_pixels = image["height"] * image["width"]
+            is_whole = all(type(count) is int and count >= 0 for count in counts) and sum(counts) == num_pixels
+        else:
+            is_whole = isinstance(counts, str) and counts.isascii()
+        return is_whole and value.get("size") == [image["height"], image["width"]]
+    return isinstance(value, list) and bool(value) and all(map(_is_polygon, value))
+
+
+def _is_polygon(value: object) -> bool:
+    return isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0 and set(map(type, value)) <= {int, float}

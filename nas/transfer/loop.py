@@ -6,6 +6,7 @@ checkpoint gives what an uninterrupted one gives.
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
@@ -22,7 +23,7 @@ from nas.training.checkpoints import CheckpointFolder, DamagedCheckpointError, c
 from nas.training.errors import TrainingError
 from nas.training.optimisation import make_optimizer
 from nas.training.state import seed_everything
-from nas.training.steps import memory_named
+from nas.training.steps import is_out_of_memory
 from nas.training.watch import EpochWatch
 from nas.transfer import evaluation
 from nas.transfer.evaluation import Evaluation
@@ -96,13 +97,13 @@ def train(
         StorageError: A checkpoint cannot be written.
         DataError: An image cannot be read.
     """
-    with memory_named():
+    with _memory_named(job.recipe):
         training = _Training(job, tell=tell, clock=clock)
     note = training.resume(num_evaluated)
     rounds = job.recipe.rounds(job.examples.num_train)
     for index in range(num_evaluated, len(rounds)):
         start, watch = time.monotonic(), EpochWatch(job.device)
-        with memory_named():
+        with _memory_named(job.recipe):
             loss = training.train_up_to(rounds[index], index=index, watch=watch)
             metrics = training.evaluate()
         if index + 1 == len(rounds):
@@ -111,6 +112,18 @@ def train(
         yield Evaluated(rounds[index], loss, metrics, speed, time.monotonic() - start, note)
         note = None
     job.files.keep([])
+
+
+@contextmanager
+def _memory_named(recipe: TransferRecipe) -> Iterator[None]:
+    """Raise TrainingError where memory does not suffice."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, TrainingError) or not is_out_of_memory(error):
+            raise
+        rule = f"memory: must hold the model and a batch of {recipe.batch_size}; try a smaller --batch-size"
+        raise TrainingError(f"{rule}, got too little ({' '.join(str(error).split())[:100]})") from None
 
 
 class _Training:
@@ -263,8 +276,8 @@ class _Training:
 
 def _input(example: Example, device: torch.device) -> Tensor:
     """The image CHW, 0 to 1, on the device."""
-    return example.image.to(device, non_blocking=True).float() / 255
+    return example.image.to(device).float() / 255
 
 
 def _target(example: Example, device: torch.device) -> dict[str, Tensor]:
-    return {name: value.to(device, non_blocking=True) for name, value in example.target.items()}
+    return {name: value.to(device) for name, value in example.target.items()}

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
-from metaformer.cli.console import make_console, progress_bar
+from metaformer.cli.console import progress_bar
 from nas.results.words import duration_text
 
 _LINE_EVERY = 15.0  # seconds between lines where there is no terminal
@@ -15,8 +15,8 @@ class Narrator:
     """A bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self) -> None:
-        self._console = make_console(stderr=True)
         self._bar = progress_bar()
+        self._console = self._bar.console  # which prints above the bar
         self._task = self._bar.add_task("", total=None)
         self._what, self._start, self._first, self._last_line = "", 0.0, 0, time.monotonic()
 

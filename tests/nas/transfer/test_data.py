@@ -48,6 +48,11 @@ WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (_first("annotations", image_id=5), "annotations.image_id: must be the id of one of the image rows, got 5"),
     (_first("annotations", bbox=[1, 2, 3]), r"annotations.bbox: must be four numbers .*, got \[1, 2, 3\]"),
     (_first("annotations", bbox=[1, 2, 3, float("nan")]), "annotations.bbox: must be four numbers"),
+    (_first("annotations", segmentation=[[1, 2, 3, 4, 5, "6"]]), "annotations.segmentation: must be polygons"),
+    (
+        _first("annotations", segmentation={"size": [64, 64], "counts": [5]}),
+        "annotations.segmentation: must be polygons",
+    ),
     (_first("annotations", segmentation=[[1, 2]]), "annotations.segmentation: must be polygons"),
     (lambda document: document.pop("images"), "images: must be a list of mappings, got None"),
     (lambda document: document.update(categories=[3]), r"categories: must be a list of mappings, got \[3\]"),
@@ -86,6 +91,31 @@ def test_boxes_and_masks_of_flipped_images_lie_on_the_shapes(coco: Path) -> None
                 found = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
                 assert (found - box).abs().max() <= 1
             assert set(example.target["labels"].tolist()) <= {1, 2}
+
+
+def test_a_run_length_encoding_is_the_mask_of_its_polygons(tmp_path: Path) -> None:
+    """Uncompressed, as COCO's files have those of crowds: columns, the number outside first."""
+    root = write_coco(tmp_path / "coco", num_train=1, num_val=1)
+    expected_NHW = CocoExamples(read(root), RECIPE).train(0, torch.Generator().manual_seed(0)).target["masks"]
+    document = instances(root, "train")
+    for row, mask_HW in zip(document["annotations"], expected_NHW.flip(-1), strict=True):
+        pixels = mask_HW.T.flatten().numpy()
+        changes = np.flatnonzero(np.diff(pixels, prepend=0, append=1 - pixels[-1]))
+        row["segmentation"] = {"size": [64, 64], "counts": np.diff(changes, prepend=0).tolist()}
+    write_instances(root, "train", document)
+    found_NHW = CocoExamples(read(root), RECIPE).train(0, torch.Generator().manual_seed(0)).target["masks"]
+    assert torch.equal(found_NHW, expected_NHW)
+
+
+def test_an_image_that_a_process_cannot_read_is_named(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "coco", num_train=3, num_val=1)
+    examples = CocoExamples(read(root), RECIPE)
+    Image.new("RGB", (32, 64)).save(root / "train" / "train_1.png")
+    with pytest.raises(DataError, match=r"^data: must have 64 x 64 pixels in .*train_1.png, got 32 x 64$"):
+        list(train_batches(examples, RECIPE, seed=0, first_step=0, last_step=1, num_workers=1))
+    (root / "train" / "train_1.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"^image.*train_1.png"):
+        list(train_batches(examples, RECIPE, seed=0, first_step=0, last_step=1, num_workers=1))
 
 
 def test_a_step_sees_the_same_images_whenever_it_comes(coco: Path) -> None:
