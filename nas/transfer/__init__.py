@@ -177,6 +177,8 @@ def _carry_out(job: "Job", out: Path, settings: dict[str, Any], narrator: "Narra
         raise UserError(f"out: must be a folder that can be made, got {shown(str(out))} ({error.strerror})") from None
     with lock_folder(out):
         record = TransferRecord.open(out, settings)
+        for part in out.glob("*.pt.*.part"):  # of a killed writer
+            part.unlink()
         record.note(params=count_params(job), device=device_name(job.device))
         if record.num_evaluated == len(job.recipe.rounds(job.examples.num_train)):
             return record.content

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from metaformer.documents import exists, parse_mapping, read_text
 from metaformer.errors import explain, unknown_name
-from metaformer.specs import PositiveFloat, Spec
+from metaformer.specs import Flag, PositiveFloat, Spec
 from nas.study.recipe import BelowOne, Fraction, NonNegativeFloat, Part, Precision, Recipe
 from nas.study.recipe_files import RecipeError
 
@@ -48,7 +48,7 @@ class TransferRecipe(Spec):
     size: Pixels = 800  # shorter side of the image; of segmentation also the side of the square training crop
     max_size: Pixels = 1333  # longest that the other side becomes
     scale_range: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)  # by which training images of segmentation differ
-    photometric: bool = False  # change brightness, contrast, saturation and hue of training images of segmentation
+    photometric: Flag = False  # change brightness, contrast, saturation and hue of training images of segmentation
     flip: Fraction = 0.5  # probability of a horizontal flip
     channels: Channels = 256  # of the feature pyramid; the semantic head has half as many
     precision: Precision = "auto"  # of backbone and pyramid; heads of detectors and all losses are float32

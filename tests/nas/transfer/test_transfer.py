@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from metaformer import build
 from metaformer.errors import UserError
 from nas.transfer import transfer
+from nas.transfer.asked import find_data
 from nas.transfer.loop import Job, train
 from tests.nas.transfer.shapes import tiny_pyramid, write_ade, write_coco
 
@@ -111,6 +113,7 @@ def test_it_goes_on_to_the_same_weights(
         with pytest.raises(Killed):
             run(place, "semantic_fpn", tmp_path / "cut", **options)
     capsys.readouterr()
+    (tmp_path / "cut" / "epoch-0001-step-0000003.pt.1.part").write_bytes(b"of a killed writer")
     run(place, "semantic_fpn", tmp_path / "cut", **options, as_json=True)
     record = json.loads(capsys.readouterr().out)
     records = [json.loads((tmp_path / out / "transfer.json").read_text("utf-8")) for out in ("whole", "cut")]
@@ -148,3 +151,12 @@ def test_it_begins_with_the_weights_of_a_backbone(place: Path, tmp_path: Path) -
     expected = model.stages.state_dict()
     assert seen[0].keys() == expected.keys()
     assert all(torch.equal(seen[0][name], expected[name]) for name in expected)
+
+
+def test_what_needs_pycocotools_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(
+        UserError, match=r"^task: needs pycocotools, not installed here; pip install 'metaformer-nas\[transfer\]'$"
+    ):
+        find_data("retinanet", "coco:x")
+    assert find_data("semantic_fpn", "ade:x") == Path("x")
