@@ -56,8 +56,8 @@ class DetectionEvaluation(Evaluation):
         self._found: list[dict[str, Any]] = []
 
     def add(self, key: int, target: dict[str, Tensor], answer: dict[str, Tensor]) -> None:
-        boxes_N4 = answer["boxes"].float().cpu()
-        boxes_N4[:, 2:] -= boxes_N4[:, :2]
+        low_N2, high_N2 = answer["boxes"].float().cpu().chunk(2, dim=1)
+        boxes_N4 = torch.cat([low_N2, high_N2 - low_N2], dim=1)  # x, y, width, height
         masks = self._encoded(answer["masks"]) if self._masks else [None] * len(boxes_N4)
         labels, scores = answer["labels"].tolist(), answer["scores"].tolist()
         for box, label, score, mask in zip(boxes_N4.tolist(), labels, scores, masks, strict=True):

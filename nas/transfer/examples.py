@@ -128,8 +128,7 @@ class AdeExamples(Examples):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
                 image = self._distort(image)
-        missing = [0, recipe.size - image.shape[-1], 0, recipe.size - image.shape[-2]]  # in pad's order: left first
-        padding = [missing[0], missing[2], missing[1], missing[3]]
+        padding = [0, 0, recipe.size - image.shape[-1], recipe.size - image.shape[-2]]  # left, top, right, bottom
         image = transforms.pad(image, padding, fill=_MEAN_COLOUR)
         labels = transforms.pad(labels, padding, fill=[IGNORED])
         return Example(index, image, {"labels": labels[0].long()})

@@ -135,6 +135,7 @@ class _Training:
         self._optimizer = make_optimizer(self._model, job.recipe.optimisation)
         self._num_steps = job.recipe.num_steps(job.examples.num_train)
         self._step = 0
+        self._seen = ""  # the loss when it was last looked at
         self._forget_loss()
 
     def _forget_loss(self) -> None:
@@ -195,8 +196,9 @@ class _Training:
         for batch in watch.timed_by(len, batches):
             self._loss = self._loss + self._train_step(batch)
             self._num_summed += 1
-            if self._num_summed % _LOOK_EVERY == 0 or self._step == last_step:
-                self._tell("training", self._step, self._num_steps, f"loss {self._mean_loss():.4g}")
+            if self._num_summed == 1 or self._num_summed % _LOOK_EVERY == 0:
+                self._seen = f"loss {self._mean_loss():.4g}"
+            self._tell("training", self._step, self._num_steps, self._seen)
             if self._is_due(self._clock() - last_checkpoint) and self._step < last_step:
                 self._save(index)
                 last_checkpoint = self._clock()

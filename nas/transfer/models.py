@@ -29,6 +29,7 @@ IGNORED = 255  # label of pixels that do not count
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 _MULTIPLE = 32  # of the sides of what the backbone sees
 _PER_IMAGE = 100  # detections
+_PROPOSALS = 1000  # of an image
 _BOX_WIDTH = 1024  # of the two hidden layers of a box's head
 _DROPOUT = 0.1  # before the last layer of the semantic head
 
@@ -103,6 +104,7 @@ def _make_mask_rcnn(trunk: MetaFormer, recipe: TransferRecipe, num_classes: int)
     return MaskRCNN(
         pyramid,
         box_detections_per_img=_PER_IMAGE,
+        rpn_post_nms_top_n_train=_PROPOSALS,
         box_predictor=FastRCNNPredictor(_BOX_WIDTH, num_classes + 1),
         mask_head=MaskRCNNHeads(width, (width,) * 4, dilation=1),
         mask_predictor=MaskRCNNPredictor(width, width, num_classes + 1),
