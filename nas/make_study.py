@@ -65,7 +65,6 @@ def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Stud
         "data": info.name,
         "data_fingerprint": info.fingerprint,
         "recipe": default_recipe(info.name).model_dump(mode="json"),
-        "sampler": "tpe",
         "seed": 0,
     }
     if request.recipe is not None:
@@ -85,9 +84,11 @@ def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Stud
         raise StudyError("budget: must be given, such as --budget 64gpu-days or --budget 6cpu-minutes, got none")
     Budget.parse(str(merged["budget"]))
     try:
-        study = Study.model_validate(merged)
+        study = Study.model_validate({"sampler": "random", **merged})
     except ValidationError as error:
         raise StudyError(explain(error, Study)) from None
+    if "sampler" not in merged:  # it depends on the objectives, which are known only now
+        study = study.model_copy(update={"sampler": proposers.default(study.goals)})
     _check(study, info)
     return study
 

@@ -81,7 +81,11 @@ def search(
         typer.Option(metavar="NAME=VALUE", help="The same for any measured objective: peak_memory=200MiB."),
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="tpe, exact_cost, nsga2, random or regularized_evolution.", show_default="tpe")
+        str | None,
+        typer.Option(
+            help="exact_cost, tpe, nsga2, random or regularized_evolution.",
+            show_default="exact_cost, or tpe for objectives that are measured",
+        ),
     ] = None,
     stopper: Annotated[
         str | None,

@@ -8,7 +8,7 @@ from nas.session.proposers.regularized_evolution import RegularizedEvolution
 from nas.study.objectives import Objectives
 from search_spaces.space import SearchSpace
 
-__all__ = ["Proposer", "check_objectives", "make_proposer", "names", "register_proposer"]
+__all__ = ["Proposer", "check_objectives", "default", "make_proposer", "names", "register_proposer"]
 
 Maker = Callable[[SearchSpace, Objectives], Proposer]
 
@@ -50,6 +50,15 @@ def register_proposer(name: str, make: Maker) -> None:
 def names() -> list[str]:
     """Names of all proposers."""
     return list(_MAKERS)
+
+
+def default(objectives: Objectives) -> str:
+    """The proposer of a study that names none: the one that finds most, where it can take the objectives."""
+    try:
+        check_objectives("exact_cost", objectives)
+    except UserError:
+        return "tpe"
+    return "exact_cost"
 
 
 def check_objectives(name: str, objectives: Objectives) -> None:

@@ -44,12 +44,18 @@ def large_images(**changes: object) -> DataInfo:
 
 def test_a_budget_is_all_that_has_to_be_given() -> None:
     study = study_of()
-    assert (study.space, study.data, study.sampler, study.seed) == ("hybrid_stages", "digits", "tpe", 0)
+    assert (study.space, study.data, study.sampler, study.seed) == ("hybrid_stages", "digits", "exact_cost", 0)
     assert study.data_fingerprint == DIGITS.fingerprint
     assert study.recipe == default_recipe("digits")
     assert study.settings == default_settings(DIGITS)
     assert set(study.references) < set(study.make_space().references())  # one of each pattern
     assert (study.max_trials, study.workers, study.storage) == (None, None, None)
+
+
+def test_the_default_sampler_is_the_one_that_knows_the_costs_unless_objectives_are_measured() -> None:
+    assert study_of({"objectives": ["accuracy", "macs"]}).sampler == "exact_cost"
+    assert study_of({"objectives": ["accuracy", "macs", "latency"]}).sampler == "tpe"
+    assert study_of({"sampler": "tpe"}).sampler == "tpe"
 
 
 def test_a_study_file_wins_over_the_defaults_field_by_field() -> None:
