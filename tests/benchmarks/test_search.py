@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.search import ask_optuna, ask_proposer, compare, holm
+from benchmarks.search import ask_optuna, ask_proposer, compare, holm, in_virtual_time
 from benchmarks.tables import TableSpace
+from benchmarks.virtual_time import Reached, settings
 from metaformer.errors import UserError
 from search_spaces.enumeration import architectures_within
 from search_spaces.space import Limits
@@ -99,3 +100,14 @@ def test_the_comparison_prints_one_table_and_writes_it(
     text = out.read_text()
     assert text in capsys.readouterr().out
     assert text.splitlines()[2] == "| exact_cost | 1.0000 | 1.0000 | 0 % |"
+
+
+def test_a_search_that_never_reaches_tpe_counts_as_one_that_takes_longer() -> None:
+    searches = settings(["exact_cost"], stopper="rank", devices=[8])
+    soon, never = Reached(0.25, 0.9, 0.9, 30, 100), Reached(np.inf, 0.8, 0.9, 120, 100)
+    lines = in_virtual_time(searches, [[soon, never]] * 8).splitlines()
+    assert [line.split(" | ")[:6] for line in lines[2:]] == [
+        ["| 8", "exact_cost", "none", "0.25", "0.25 to 0.25", "0 of 8"],
+        ["| 8", "exact_cost", "rank", "inf", "inf to inf", "8 of 8"],
+    ]
+    assert [line.split(" | ")[-1] for line in lines[2:]] == ["0.02 |", "0.02 |"]
