@@ -107,6 +107,11 @@ def test_an_addition_is_the_one_that_the_contracts_try(name: str) -> None:
     assert all(part.strip() in source for part in parts)
 
 
+def test_the_readme_counts_the_architectures_of_every_space() -> None:
+    counts = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE))
+    assert counts == {name: f"{search_spaces.get(name).size:,}" for name in search_spaces.names()}
+
+
 def test_benchmarks_that_the_documents_name_exist_with_their_options() -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     found = re.findall(r"`python (?:-m )?(benchmarks[./]\w+)(?:\.py)?([^`]*)`", text)
