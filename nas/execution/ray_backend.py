@@ -86,7 +86,9 @@ class RayBackend(Backend):
         except KeyboardInterrupt:
             ray.shutdown()
             raise
-        except (OSError, RuntimeError, ValueError) as error:
+        except StudyError:
+            raise
+        except Exception as error:  # noqa: BLE001  of a node that does not come up Ray raises a plain one
             if self._address is None:
                 raise StudyError(f"ray: must be able to start on this machine, got {_one_line(error)}") from None
             raise StudyError(
