@@ -9,6 +9,12 @@ import pytest
 ALL_STRIKES = "ALL_STRIKES"  # a variable of the environment
 
 
+with_all_strikes = pytest.mark.skipif(
+    not os.environ.get(ALL_STRIKES),
+    reason=f"takes minutes; {ALL_STRIKES}=1 runs it",
+)
+
+
 def strikes(number: int) -> int:
     """How many drivers, workers or nodes a test takes away: a fifth of the number, all of it with ALL_STRIKES=1."""
     return number if os.environ.get(ALL_STRIKES) else number // 5

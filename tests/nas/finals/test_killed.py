@@ -15,7 +15,7 @@ from nas.results.finish.finals import finals_of
 from nas.results.results import Results
 from tests.nas.finals.runs import make_search
 from tests.nas.programs import Program, epochs_seen
-from tests.thorough import strikes
+from tests.thorough import strikes, with_all_strikes
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray_2"), pytest.mark.timeout(3600)]
 
@@ -103,7 +103,7 @@ def wait_for(program: Program, folder: Path, number: int) -> int:
     return epochs_seen(folder)
 
 
-@pytest.fixture(params=["killed", "without_nodes"])
+@pytest.fixture(params=["killed", pytest.param("without_nodes", marks=with_all_strikes)])
 def disturbed(request: pytest.FixtureRequest) -> Ended:
     return request.getfixturevalue(request.param)
 
