@@ -17,7 +17,7 @@ from tests.nas.finals.runs import make_search
 from tests.nas.programs import Program, epochs_seen
 from tests.thorough import strikes, with_all_strikes
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray_2"), pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray_3"), pytest.mark.timeout(3600)]
 
 NUM_KILLS = strikes(10)  # of drivers, and of workers; of nodes in another run
 SEEDS, EPOCHS = 1 + NUM_KILLS // 2, 8

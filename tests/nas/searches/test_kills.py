@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from nas.study.study import Study
 from tests.nas.programs import QUICK, Program, Recorded, epochs_seen, lease_seconds, read_study
-from tests.thorough import strikes
+from tests.thorough import strikes, with_all_strikes
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray_3"), pytest.mark.timeout(7200)]
 
@@ -133,7 +133,7 @@ def wait_for_epochs(program: Program, folder: Path, number: int) -> None:
 @pytest.fixture(
     params=[
         "driver_killed",
-        "driver_terminated",
+        pytest.param("driver_terminated", marks=with_all_strikes),
         "workers_killed",
     ]
 )
