@@ -52,8 +52,7 @@ class Forecast:
 def forecast(session: Session, *, peak_bytes: int) -> Forecast:
     """What the session can do with what is left of its budget; a trial takes up to `peak_bytes` of memory."""
     epochs, speed = session.study.recipe.epochs, session.costs.speed
-    rng = random.Random(0)
-    sampled = [session.space.sample(rng) for _ in range(_NUM_SAMPLES)]
+    sampled = draw(session.space)
     macs = np.array([count_cost(arch).macs for arch in sampled])
     seconds = np.array([session.expected_seconds(arch, epochs=epochs) for arch in sampled])
     shares = _shares(session.stopper.rungs, epochs)
@@ -98,10 +97,15 @@ def fit_speed(archs: list[Architecture], seconds_per_image: list[float]) -> Spee
     return Speed(base=float(base), per_gmac=float(of_largest / macs.max()) * 1e9)
 
 
+def draw(space: SearchSpace) -> list[Architecture]:
+    """Random architectures that stand for the space, the same each time."""
+    rng = random.Random(0)
+    return [space.sample(rng) for _ in range(_NUM_SAMPLES)]
+
+
 def representative(space: SearchSpace) -> list[Architecture]:
     """A few architectures that span the costs of a space, for measuring: the cheapest, and some random ones."""
-    rng = random.Random(0)
-    sampled = sorted((space.sample(rng) for _ in range(_NUM_SAMPLES)), key=lambda arch: count_cost(arch).macs)
+    sampled = sorted(draw(space), key=lambda arch: count_cost(arch).macs)
     return [space.smallest("macs"), sampled[_NUM_SAMPLES // 4], sampled[_NUM_SAMPLES // 2], sampled[-1]]
 
 

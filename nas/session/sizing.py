@@ -1,7 +1,6 @@
 """How long a training is where nobody says so: short enough for the budget to pay for a search."""
 
 import math
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -9,13 +8,13 @@ import numpy as np
 
 from metaformer.cost import count_cost
 from nas.session.cost_model import CostModel
+from nas.session.forecast import draw
 from nas.study.lease import Speed
 from nas.study.recipe import Recipe
 from nas.study.study import Study
 
 FEWEST_TRAININGS = 12  # of mean size, whole ones, that a budget should pay for
 REFERENCE_SHARE = 1 / 3  # of a budget that hand-designed models take, unless they are asked for
-_NUM_SAMPLES = 64  # architectures that stand for the space
 _FEWEST_STEPS = 200  # of the optimiser in a shortened training; smaller batches give them
 _SMALLEST_BATCH = 32
 _LEAST_GAIN = 0.85  # a halving must leave no more of the time
@@ -51,8 +50,7 @@ def shorten(
         None where the budget pays for a dozen as they are.
     """
     space, num_classes = study.make_space(), study.settings.num_classes
-    rng = random.Random(0)
-    macs = np.sort([count_cost(space.sample(rng)).macs for _ in range(_NUM_SAMPLES)])
+    macs = np.sort([count_cost(arch).macs for arch in draw(space)])
     whole = Size(study.recipe.epochs, math.ceil(num_images["train"] / num_classes), 1.0)
     wanted = budget_seconds * (1 - REFERENCE_SHARE if study.references else 1) / FEWEST_TRAININGS
 
@@ -60,7 +58,7 @@ def shorten(
         return min(num_images["train"], size.images_per_class * num_classes)
 
     def allowed(size: Size) -> np.ndarray:
-        return macs[: max(1, round(size.share * _NUM_SAMPLES))]
+        return macs[: max(1, round(size.share * len(macs)))]
 
     def seconds(size: Size) -> float:
         model = CostModel(speed, {**num_images, "train": train(size)})

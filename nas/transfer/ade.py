@@ -69,7 +69,7 @@ def read_ade(root: Path, *, watch: Callable[[Iterable[None], int], Iterable[None
         try:
             for _ in watch(readers.map(lambda pair: _check_labels(pair, len(classes)), pairs), len(pairs)):
                 pass
-        except BaseException:
+        except BaseException:  # Ctrl-C too: thousands of maps would still be read
             readers.shutdown(cancel_futures=True)
             raise
     return data
