@@ -110,7 +110,9 @@ def test_an_addition_is_the_one_that_the_contracts_try(name: str) -> None:
 def test_the_readme_counts_the_architectures_of_every_space() -> None:
     counts = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE))
     spaces = [search_spaces.get(name) for name in search_spaces.names()]
-    ours = [space for space in spaces if type(space).__module__.startswith("search_spaces.")]  # other tests register their own
+    ours = [
+        space for space in spaces if type(space).__module__.startswith("search_spaces.")
+    ]  # other tests register their own
     assert counts == {space.name: f"{space.size:,}" for space in ours}
 
 

@@ -88,6 +88,21 @@ class Effect:
         return f"{self.gene}: {self.value} instead of {self.instead_of}"
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What the values of several genes add together, instead of others, at equal cost: percentage points."""
+
+    first: Genes
+    second: Genes
+    points: float
+    sd: float
+
+    @property
+    def p_positive(self) -> float:
+        """Probability that it is above 0."""
+        return float(ndtr(self.points / self.sd)) if self.sd else float(self.points > 0)
+
+
 class Explanation:
     """What the complete trials of a run say of its genes.
 
@@ -189,6 +204,28 @@ class Explanation:
             num_pairs=len(gains),
             pair_points=100 * float(np.mean(gains)) if gains else None,
         )
+
+    def compare(self, first: Mapping[str, Gene], second: Mapping[str, Gene]) -> "Comparison":
+        """What the values of some genes add together, instead of others.
+
+        Raises:
+            UserError: The genes of both are not the same, or a value was not tried.
+        """
+        if sorted(first) != sorted(second):
+            raise UserError(
+                f"compare: must name the same genes on both sides, got {','.join(first)} and {','.join(second)}"
+            )
+        contrast_J = np.zeros(self._z_GJ.shape[1])
+        for genes, sign in ((first, 1.0), (second, -1.0)):
+            for name, value in genes.items():
+                if (name, None) in self._columns and isinstance(value, (int, float)) and value > 0:
+                    contrast_J[self._columns[name, None]] += sign * np.log2(value)
+                elif (name, value) in self._columns:
+                    contrast_J[self._columns[name, value]] += sign
+                else:
+                    raise UserError(f"compare: must name what was tried beside others, got {name}={value}")
+        mean, sd = self._model.effect(contrast_J)
+        return Comparison(dict(first), dict(second), self.slope * mean, self.slope * sd)
 
     @cached_property
     def _pairs(self) -> dict[tuple[str, Gene | None, Gene | None], list[float]]:

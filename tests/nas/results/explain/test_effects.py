@@ -126,3 +126,16 @@ def test_in_a_union_a_gene_is_told_by_the_trials_of_its_family_alone(tmp_path: P
     assert mixers
     assert all(sum(effect.num_tried) <= families.count("hybrid_stages") for effect in mixers)
     assert any(effect.gene == "family" for effect in effects.values())
+
+
+def test_several_genes_together_add_what_was_put_in(explanation: Explanation) -> None:
+    first, second = {"mixer_3": "attention", "mixer_4": "dwconv"}, {"mixer_3": "pool", "mixer_4": "identity"}
+    found, inverse = explanation.compare(first, second), explanation.compare(second, first)
+    assert abs(found.points - (TRUE["attention"] + TRUE["dwconv"] - TRUE["identity"])) < 3 * found.sd
+    assert found.sd < 3
+    assert found.points == pytest.approx(-inverse.points)
+    assert explanation.compare({"width_1": 64}, {"width_1": 32}).points == pytest.approx(
+        next(effect.points for effect in explanation.effects if effect.gene == "width_1")
+    )
+    with pytest.raises(UserError, match="compare: must name the same genes on both sides, got mixer_3 and mixer_4"):
+        explanation.compare({"mixer_3": "pool"}, {"mixer_4": "pool"})
