@@ -51,6 +51,12 @@ Floats = NDArray[np.float64]
 
 def ask_proposer(name: str, space: TableSpace, objectives: Sequence[str], *, trials: int, seed: int) -> list[int]:
     """The rows that a proposer of this project tries."""
+    history = history_of(name, space, objectives, trials=trials, seed=seed)
+    return [space.row(trial.architecture) for trial in history]
+
+
+def history_of(name: str, space: TableSpace, objectives: Sequence[str], *, trials: int, seed: int) -> list[TrialRecord]:
+    """The trials of a search by one of this project's proposers, each of a device-second."""
     proposer = make_proposer(name, space, choose(objectives))
     history: list[TrialRecord] = []
     while len(history) < trials:
@@ -60,11 +66,13 @@ def ask_proposer(name: str, space: TableSpace, objectives: Sequence[str], *, tri
         arch = space.decode(genes)
         cost = space.cost(arch)
         trial = TrialRecord(len(history), arch, cost.params, cost.macs, checkpoint_trial=len(history))
+        trial.begin_lease()
+        trial.charge(1.0)
         accuracy = float(space.accuracy[space.row(arch)])
         trial.add_epoch(Report(epoch=1, val_accuracy=accuracy, train_loss=1.0, checkpoint="x"))
         trial.state = TrialState.COMPLETE
         history.append(trial)
-    return [space.row(trial.architecture) for trial in history]
+    return history
 
 
 def ask_optuna(name: str, space: TableSpace, objectives: Sequence[str], *, trials: int, seed: int) -> list[int]:

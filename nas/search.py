@@ -99,6 +99,14 @@ def search(
             show_default="off",
         ),
     ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            help="budget: spend it all; converged, or a part such as 0.2%: begin no more trials when the rest of the "
+            "budget is expected to add less than that part (converged: 0.5%) of the hypervolume, at 90 %.",
+            show_default="budget",
+        ),
+    ] = None,
     max_trials: Annotated[int | None, typer.Option(help="Most trials beside the references and new seeds.")] = None,
     workers: cli.Workers = None,
     cpus_per_trial: cli.CpusPerTrial = None,

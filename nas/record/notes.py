@@ -17,6 +17,7 @@ class EventKind(StrEnum):
     UNTESTED = "untested"
     IMAGES_LEFT_OUT = "images left out"
     DEADLINE = "deadline"
+    CONVERGED = "converged"  # the rest of the budget is expected to add too little
     SHORTENED = "shortened"  # trainings, so that the budget pays for some
     TRACKER = "tracker"  # it could not be told any more
 

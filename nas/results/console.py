@@ -26,14 +26,16 @@ from nas.results.words import (
     interval_text,
     objective_text,
     objective_titles,
+    outlook_text,
     plural,
     recipe_text,
     spent_text,
     splitting_text,
 )
+from nas.session.certainty.outlook import MORE
 from nas.session.forecast import Forecast
 from nas.session.session import Session
-from nas.study.budget import Budget, format_device_time
+from nas.study.budget import Budget, format_device_time, parse_until
 from nas.study.objectives import DEFAULT, Objectives
 from nas.study.study import Study
 from search_spaces.space import SearchSpace, Union
@@ -200,6 +202,12 @@ def _search_lines(session: Session, plan: Forecast, spelled: Callable[[float], s
     elif left_out:
         lines.append(f"         beyond the limits: {', '.join(left_out)}")
     lines.append(f"then     about {plan.num_trials} trials of {spelled(plan.seconds_per_trial)} each{_by_rung(plan)}")
+    promised = parse_until(session.study.until)
+    if promised is not None:
+        lines.append(
+            f"until    the rest of the budget is expected to add less than {promised:.2%} of the hypervolume "
+            f"(--until {session.study.until})"
+        )
     if plan.confirm_seconds > 0:
         lines.append(
             f"last     {spelled(plan.confirm_seconds)}, {100 * session.confirmation.share:g} % of the budget, for new "
@@ -274,6 +282,9 @@ def print_summary(console: Console, session: Session, folder: RunFolder, budget:
     if baselines:
         rows = (f"{name} {percent(val)} val, {percent(test)} test" for name, (val, test) in baselines.items())
         console.print(f"simple classifiers on the same pixels: {'; '.join(rows)}")
+    ahead = session.outlook(MORE * budget.seconds)
+    if ahead is not None:
+        console.print(outlook_text(ahead, budget))
     console.print(f"spent {spent_text(session.ledger.spent, session.ledger.lost, budget)}")
     console.print(f"report   {folder.report_html}")
     run = folder.path

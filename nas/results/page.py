@@ -40,6 +40,7 @@ from nas.results.words import (
     listing,
     objective_text,
     objective_titles,
+    outlook_text,
     part_of,
     plural,
     probability_text,
@@ -214,6 +215,7 @@ def facts_of(results: Results) -> list[tuple[str, str]]:
         *_new_seeds(results),
         ("Search", f"{study.sampler}, seed {study.seed}") if study.finals is None else _finals_fact(study.finals),
         ("Hypervolume", f"{results.hypervolume:.4f} of the unit cube (error; each cost on a log scale over its range)"),
+        *([("Outlook", outlook_text(results.outlook, budget))] if results.outlook else []),
     ]
 
 

@@ -65,6 +65,7 @@ def summarise(run: Run) -> dict[str, object]:
         "lost_device_seconds": run.record.lost_seconds,
         "confirm_device_seconds": 0.0 if run.study.finals else run.record.confirm_seconds,
         "hypervolume": results.hypervolume,
+        "outlook": results.outlook and results.outlook._asdict(),
         "objectives": list(results.goals.names),
         "uncertainty": _uncertainty(results),
         "front": front_as_plain(results),

@@ -15,7 +15,9 @@ from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord, TrialState
 from nas.results.uncertainty import CLEAR, Estimate, Uncertainty
 from nas.results.words import probability_text
+from nas.session.certainty.outlook import MORE, Outlook, outlook
 from nas.session.pareto import HypervolumeScale, dominates, front_of
+from nas.study.budget import Budget
 from nas.study.objectives import ACCURACY, Objectives
 from nas.study.study import Study
 from search_spaces.union import FAMILY, Union
@@ -179,6 +181,13 @@ class Results:
         if not self.front:
             return 0.0  # the bounds of measured objectives may not be known yet
         return self.scale.hypervolume([self.goals.values(trial) for trial in self.front])
+
+    @cached_property
+    def outlook(self) -> Outlook | None:
+        """What another tenth of a search's budget is expected to add; None where that cannot be said yet."""
+        if self.run.study.finals is not None:
+            return None
+        return outlook(self.trials, self.scale, Budget.parse(self.run.study.budget).seconds * MORE)
 
     @cached_property
     def references(self) -> list[Reference]:

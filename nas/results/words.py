@@ -7,6 +7,7 @@ from scipy.stats import binomtest
 from metaformer.errors import printable
 from nas.record.trials import TrialRecord
 from nas.results.uncertainty import CLEAR, Estimate, Uncertainty
+from nas.session.certainty.outlook import Outlook
 from nas.study.budget import Budget, format_device_time
 from nas.study.objectives import ACCURACY, Objective, Objectives
 from nas.study.objectives.units import short_count
@@ -201,3 +202,9 @@ def markdown_line(text: str) -> str:
     """One line that Markdown shows as it is: nothing in it is markup."""
     line = printable(" ".join(text.split()))
     return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#&~" else sign for sign in line)
+
+
+def outlook_text(ahead: Outlook, budget: Budget) -> str:
+    """What more device time is expected to add."""
+    more = format_device_time(ahead.seconds, budget.device)
+    return f"another {more} is expected to add {ahead.expected:.2%} of the hypervolume, {ahead.most:.2%} at most (90 %)"

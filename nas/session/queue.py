@@ -39,6 +39,7 @@ class TrialQueue:
         stopped: Trials that the budget stopped; each goes on under a new number when there is more.
         planned: What the study names and has no trial that counts: hand-designed models, or the finals of a search.
         num_suggested: Trials begun so far that count for the study's limit.
+        is_closed: Whether no new architecture is to be tried.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class TrialQueue:
         self.resumable: list[TrialRecord] = []
         self.stopped = _unfinished(record)
         self.num_suggested = sum(trial.is_suggested for trial in record)
+        self.is_closed = False
         self._largest_macs = space.largest_cost("macs")
         self.is_exhausted = study.finals is not None  # every architecture within the study's limits has been tried
         self._tried = {trial.architecture.digest for trial in record}
@@ -124,7 +126,7 @@ class TrialQueue:
     def _next_new(self, is_affordable: Affordable, affordable_macs: Callable[[], int]) -> TrialRecord | None:
         """A trial of one of the first architectures, or of a proposal."""
         most = self._study.max_trials
-        if self.is_exhausted or (most is not None and self.num_suggested >= most):
+        if self.is_closed or self.is_exhausted or (most is not None and self.num_suggested >= most):
             return None
         self._first = [arch for arch in self._first if arch.digest not in self._tried]
         for arch in self._first:

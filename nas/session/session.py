@@ -15,6 +15,7 @@ from nas.record.notes import Event, EventKind
 from nas.record.record import Record, TrialEnd
 from nas.record.trials import LeaseEnd, StopReason, TrialRecord, TrialState
 from nas.session.certainty.confirmation import Confirmation
+from nas.session.certainty.outlook import Outlook, outlook
 from nas.session.cost_model import CostModel
 from nas.session.finalists import Finalists
 from nas.session.leases import OpenLease, OpenLeases, Place
@@ -23,12 +24,13 @@ from nas.session.pareto import HypervolumeScale
 from nas.session.proposers import make_proposer
 from nas.session.queue import TrialQueue
 from nas.session.stoppers import Stopper, make_stopper
-from nas.study.budget import Budget
+from nas.study.budget import Budget, parse_until
 from nas.study.lease import Lease, LossCause, Measurement, Metrics, Report, Sign, lease_name
 from nas.study.study import Study
 
 MAX_ATTEMPTS = 3  # workers that one trial may lose before it has failed
 MAX_NODES_LOST = 20  # machines likewise, which a cluster that shrinks takes away without any fault of the trial
+_GROWTH_TO_ASK = 1.05  # of the complete trials, from one question whether more are worth it to the next
 _FEW_TO_JUDGE = 8  # trials off the front, whose weights are then kept or dropped
 MAX_FAILURES = 10  # failed trials in a row before the session stops: something is wrong with all of them
 
@@ -69,10 +71,12 @@ class Session:
         self.problem: str | None = None  # why the session stopped by itself before its end
         self.events: list[Event] = []  # of this session alone; the record has all
         self.stopping = False
+        self._scale = scale
         self._finalists = Finalists(scale, takes_all=study.finals is not None)
         self._on_drop = on_drop
         self._leases = OpenLeases(study, record, ledger, place=place)
         self._waiting = False  # nothing affordable until an open lease answers
+        self._asked_at = 0  # complete trials, when it was last asked whether more are worth it
         self._num_failures = 0  # since the last completed trial
         self._in_doubt: set[int] = set()  # trials whose checkpoints are kept off the front
         self._checkpointed = {trial.checkpoint_trial for trial in record}  # whose checkpoints may be there
@@ -107,6 +111,7 @@ class Session:
         if self.stopping or self.finished or self._waiting:
             self.finished = self.finished or (self.stopping and not self._leases)
             return None
+        self._close_if_converged()
         trial = self.queue.next(self._is_affordable, self._affordable_macs)
         trial = trial or self.confirmation.next(self.ledger.free - self._held_back)
         if trial is not None:
@@ -267,6 +272,10 @@ class Session:
         """Part of the unit cube that the front dominates."""
         return self._finalists.hypervolume
 
+    def outlook(self, seconds: float) -> Outlook | None:
+        """What so many more device-seconds are expected to add to the hypervolume; None where that is not known yet."""
+        return None if self.study.finals else outlook(self.record.trials, self._scale, seconds)
+
     @property
     def running(self) -> list[TrialRecord]:
         return self._leases.trials
@@ -341,6 +350,26 @@ class Session:
         if trial.state is TrialState.COMPLETE:
             self._finalists.add([trial])
         self._drop_checkpoints()
+
+    def _close_if_converged(self) -> None:
+        """Begin nothing new where the rest of the budget promises less than the study asks for.
+
+        It is asked when the complete trials have become more by a part.
+        """
+        least, num_complete = parse_until(self.study.until), len(self.record.complete)
+        if least is None or self.queue.is_closed or num_complete < _GROWTH_TO_ASK * self._asked_at:
+            return
+        self._asked_at = num_complete
+        rest = self.outlook(self._free_to_search)
+        if rest is None or rest.most >= least:
+            return
+        self.queue.is_closed = True
+        if not any(event.kind is EventKind.CONVERGED for event in self.record.notes.events):
+            text = (
+                f"the rest of the budget is expected to add {rest.expected:.2%} of the hypervolume, {rest.most:.2%} at "
+                "most (90 %); --until budget spends it"
+            )
+            self._note(EventKind.CONVERGED, text)
 
     def _note_correction(self) -> None:
         """Note what was learned of the speed, where it has changed by more than a hundredth."""

@@ -7,6 +7,7 @@ from metaformer.errors import UserError, check_type, shown
 
 DeviceKind = Literal["cpu", "gpu"]
 _SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
+_CONVERGED = 0.005  # of the hypervolume: what `converged` stands for
 _MOST = 1e9  # of any unit; nobody has more, and what is larger was mistyped
 _LONGEST = 100 * 365 * 86400.0  # seconds of wall time
 _FORM = re.compile(
@@ -106,6 +107,23 @@ def parse_share(field: str, text: str) -> float | None:
     if not match or not float(match[1]):
         rule = "must be off, auto, or a part of the budget above 0% and below 100%, such as 20%"
         raise BudgetError(f"{field}: {rule}, got {shown(text)}")
+    return float(match[1]) / 100
+
+
+def parse_until(text: str) -> float | None:
+    """The part of the hypervolume below which the rest of a budget is not worth spending; None for `budget`.
+
+    Raises:
+        BudgetError: The text is neither `budget`, `converged` nor such a part.
+    """
+    check_type(text, str, "until: must be text such as converged", error=BudgetError)
+    known = {"budget": None, "converged": _CONVERGED}
+    if text.strip() in known:
+        return known[text.strip()]
+    match = re.fullmatch(r"([0-9]{1,2}(?:\.[0-9]{1,6})?) ?%", text.strip())
+    if not match or not float(match[1]):
+        rule = "must be budget, converged, or a part of the hypervolume above 0% and below 100%, such as 0.5%"
+        raise BudgetError(f"until: {rule}, got {shown(text)}")
     return float(match[1]) / 100
 
 

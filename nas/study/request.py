@@ -51,6 +51,7 @@ class Request:
     sampler: str | None = None
     stopper: str | None = None
     seed: int | None = None
+    until: str | None = None  # budget, converged or a part of the hypervolume, such as 0.5%
     confirm: str | None = None  # off, auto or a part of the budget, such as 20%
     max_trials: int | None = None
     workers: int | None = None

@@ -15,7 +15,7 @@ from pydantic import (
 from metaformer.documents import parse_mapping, read_text
 from metaformer.errors import UserError, check_type, explain, shown
 from metaformer.specs import PositiveFloat, Spec, Version
-from nas.study.budget import Budget, parse_interval, parse_share
+from nas.study.budget import Budget, parse_interval, parse_share, parse_until
 from nas.study.database_url import without_password
 from nas.study.finals import Finals
 from nas.study.objectives import DEFAULT, Objectives, choose
@@ -32,7 +32,7 @@ Seed = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 GpuShare = float | Literal["auto"]  # of one GPU; auto: as little as the measured memory allows
 # When a study goes on.
 MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial", "gpus_per_trial", "bad_images", "checkpoint_every"}
-MAY_CHANGE |= {"confirm", "cpus_per_model", "gpus_per_model"}
+MAY_CHANGE |= {"confirm", "until", "cpus_per_model", "gpus_per_model"}
 MAY_CHANGE |= {"storage_name", "identity"}  # which are those of the run
 MAY_CHANGE |= {"finals.seeds"}  # more of them may be asked for
 
@@ -62,6 +62,7 @@ class Study(Spec):
     stopper: str = "hypervolume"
     budget: str
     confirm: str = "off"  # part of the budget for new seeds of trials whose place on the front is in doubt
+    until: str = "budget"  # or converged, or the part of the hypervolume that the rest of the budget must promise
     max_trials: NumTrials | None = None
     workers: NumWorkers | None = None  # trials at a time; None: as many as the devices allow
     cpus_per_trial: NumCpus | None = None  # None: 1 on CPUs, on GPUs an equal share of the cores
@@ -90,6 +91,12 @@ class Study(Spec):
     @classmethod
     def _check_share(cls, text: str) -> str:
         parse_share("confirm", text)
+        return text
+
+    @field_validator("until")
+    @classmethod
+    def _check_until(cls, text: str) -> str:
+        parse_until(text)
         return text
 
     @field_validator("objectives")

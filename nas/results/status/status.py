@@ -123,6 +123,7 @@ def as_plain(status: Status) -> dict[str, object]:
             "sampler": run.study.sampler,
             "stopper": run.study.stopper,
             "confirm": run.study.confirm,
+            "until": run.study.until,
             "seed": run.study.seed,
         },
         "budget": {
@@ -154,6 +155,7 @@ def as_plain(status: Status) -> dict[str, object]:
         "running": [_running_as_plain(trial) for trial in status.running],
         "testing": [trial.number for trial in status.testing],
         "hypervolume": status.results.hypervolume,
+        "outlook": status.results.outlook and status.results.outlook._asdict(),
         "front": front_as_plain(status.results),
         "log": list(status.log),
     }

@@ -129,10 +129,11 @@ def _study_text(status: Status) -> str:
     splits = splitting_text(study.splitting)
     size = study.settings.resolution
     most = "" if study.max_trials is None else f", at most {plural(study.max_trials, 'trial')}"
+    until = "" if study.until == "budget" else f", until {study.until}"
     confirm = "" if study.confirm == "off" else f", confirm {study.confirm}"
     return (
         f"{size}x{size} pixels{f' ({splits})' if splits else ''}, sampler {study.sampler}, stopper {study.stopper}, "
-        f"seed {study.seed}{most}{confirm}"
+        f"seed {study.seed}{most}{confirm}{until}"
     )
 
 
