@@ -38,6 +38,7 @@ from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from nas.data import open_dataset
 from nas.study.splitting import Splitting
+from tests.services.picture import take_figure
 
 CURVES = Path(__file__).parent.parent / "studies" / "curves"
 _LEVEL = 0.9
@@ -107,7 +108,7 @@ def run(
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Trainings at a time, one thread each.")] = 1,
     work: Annotated[Path, typer.Option(help="Folder of trainings that have not ended.")] = Path("runs/ablation"),
-    picture: Annotated[Path | None, typer.Option(help="HTML page of the picture.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="PNG of the differences, by Debian's chromium.")] = None,
 ) -> None:
     """Train what is missing of a study's rows, and print its table with a verdict for each."""
     ablation = Ablation.model_validate(yaml.safe_load(study.read_text(encoding="utf-8")))
@@ -117,7 +118,7 @@ def run(
     trained = read(file)
     Console().print("\n".join(table(ablation, trained)), markup=False, soft_wrap=True)
     if picture is not None:
-        figure(ablation, trained).write_html(picture)
+        take_figure(figure(ablation, trained), picture)
 
 
 def _train_all(ablation: Ablation, data: str, file: Path, work: Path, processes: int) -> None:

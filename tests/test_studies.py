@@ -1,15 +1,25 @@
 """The questions in studies/: each file says how it is run, and can be."""
 
+import re
+import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from nas.data import open_dataset
 from nas.make_study import find_images, make_study
+from nas.record.run_folder import open_run
+from nas.results.explain.effects import Explanation
+from nas.results.explain.view import parse_comparison
+from nas.results.results import Results
 from nas.study.request import Request
-from nas.study.study import read_mapping
+from nas.study.study import Study, read_mapping
 
-STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "studies"
+STUDIES = sorted(FOLDER.glob("*.yaml"))
+EMBEDDED = [path for path in STUDIES if ":" not in str(read_mapping(path)["data"])]
+RECORDS = sorted((FOLDER / "records").iterdir())
 
 
 def test_there_are_studies() -> None:
@@ -24,7 +34,7 @@ def test_a_study_says_how_it_is_run_and_what_to_expect(path: Path) -> None:
     assert path.with_suffix(".md").exists()
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EMBEDDED, ids=lambda path: path.stem)
 def test_a_study_of_embedded_data_is_complete(path: Path) -> None:
     request = Request(study=path)
     fields = read_mapping(path)
@@ -32,3 +42,25 @@ def test_a_study_of_embedded_data_is_complete(path: Path) -> None:
     dataset = open_dataset(images.data, resolution=images.resolution, splitting=images.splitting)
     study = make_study(request, fields, dataset.info)
     assert study.model_dump(mode="json") == fields
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.name)
+def test_what_a_page_says_of_genes_is_what_its_record_says(record: Path, tmp_path: Path) -> None:
+    page = record.parents[1] / f"{record.name}.md"
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    copy = shutil.copytree(record, tmp_path / record.name)
+    study = Study.from_file(page.with_suffix(".yaml"))
+    kept = Study.from_file(copy / "study.yaml")
+    assert study == kept.model_copy(update={"identity": None})
+    opened = open_run(copy)
+    with closing(opened.record):
+        explanation = Explanation(Results(opened))
+        asked = re.findall(r'--compare "([^"]+)"', text)
+        sides = [parse_comparison(each, opened.space.choices) for each in asked]
+    assert asked
+    found = [explanation.compare(*both) for both in sides]
+    stated = [(each.points, each.sd) for each in found] + [(each.points, each.sd) for each in explanation.effects]
+    written = {f"{points:+.2f} ± {1.645 * sd:.2f}".replace("-", "−") for points, sd in stated}
+    known = re.findall(r"[+−]\d+\.\d\d ± \d+\.\d\d", text)
+    assert [f"{each.points:+.2f} ± {1.645 * each.sd:.2f}".replace("-", "−") in known for each in found]
+    assert set(known) - written == set()
