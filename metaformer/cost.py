@@ -1,7 +1,7 @@
 """Parameters and multiply-accumulates in closed form; no tensors."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from metaformer.architecture import Architecture
@@ -68,8 +68,9 @@ def count_cost(arch: Architecture, *, resolution: int | None = None) -> Cost:
     for index, (stage, tokens) in enumerate(zip(arch.stages, arch.token_maps(resolution), strict=True)):
         conv = arch.stem if index == 0 else stage.downsample
         embedding = conv.cost(in_width, stage.width, in_side) if conv else PartCost()
-        embedding += _count_tokens_added(stage, tokens)
-        stages.append(_count_stage(stage, tokens, embedding))
+        if stage.class_token or stage.position_embedding:
+            embedding += _count_tokens_added(stage, tokens)
+        stages.append(StageCost(embedding, *_count_blocks(stage, tokens)))
         in_width, in_side = stage.out_width, tokens.side
     return Cost(stages=tuple(stages), head=arch.head.cost(in_width))
 
@@ -81,24 +82,24 @@ def _count_tokens_added(stage: Stage, tokens: TokenMap) -> PartCost:
     return PartCost(params=params, frozen_params=positions if stage.position_embedding == "sinusoidal" else 0)
 
 
-def _count_stage(stage: Stage, tokens: TokenMap, embedding: PartCost) -> StageCost:
+@lru_cache(maxsize=2**14)  # a search meets few different stages, and spaces make each once
+def _count_blocks(stage: Stage, tokens: TokenMap) -> tuple[PartCost, PartCost]:
+    """The mixers' half and the MLPs' half of all blocks."""
     if stage.dense:
-        return _count_dense(stage, stage.dense, tokens, embedding)
+        return _count_dense(stage, stage.dense, tokens)
     around = _count_around(stage, stage.width)
     mixers = _count_mixers(stage, tokens) + (around + _count_excitation(stage, stage.width)) * stage.depth
-    return StageCost(
-        embedding=embedding, mixer=mixers, mlp=_count_mlp(stage, stage.width, tokens, around) * stage.depth
-    )
+    return mixers, _count_mlp(stage, stage.width, tokens, around) * stage.depth
 
 
-def _count_dense(stage: Stage, dense: Dense, tokens: TokenMap, embedding: PartCost) -> StageCost:
+def _count_dense(stage: Stage, dense: Dense, tokens: TokenMap) -> tuple[PartCost, PartCost]:
     """Block by block, since each has a width of its own."""
     mixers = mlps = PartCost()
     for block, (width, out_width) in enumerate(pairwise(stage.widths)):
         around = _count_around(stage, width)
         mixers += stage.mixer_of(block).cost(width, tokens) + around + _count_excitation(stage, width)
         mlps += _count_mlp(stage, width, tokens, around) + dense.cost(width, out_width, tokens.num_tokens)
-    return StageCost(embedding=embedding, mixer=mixers, mlp=mlps)
+    return mixers, mlps
 
 
 def _count_mixers(stage: Stage, tokens: TokenMap) -> PartCost:

@@ -7,7 +7,7 @@ drop path grows with the model as from S12 to M48.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 from metaformer import zoo
 from metaformer.architecture import Architecture
@@ -86,6 +86,44 @@ def _norm(kind: str) -> Norm:
     return Norm.model_validate({"kind": kind})
 
 
+def _mixer(kind: str, size: int, side: int, head_size: int) -> MixerSpec:
+    match kind:
+        case "pool":
+            return PoolSpec(size=distinct_pool(size, side))
+        case "attention":
+            return AttentionSpec(head_size=head_size)
+        case "spatial_mlp":
+            return SpatialMlpSpec()
+        case "dwconv":
+            return DepthwiseConvSpec(size=size)
+        case "identity":
+            return IdentitySpec()
+    raise SpaceError(f"mixer: must be one of {MIXERS}, got {kind!r}")
+
+
+@lru_cache(maxsize=2**14)  # the trials of a study have few different stages
+def _stage(  # noqa: PLR0913  what a stage here differs in
+    depth: int,
+    width: int,
+    mixer: tuple[str, int, int, int],
+    norm: str,
+    *,
+    is_fed: bool,
+    has_positions: bool,
+    layer_scale: float,
+) -> Stage:
+    """A stage by values that are hashed at once: a mixer by what `_mixer` takes."""
+    return Stage(
+        depth=depth,
+        width=width,
+        mixer=_mixer(*mixer),
+        downsample=Downsample() if is_fed else None,
+        position_embedding="learned" if has_positions else None,
+        norm=_norm(norm),
+        layer_scale=layer_scale,
+    )
+
+
 @register_space("hybrid_stages")
 class HybridStages(SearchSpace):
     """Four stages, each with its own mixer, size, norm and width, and a common depth and depth ratio."""
@@ -116,19 +154,19 @@ class HybridStages(SearchSpace):
 
     def decode(self, genes: Mapping[str, Gene]) -> Architecture:
         depth, ratio = int(genes["depth"]), str(genes["depth_ratio"])
-        widths = [int(genes[f"width_{i}"]) for i in STAGES]
-        mixers = [self._mixer(str(genes[f"mixer_{i}"]), int(genes[f"size_{i}"]), self.sides[i - 1]) for i in STAGES]
-        norms = [_norm(str(genes[f"norm_{i}"])) for i in STAGES]
-        first_attention = next((i for i, mixer in enumerate(mixers) if isinstance(mixer, AttentionSpec)), None)
+        kinds = [str(genes[f"mixer_{i}"]) for i in STAGES]
+        with_positions = kinds.index("attention") if "attention" in kinds else None
+        layer_scale = 1e-5 if depth <= 24 else 1e-6
+        head_size = round(HEAD_SIZE * self.settings.width_scale)
         stages = tuple(
-            Stage(
-                depth=blocks,
-                width=round(widths[i] * self.settings.width_scale),
-                mixer=mixers[i],
-                downsample=Downsample() if i else None,
-                position_embedding="learned" if i == first_attention else None,
-                norm=norms[i],
-                layer_scale=1e-5 if depth <= 24 else 1e-6,
+            _stage(
+                blocks,
+                round(int(genes[f"width_{i + 1}"]) * self.settings.width_scale),
+                (kinds[i], int(genes[f"size_{i + 1}"]), self.sides[i], head_size),
+                str(genes[f"norm_{i + 1}"]),
+                is_fed=i > 0,
+                has_positions=i == with_positions,
+                layer_scale=layer_scale,
             )
             for i, blocks in enumerate(share_depth(depth, ratio))
         )
@@ -136,8 +174,8 @@ class HybridStages(SearchSpace):
             resolution=self.settings.resolution,
             stem=self.settings.stem,
             stages=stages,
-            head=Head(norm=norms[-1], num_classes=self.settings.num_classes),
-            drop_path=drop_path_of(depth, widths[-1]),
+            head=Head(norm=stages[-1].norm, num_classes=self.settings.num_classes),
+            drop_path=drop_path_of(depth, int(genes["width_4"])),
         )
 
     def encode(self, arch: Architecture) -> Genes:
@@ -174,18 +212,7 @@ class HybridStages(SearchSpace):
         return {name: self.decode(original.encode(zoo.get(name))) for name in self.reference_names}
 
     def _mixer(self, kind: str, size: int, side: int) -> MixerSpec:
-        match kind:
-            case "pool":
-                return PoolSpec(size=distinct_pool(size, side))
-            case "attention":
-                return AttentionSpec(head_size=round(HEAD_SIZE * self.settings.width_scale))
-            case "spatial_mlp":
-                return SpatialMlpSpec()
-            case "dwconv":
-                return DepthwiseConvSpec(size=size)
-            case "identity":
-                return IdentitySpec()
-        raise SpaceError(f"mixer: must be one of {MIXERS}, got {kind!r}")
+        return _mixer(kind, size, side, round(HEAD_SIZE * self.settings.width_scale))
 
 
 def distinct_pool(size: int, side: int) -> int:

@@ -137,7 +137,7 @@ class Conv(Spec):
             total += self.pre_norm.cost(in_width)
         if self.post_norm:
             total += self.post_norm.cost(width)
-        return total + activation_cost(self.activation)
+        return total + activation_cost(self.activation) if self.activation else total
 
 
 class Stem(Conv):
