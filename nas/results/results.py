@@ -142,10 +142,14 @@ class Results:
         return [trial for trial in self.complete if trial.number not in members and not trial.reference]
 
     @cached_property
+    def stages(self) -> list[Stage]:
+        """The stages that have been tried, each object once: architectures share most of theirs."""
+        return list({id(stage): stage for trial in self.trials for stage in trial.architecture.stages}.values())
+
+    @cached_property
     def mixers(self) -> dict[str, MixerSpec]:
         """The mixers that have been tried, by their texts."""
-        stages = (stage for trial in self.trials for stage in trial.architecture.stages)
-        return {mixer_text(stage.mixer): stage.mixer for stage in stages}
+        return {mixer_text(stage.mixer): stage.mixer for stage in self.stages}
 
     @cached_property
     def mixer_label(self) -> Callable[[MixerSpec], str]:
@@ -365,7 +369,8 @@ def mixer_text(mixer: MixerSpec, *, between: str = " ") -> str:
 
 def stage_label(stage: Stage, label: Callable[[MixerSpec], str] | None = None) -> str:
     """The mixer of a stage by its kind or another label, with that of its other blocks: `pool + attention`."""
-    return " + ".join(map(label or _kind, stage.mixers))
+    label = label or _kind
+    return label(stage.mixer) if stage.interleaved is None else " + ".join(map(label, stage.mixers))
 
 
 def stage_mixers_text(stage: Stage, *, between: str = " ") -> str:

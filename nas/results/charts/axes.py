@@ -47,7 +47,11 @@ class Axis:
 
     def values(self, trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
         """What the axis shows of some trials; ValueError as above."""
-        return np.array([self.value(trial) for trial in trials], dtype=np.float64)
+        known = [self.objective.value(trial) for trial in trials]
+        if None in known:
+            self.value(trials[known.index(None)])
+        values = np.array(known, dtype=np.float64)
+        return 100 * values if self.objective.name == ACCURACY else values
 
     def losses(self, trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
         """The values, with their signs changed where more is better."""

@@ -14,7 +14,7 @@ from nas.results.charts.overview import parallel_coordinates, progress_chart
 from nas.results.results import Results
 from nas.results.words import plural
 
-FRONT = "front"  # names the first chart of the report
+FRONT = "front"  # names the chart of most objectives
 
 
 def charts_of(results: Results) -> dict[str, list[Chart]]:
@@ -34,7 +34,7 @@ def charts_of(results: Results) -> dict[str, list[Chart]]:
 
 
 def figure_of(results: Results, name: str) -> go.Figure:
-    """One chart by its name, with its hover texts; `front` is the first of the report.
+    """One chart by its name, with its hover texts; `front` is that in three dimensions, or of two objectives.
 
     Raises:
         UserError: There is no such chart, or no trial is complete.

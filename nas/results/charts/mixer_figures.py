@@ -30,7 +30,7 @@ def mixer_colours(results: Results) -> dict[str, str]:
     free = _MORE_COLOURS if known else (*MIXER_COLOURS.values(), *_MORE_COLOURS)
     plain = known | dict(zip(others, itertools.cycle(free), strict=False))  # a cycle has no end
     label = results.mixer_label
-    stages = {stage_label(stage, label): stage for trial in results.trials for stage in trial.architecture.stages}
+    stages = {stage_label(stage, label): stage for stage in results.stages}
     mixed = {name: _darker(plain[label(stages[name].mixer)]) for name in sorted(stages.keys() - plain.keys())}
     return {name: colour for name, colour in plain.items() if name in stages} | mixed
 

@@ -34,12 +34,12 @@ def parallel_coordinates(results: Results) -> go.Figure:
                 "ticktext": list(map(axis.tick_text, ticks)),
             }
         dimensions.append(dimension)
+    mixers = [[stage_label(each) for each in trial.architecture.stages] for trial in trials]
     for stage, counts in enumerate(mixer_counts(trials)):
         missing = [_NO_STAGE] if counts.total() < len(trials) else []
         kinds = sorted(counts) + missing
         if len(kinds) > 1:
             places = {kind: place for place, kind in enumerate(kinds)}
-            mixers = [[stage_label(each) for each in trial.architecture.stages] for trial in trials]
             values = np.array([places[own[stage] if stage < len(own) else _NO_STAGE] for own in mixers])
             named = {"tickvals": list(range(len(kinds))), "ticktext": kinds}
             dimensions.append({"label": f"stage {stage + 1}", "values": values} | named)
