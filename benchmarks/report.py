@@ -3,12 +3,14 @@
 Command:   python -m benchmarks.report
 Hardware:  two CPU cores, 4 GiB of memory, Debian's chromium; nothing is trained
 Time:      about 2 minutes, most of them to make the study
-Expected:  at most 5 s from study to file, 2 s from file to page, 15 MB
+Expected:  at most 5 s from study to file, 2 s from file to the first chart, 15 MB
 
 The study holds random architectures with the made-up learning curves of `benchmarks.scale`: nine of ten trials are
 complete, so that they are marks in every chart; of the others most were stopped, and some failed. Reading is measured
-beside Optuna's own. A page is open when its `load` event has passed and plotly has drawn the first chart, that in three
-dimensions, by WebGL in software.
+beside Optuna's own. The first chart is that of accuracy over parameters. The page sketches it by itself, with all its
+marks, before plotly, which takes longer than all else, has begun; that is the moment of the budget. Then plotly draws
+it, so that marks say what they are when they are pointed at, and the chart in three dimensions when somebody scrolls to
+it; both by WebGL in software.
 """
 
 import json
@@ -44,6 +46,8 @@ from nas.study.study import Study
 from search_spaces.space import SearchSpace, get
 
 _EPOCHS = 8
+_FIRST_CHART = "params-accuracy"
+_MOST_SECONDS = 280  # that a page is waited for
 _IMAGES = {"train": 45_000, "val": 5_000, "test": 10_000}
 _State = optuna.trial.TrialState
 _TABLES = (models.TrialModel, models.TrialParamModel, models.TrialUserAttributeModel, models.TrialValueModel)
@@ -149,21 +153,39 @@ def _read_raw(database: Path) -> None:
             connection.execute(f"select * from {model.__tablename__}").fetchall()  # noqa: S608  a name of Optuna's
 
 
-def _open_page(path: Path) -> tuple[float, float]:
-    """Seconds until a browser has loaded a page, and until it has drawn the first chart; the browser runs already."""
+def _open_page(path: Path) -> dict[str, tuple[float, float]]:
+    """Seconds from the file to each thing that a page shows, and processor time of its main thread until then.
+
+    The browser runs already.
+    """
     from playwright.sync_api import sync_playwright
 
+    found: dict[str, tuple[float, float]] = {}
     with sync_playwright() as playwright:
         software = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader"]
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=software)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        begin = time.perf_counter()
-        page.goto(path.resolve().as_uri())
-        loaded = time.perf_counter() - begin
-        page.wait_for_function("drawn.size > 0", timeout=120_000)
-        seconds = time.perf_counter() - begin
+        page.set_default_timeout(_MOST_SECONDS * 1000)
+        devtools = page.context.new_cdp_session(page)
+        devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+        def wait(name: str, condition: str, since_ms: float = 0.0) -> None:
+            page.wait_for_function(condition)
+            metrics = {each["name"]: each["value"] for each in devtools.send("Performance.getMetrics")["metrics"]}
+            found[name] = page.evaluate(f"({condition} - {since_ms}) / 1000"), metrics["TaskDuration"]
+
+        def mark(name: str) -> str:
+            return f"performance.getEntriesByName('{name}')[0]?.startTime"
+
+        page.goto(path.resolve().as_uri(), wait_until="commit")
+        wait("file to page, first chart sketched", mark(f"sketched {_FIRST_CHART}"))
+        wait("file to page, loaded", "performance.getEntriesByType('navigation')[0].loadEventEnd")
+        wait("file to page, first chart drawn by plotly", mark(f"drawn {_FIRST_CHART}"))
+        scrolled_ms = page.evaluate("performance.now()")
+        page.locator("#space").scroll_into_view_if_needed()
+        wait("three dimensions drawn, from scrolling there", mark("drawn space"), scrolled_ms)
         browser.close()
-    return loaded, seconds
+    return found
 
 
 class _Watch:
@@ -200,21 +222,19 @@ def report(
                 run = open_run(place.path)
             with watch.step("  report written"):
                 path = write_report(run)
-        loaded, opened = _open_page(path)
+        page = _open_page(path)
         load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
         table = Table(title=f"report of {len(run.record.trials):,} trials; load {load}", title_justify="left")
         for column in ("what", "measured", "of a core", "budget", ""):
             table.add_column(column, justify="left" if column == "what" else "right")
-        budgets = {"study to file": 5.0, "file to page, first chart drawn": 2.0}
+        budgets = {"study to file": 5.0, "file to page, first chart sketched": 2.0}
         steps = sorted(watch.seconds.items(), key=lambda step: step[0].startswith("  "))
-        for name, (wall, core) in (
-            *((name, (wall, f"{core:.1f} s")) for name, (wall, core) in steps),
-            ("file to page, loaded", (loaded, "")),
-            ("file to page, first chart drawn", (opened, "")),
-        ):
+        for name, (wall, core) in (*steps, *page.items()):
             most = budgets.get(name)
             limit = "" if most is None else f"{most:g} s"
-            table.add_row(name, f"{wall:.1f} s", core, limit, "over the budget" if most and wall > most else "")
+            table.add_row(
+                name, f"{wall:.1f} s", f"{core:.1f} s", limit, "over the budget" if most and wall > most else ""
+            )
         size = path.stat().st_size / 1e6
         table.add_row("size of the file", f"{size:.1f} MB", "", "15 MB", "over the budget" if size > 15 else "")
         Console(width=100).print(table)

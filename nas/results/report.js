@@ -1,7 +1,7 @@
 "use strict";
 // The page's own code: charts and the table of all trials share one selection, a set of trial numbers.
 // The page holds JSON in scripts: NAME-data is the figure of the chart NAME, trials-data the columns of all trials.
-const PAGE = 50, selection = new Set(), drawn = new Map(), said = [], written = [];
+const PAGE = 50, selection = new Set(), drawn = new Map(), figures = new Map(), said = [], written = [];
 const at = id => document.getElementById(id);
 let dark = matchMedia("(prefers-color-scheme: dark)").matches, sortedBy = 0, descends = false, pageNumber = 0;
 
@@ -64,17 +64,96 @@ function theme(isDark) {
   for (const place of drawn.keys()) Plotly.relayout(place, {...look(), ...axesLook(place.layout)});
 }
 
-function draw(name) {  // once, when it comes near the window or is to be printed
-  const data = at(`${name}-data`), place = at(name);
-  if (!data) return;
-  seen.unobserve(place);
-  data.remove();
+function figure(name) {  // of a chart that is not drawn yet
+  const data = at(`${name}-data`);
+  if (!data) return figures.get(name);
   const chart = JSON.parse(data.textContent);
   for (const trace of chart.data) {
     for (const axis of ["x", "y", "z", "customdata"]) if (axis in trace) trace[axis] = unpack(trace[axis]);
     for (const dimension of trace.dimensions ?? []) dimension.values = unpack(dimension.values);
-    if (trace.customdata && trace.hoverinfo?.includes("text")) trace.hovertext = hovers(trace.customdata);
   }
+  data.remove();
+  figures.set(name, chart);
+  return chart;
+}
+
+function sketch(place) {  // a chart of two objectives at once; plotly, which takes seconds to begin, draws it again with all that it can do
+  const {data, layout} = place.querySelector(".sketch") ? {} : figure(place.id) ?? {};
+  if (!layout?.xaxis?.range || !layout.yaxis?.range || data.some(trace => !trace.type.startsWith("scatter"))) return;
+  const width = place.clientWidth, height = layout.height, {l, r, t, b} = layout.margin, canvas = document.createElement("canvas");
+  Object.assign(canvas, {className: "sketch", width: width * devicePixelRatio, height: height * devicePixelRatio});
+  Object.assign(canvas.style, {width: `${width}px`, height: `${height}px`});
+  const pen = canvas.getContext("2d"), ink = look()["font.color"];
+  const along = ([low, high], start, end) => position => start + (end - start) * (position - low) / (high - low);
+  const across = along(layout.xaxis.range, l, width - r), up = along(layout.yaxis.range, height - b, t);
+  const x = layout.xaxis.type === "log" ? value => across(Math.log10(value)) : across;
+  const y = layout.yaxis.type === "log" ? value => up(Math.log10(value)) : up;
+  const write = (text, ...where) => { pen.fillStyle = ink; pen.fillText(text, ...where); };
+  pen.scale(devicePixelRatio, devicePixelRatio);
+  Object.assign(pen, {font: "12.5px system-ui, sans-serif", textAlign: "center", strokeStyle: axesLook({xaxis: 0})["xaxis.gridcolor"]});
+  for (const [text, value] of ticks(layout.xaxis)) {
+    pen.strokeRect(x(value), t, 0, height - b - t);
+    write(text, x(value), height - b + 16);
+  }
+  for (const [text, value] of ticks(layout.yaxis)) {
+    pen.strokeRect(l, y(value), width - r - l, 0);
+    write(text, l - 22, y(value) + 4);
+  }
+  write(layout.xaxis.title.text, (l + width - r) / 2, height - 12);
+  pen.save();
+  pen.rotate(-Math.PI / 2);
+  write(layout.yaxis.title.text, -(t + height - b) / 2, 14);
+  pen.restore();
+  pen.save();
+  pen.beginPath();
+  pen.rect(l, t, width - r - l, height - b - t);
+  pen.clip();
+  for (const {x: xs, y: ys, mode, marker, line, error_y: bars} of data) {
+    Object.assign(pen, {strokeStyle: line?.color ?? bars?.color, lineWidth: line?.width ?? bars?.thickness});
+    Object.assign(pen, {fillStyle: marker?.color, globalAlpha: marker?.opacity ?? 1});
+    pen.beginPath();
+    if (mode === "lines") xs.forEach((value, i) => { if (i) pen.lineTo(x(value), y(ys[i - 1])); pen.lineTo(x(value), y(ys[i])); });
+    bars?.array.forEach((above, i) => { pen.moveTo(x(xs[i]), y(ys[i] - bars.arrayminus[i])); pen.lineTo(x(xs[i]), y(ys[i] + above)); });
+    pen.stroke();
+    if (mode !== "lines") xs.forEach((value, i) => { pen.beginPath(); pen.arc(x(value), y(ys[i]), marker.size / 2, 0, 7); pen.fill(); });
+  }
+  pen.restore();
+  for (const {text, x: to, y: from, ax, ay, font, bgcolor, arrowcolor, arrowwidth} of layout.annotations ?? []) {
+    Object.assign(pen, {font: `${font.size}px system-ui, sans-serif`, fillStyle: bgcolor, strokeStyle: arrowcolor, lineWidth: arrowwidth});
+    const left = across(to), bottom = up(from), length = pen.measureText(text).width;
+    pen.beginPath();
+    pen.moveTo(left, bottom);
+    pen.lineTo(left + ax, bottom + ay);
+    pen.stroke();
+    pen.fillRect(left + ax - length / 2, bottom + ay - 7, length, 14);
+    pen.fillStyle = font.color;
+    pen.fillText(text, left + ax, bottom + ay + 4);
+  }
+  place.append(canvas);
+  performance.mark(`sketched ${place.id}`);
+}
+
+function ticks({tickvals, ticktext, range: [low, high]}) {  // texts and values of an axis; round numbers where it names none
+  if (tickvals) return tickvals.map((value, i) => [ticktext[i], value]).filter(([, value]) => low <= Math.log10(value) && Math.log10(value) <= high);
+  const power = 10 ** Math.floor(Math.log10((high - low) / 4)), step = [5, 2, 1].map(factor => factor * power).find(step => 4 * step <= high - low);
+  return Array.from({length: Math.floor(high / step) - Math.ceil(low / step) + 1}, (_, i) => step * (Math.ceil(low / step) + i)).map(value => [+value.toPrecision(6), value]);
+}
+
+function load() {  // plotly, when the first chart needs it: it takes longer than all else, and stands last on the page
+  const text = at("plotly"), script = document.createElement("script");
+  if (!text) return;
+  script.textContent = text.textContent;
+  text.replaceWith(script);
+}
+
+function draw(name) {  // once, when it comes near the window or is to be printed
+  const chart = figure(name), place = at(name);
+  if (!chart) return;
+  load();
+  seen.unobserve(place);
+  figures.delete(name);
+  for (const trace of chart.data)
+    if (trace.customdata && trace.hoverinfo?.includes("text")) trace.hovertext = hovers(trace.customdata);
   const options = {responsive: true, displaylogo: false, toImageButtonOptions: {format: "svg"}};
   Plotly.newPlot(place, chart.data, chart.layout, options).then(() => {
     drawn.set(place, chart.data.findIndex(trace => trace.meta === "selected"));
@@ -85,7 +164,9 @@ function draw(name) {  // once, when it comes near the window or is to be printe
       if (Object.keys(update).some(key => key.includes("constraintrange"))) choose(brushed(place.data[0]), false);
     });
     mark(place);
+    performance.mark(`drawn ${name}`);
   });
+  place.querySelector(".sketch")?.remove();
 }
 
 function brushed(trace) {  // the trials within all ranges of the parallel coordinates; none where there is no range
@@ -182,14 +263,19 @@ at("clear").onclick = () => choose([], false);
 at("before").onclick = () => { pageNumber -= 1; showRows(); };
 at("after").onclick = () => { pageNumber += 1; showRows(); };
 at("theme").onclick = () => theme(!dark);
+const parsed = new Promise(resolve => addEventListener("DOMContentLoaded", resolve));
+const MARGIN = 300, places = [...document.querySelectorAll(".chart")];  // charts this many pixels beyond the window are drawn
 const seen = new IntersectionObserver(entries => {
-  for (const entry of entries) if (entry.isIntersecting) setTimeout(draw, 0, entry.target.id);
-}, {rootMargin: "300px"});
-for (const place of document.querySelectorAll(".chart")) seen.observe(place);
+  const near = entries.filter(entry => entry.isIntersecting).map(entry => entry.target);
+  near.forEach(sketch);
+  requestAnimationFrame(() => parsed.then(() => { for (const place of near) setTimeout(draw, 0, place.id); }));  // when the sketches are seen
+}, {rootMargin: `${MARGIN}px`});
+for (const place of places) seen.observe(place);
 addEventListener("beforeprint", () => {
-  for (const place of document.querySelectorAll(".chart")) draw(place.id);
+  for (const place of places) draw(place.id);
   for (const place of drawn.keys()) Plotly.Plots.resize(place);
 });
 at("command").textContent = `${trials.command} NUMBER`;
 theme(dark);
+for (const place of places) if (place.getBoundingClientRect().top < innerHeight + MARGIN) sketch(place);  // while plotly is still read
 showRows();

@@ -33,7 +33,9 @@ def use(watched: Watched, report: Path, width: int) -> None:
     page.goto(report.as_uri())
     for place in page.locator(".chart").all():
         place.scroll_into_view_if_needed()
-        page.wait_for_function("place => place.classList.contains('js-plotly-plot')", arg=place.element_handle())
+        page.wait_for_function("place => drawn.has(place)", arg=place.element_handle())
+    sketched = "performance.getEntriesByType('mark').filter(mark => mark.name.startsWith('sketched')).length"
+    assert (page.evaluate(sketched), page.locator(".sketch").count()) == (3, 0)  # the faces, which plotly drew again
     assert "poolformer_s12" in page.locator("#params-accuracy").inner_text()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
