@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -75,9 +77,10 @@ class Architecture(Spec):
     @property
     def drop_paths(self) -> list[float]:
         """The rate of each block."""
+        depth = self.depth
         if self.drop_path_schedule == "constant":
-            return [self.drop_path] * self.depth
-        return [self.drop_path * i / max(self.depth - 1, 1) for i in range(self.depth)]
+            return [self.drop_path] * depth
+        return [self.drop_path * i / max(depth - 1, 1) for i in range(depth)]
 
     def sides(self, resolution: int | None = None) -> tuple[int, ...]:
         """Side of each stage's token map, in tokens, for a square image of `resolution` pixels.
@@ -110,7 +113,13 @@ class Architecture(Spec):
         sides = self.sides(resolution)
         return tuple(TokenMap(side, stage.class_token) for stage, side in zip(self.stages, sides, strict=True))
 
-    @property  # not cached: model_copy would carry the old one along
+    def model_copy(self, *, update: Mapping[str, object] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, without the digest, which a change makes another."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("digest", None)
+        return copied
+
+    @cached_property
     def digest(self) -> str:
         """16 hexadecimal digits, equal for architectures that compute, initialise and regularise alike.
 
@@ -193,16 +202,26 @@ def _without_defaults(value: BaseModel) -> dict[str, object]:
         return {"kind": "none"}
     idle = _idle_parts(value)
     kept: dict[str, object] = {}
-    for name, field in type(value).model_fields.items():
+    for name, default, plain_default in _defaults(type(value)):
         part = getattr(value, name)
-        if name in idle or (part == field.default and (name != "kind" or isinstance(value, Stem))):
+        if name in idle or (part == default and (name != "kind" or isinstance(value, Stem))):
             continue
         if name == "position_embedding" and part == "learned":
             part = True  # as it was written before there was a second kind
         plain = _plain(part)
-        if not isinstance(field.default, BaseModel) or plain != _without_defaults(field.default):
+        if plain_default is None or plain != plain_default:
             kept[name] = plain
     return kept
+
+
+@cache
+def _defaults(spec: type[BaseModel]) -> list[tuple[str, object, dict[str, object] | None]]:
+    """The fields of a spec, with their defaults, and what these keep where they are specs themselves."""
+    defaults = {name: field.default for name, field in spec.model_fields.items()}
+    return [
+        (name, default, _without_defaults(default) if isinstance(default, BaseModel) else None)
+        for name, default in defaults.items()
+    ]
 
 
 def _idle_parts(value: BaseModel) -> set[str]:

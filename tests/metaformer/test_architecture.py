@@ -548,3 +548,12 @@ def test_a_field_of_another_type_or_beyond_reason_is_refused(changed: str, to: s
     assert changed in text
     with pytest.raises(ArchitectureError, match=f"^{re.escape(message)}"):
         Architecture.from_yaml(text.replace(changed, to, 1))
+
+
+def test_a_changed_copy_has_a_digest_of_its_own_and_the_digest_is_no_field() -> None:
+    arch = zoo.get("poolformer_s12")
+    before = arch.model_dump()
+    wider = arch.model_copy(update={"drop_path": 0.5})
+    assert len({arch.digest, wider.digest, wider.model_copy(update={"drop_path": 0.25}).digest}) == 3
+    assert arch.model_dump() == before
+    assert wider.model_copy(update={"drop_path": arch.drop_path}) == arch
