@@ -15,6 +15,9 @@ class Finalists:
         front: The completed trials that no other dominates, by rising parameters; those of one architecture as one,
             with the number of the first and mean accuracies.
         hypervolume: Part of the unit cube that the front dominates.
+        members: The front's trainings and those beside it, each once, the first of each architecture first. Their
+            weights are kept.
+        to_test: The members that have no accuracy on the test split yet.
         checkpointed: Trials whose checkpoints hold the weights of completed ones.
     """
 
@@ -26,6 +29,8 @@ class Finalists:
         """
         self.front: list[TrialRecord] = []
         self.hypervolume = 0.0
+        self.members: list[TrialRecord] = []
+        self.to_test: list[TrialRecord] = []
         self.checkpointed: set[int] = set()
         self._scale = scale
         self._takes_all = takes_all
@@ -39,33 +44,26 @@ class Finalists:
         self.checkpointed.update(trial.checkpoint_trial for trial in completed)
         are_new = True
         for trial in completed:
-            trainings = self._trainings.setdefault(trial.architecture.digest, [])
+            trainings = self._trainings.setdefault(trial.digest, [])
             bisect.insort(trainings, trial, key=lambda training: training.number)
             are_new = are_new and len(trainings) == 1
         # A mean that falls may leave the front, and what it dominated come back.
         candidates = [*self.front, *completed] if are_new else [mean_trial(each) for each in self._trainings.values()]
         self.front = front_of(candidates, self._scale.objectives)
         self.hypervolume = self._scale.hypervolume([self._scale.objectives.values(trial) for trial in self.front])
+        self._list_members()
 
     def note_test(self) -> None:
         """Take note of an accuracy on the test split that one of the trials has got."""
-        self.front = [mean_trial(self._trainings[member.architecture.digest]) for member in self.front]
+        self.front = [mean_trial(self._trainings[member.digest]) for member in self.front]
+        self._list_members()
 
-    @property
-    def members(self) -> list[TrialRecord]:
-        """The front's trainings and those beside it, each once, the first of each architecture first.
-
-        Their weights are kept.
-        """
-        trainings = [self._trainings[member.architecture.digest] for member in self.front]
+    def _list_members(self) -> None:
+        trainings = [self._trainings[member.digest] for member in self.front]
         firsts = [first for first, *_ in trainings]
         again = [trial for _, *others in trainings for trial in others]
-        return list({trial.number: trial for trial in (*firsts, *self._others, *again)}.values())
-
-    @property
-    def to_test(self) -> list[TrialRecord]:
-        """The members that have no accuracy on the test split yet."""
-        return [trial for trial in self.members if trial.test_accuracy is None]
+        self.members = list({trial.number: trial for trial in (*firsts, *self._others, *again)}.values())
+        self.to_test = [trial for trial in self.members if trial.test_accuracy is None]
 
     @property
     def untried(self) -> list[TrialRecord]:

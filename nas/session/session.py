@@ -31,7 +31,8 @@ from nas.study.study import Study
 MAX_ATTEMPTS = 3  # workers that one trial may lose before it has failed
 MAX_NODES_LOST = 20  # machines likewise, which a cluster that shrinks takes away without any fault of the trial
 _GROWTH_TO_ASK = 1.05  # of the complete trials, from one question whether more are worth it to the next
-_FEW_TO_JUDGE = 8  # trials off the front, whose weights are then kept or dropped
+_FEW_TO_JUDGE = 8  # trials off the front at least, whose weights are then kept or dropped
+_PART_TO_JUDGE = 0.05  # of the completed trials likewise, since to judge takes the longer the more there are
 MAX_FAILURES = 10  # failed trials in a row before the session stops: something is wrong with all of them
 
 
@@ -403,7 +404,7 @@ class Session:
         needed = {trial.checkpoint_trial for trial in wanted}
         if self.confirmation.share:
             off = (self._checkpointed - needed) & self._finalists.checkpointed
-            if len(off - self._in_doubt) >= _FEW_TO_JUDGE:
+            if len(off - self._in_doubt) >= max(_FEW_TO_JUDGE, _PART_TO_JUDGE * len(self._finalists.checkpointed)):
                 self._in_doubt = {trial.checkpoint_trial for trial in self.confirmation.in_doubt()}
                 off &= self._in_doubt
             needed |= off
