@@ -97,28 +97,42 @@ class Gains:
     of max(q, p) there, element by element.
     """
 
-    def __init__(self, scale: HypervolumeScale, points: Sequence[Point]) -> None:
-        """Take the points that are there."""
-        num_objectives = len(scale.bounds)
-        self._scale = scale
-        self._rows = np.array([scale.in_cube(point) for point in points]).reshape(-1, num_objectives)
+    def __init__(self, places: Sequence[Point], *, num_objectives: int) -> None:
+        """Take the points that are there, by where they lie in the cube."""
+        self._rows = np.array(places).reshape(-1, num_objectives)
         self._measure = moocore.Hypervolume(ref=[1.0] * num_objectives)
 
-    def of(self, point: Point, *, replacing: int | None = None) -> float:
+    def of(self, place: Point, *, replacing: int | None = None) -> float:
         """What a point adds; exactly 0 where another is no worse in anything.
 
         Args:
+            place: Where it lies in the cube.
             replacing: The index of the point that it stands in for, which is left out.
         """
-        place = np.array(self._scale.in_cube(point))
-        boxes = np.maximum(self._rows, place)
+        own = np.array(place)
+        boxes = np.maximum(self._rows, own)
         if replacing is not None:
             boxes[replacing] = 1.0
-        if (boxes == place).all(axis=1).any():
+        if (boxes == own).all(axis=1).any():
             return 0.0
         inside = boxes[(boxes < 1.0).all(axis=1)]
         covered = float(self._measure(inside)) if len(inside) else 0.0
-        return float(np.prod(1.0 - place)) - covered
+        return math.prod(1.0 - side for side in place) - covered
+
+    def keeps(self, before: "Gains", places: Sequence[Point]) -> NDArray[np.bool_]:
+        """Which of n points surely add what they added to the points before; of shape (n,).
+
+        That is so where these dominate all that those did, and each that is new adds nothing within the point's box.
+        """
+        num_objectives = self._rows.shape[1]
+        mine, others = (set(map(tuple, gains._rows.tolist())) for gains in (self, before))
+        new, gone = (np.array([*rows]).reshape(-1, num_objectives) for rows in (mine - others, others - mine))
+        if not np.any(np.all(new <= gone[:, None], axis=2), axis=1).all():
+            return np.zeros(len(places), dtype=bool)
+        boxes = np.maximum(np.array(places).reshape(-1, 1, num_objectives), new)
+        is_covered = np.any(np.all(before._rows <= boxes[:, :, None], axis=3), axis=2) | np.any(boxes >= 1.0, axis=2)
+        kept: NDArray[np.bool_] = np.all(is_covered, axis=1)
+        return kept
 
 
 def knee(points: Sequence[Point], objectives: Objectives) -> int:

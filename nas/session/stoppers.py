@@ -11,6 +11,7 @@ import bisect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ _FEWEST = 4  # trials at a rung, or trained to the end, below which none is stop
 _MOST = 256  # trials at a rung that one is compared with, the newest
 _NEAREST = 12  # trials trained to the end, of like accuracy at the rung, from which a trial's end is predicted
 _QUANTILE = 0.1  # of the part of the error that is left at the end: how well it may go yet
+_ROUNDING = 1e-12  # of hypervolumes: gains that differ by less are equal
 _Floats = npt.NDArray[np.float64]
 
 
@@ -119,10 +121,10 @@ class HypervolumeStopper(Stopper):
     def __init__(self, *, epochs: int, first_rung: int, objectives: Objectives, scale: HypervolumeScale) -> None:
         super().__init__(epochs=epochs, first_rung=first_rung, objectives=objectives, scale=scale)
         # What follows is kept as long as it holds: the front changes rarely, and predictions with each complete trial.
-        self._members: list[tuple[int, float | None]] = []  # of the front, by whose checkpoints: their accuracy
-        self._places: dict[int, int] = {}  # of the members
-        self._front = Gains(scale, [])
-        self._gains: dict[tuple[int, int], tuple[float, float]] = {}  # by rung and trial: accuracy reached, its gain
+        self._seen: Sequence[TrialRecord] | None = None  # the front
+        self._members: dict[int, int] = {}  # of the front, by whose checkpoints: their places in it
+        self._front = Gains([], num_objectives=len(objectives))
+        self._gains: dict[tuple[int, int], _Gain] = {}  # by rung and trial
         self._predicted: dict[int, _Predicted] = {}  # by rung
 
     def _judge(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> str | None:
@@ -134,31 +136,40 @@ class HypervolumeStopper(Stopper):
         reached = self._reached(rung, [number, *others], known)
         self._look_at(front)
         own = self._gain(rung, number, reached[number])
-        if own <= 0:
+        if own <= _ROUNDING:
             return f"at epoch {rung} even an accuracy of {reached[number]:.2%} would add nothing to the front"
-        num_better = sum(self._gain(rung, other, reached[other]) > own for other in others)
+        num_better = sum(self._gain(rung, other, reached[other]) > own + _ROUNDING for other in others)
         if num_better < (len(others) + 1) / FACTOR:
             return None
         return f"at epoch {rung} {num_better} of {len(others)} others could add more hypervolume to the front"
 
     def _look_at(self, front: Sequence[TrialRecord]) -> None:
-        """Forget what was added to another front."""
-        members = [(member.checkpoint_trial, member.val_accuracy) for member in front]
-        if members != self._members:
-            self._members, self._gains = members, {}
-            self._front = Gains(self._scale, [self._objectives.values(member) for member in front])
-            self._places = {number: index for index, (number, _) in enumerate(members)}
+        """Forget what was added to another front, where that may differ, and what nobody asks for any more."""
+        if front is self._seen:
+            return
+        places = [self._scale.in_cube(self._objectives.values(member)) for member in front]
+        before, self._front = self._front, Gains(places, num_objectives=len(self._objectives))
+        members = {member.checkpoint_trial: index for index, member in enumerate(front)}
+        oldest = {rung: numbers[-_MOST:][0] for rung, numbers in self._numbers.items() if numbers}
+        gains = {
+            (rung, number): known
+            for (rung, number), known in self._gains.items()
+            if number >= oldest[rung] and number not in members and number not in self._members
+        }
+        keeps = self._front.keeps(before, [known.place for known in gains.values()])
+        self._gains = {key: known for (key, known), is_kept in zip(gains.items(), keeps, strict=True) if is_kept}
+        self._seen, self._members = front, members
 
     def _gain(self, rung: int, number: int, accuracy: float) -> float:
         """What a trial at a rung adds to the front of the others, should it reach an accuracy."""
-        before = self._gains.get((rung, number))
-        if before is not None and before[0] == accuracy:
-            return before[1]
-        point = list(self._at[rung][number])
-        point[self._accuracy] = accuracy
-        gain = self._front.of(tuple(point), replacing=self._places.get(number))
-        self._gains[rung, number] = accuracy, gain
-        return gain
+        known = self._gains.get((rung, number))
+        if known is None or known.accuracy != accuracy:
+            point = list(self._at[rung][number])
+            point[self._accuracy] = accuracy
+            place = self._scale.in_cube(tuple(point))
+            gain = self._front.of(place, replacing=self._members.get(number))
+            known = self._gains[rung, number] = _Gain(accuracy, place, gain)
+        return known.gain
 
     def _reached(self, rung: int, numbers: list[int], known: list[int]) -> Mapping[int, float]:
         """The accuracies that trials at a rung may reach, by number.
@@ -177,6 +188,14 @@ class HypervolumeStopper(Stopper):
             accuracies = np.array([self._at[rung][number][self._accuracy] for number in new])
             predicted.reached.update(zip(new, predicted.reach(accuracies).tolist(), strict=True))
         return predicted.reached
+
+
+class _Gain(NamedTuple):
+    """What a trial at a rung adds to the front."""
+
+    accuracy: float  # that it reaches
+    place: Point  # in the cube, with that accuracy
+    gain: float
 
 
 @dataclass

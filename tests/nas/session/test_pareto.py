@@ -174,11 +174,15 @@ def test_two_objectives_dominate_an_area() -> None:
     assert scale.hypervolume([(1.0, 0.8), (0.1, 0.4)]) == pytest.approx(0.5 * 0.8 + 0.5 * 0.4)
 
 
+def gains_of(points: list[Point]) -> Gains:
+    return Gains([SCALE.in_cube(point) for point in points], num_objectives=3)
+
+
 @given(SPREAD, SPREAD)
 def test_a_gain_is_what_a_point_adds_to_the_hypervolume(points: list[Point], more: list[Point]) -> None:
     before = SCALE.hypervolume(points)
-    front = Gains(SCALE, points)
-    assert [front.of(point) for point in more] == pytest.approx(
+    front = gains_of(points)
+    assert [front.of(SCALE.in_cube(point)) for point in more] == pytest.approx(
         [SCALE.hypervolume([*points, point]) - before for point in more], abs=1e-9
     )
 
@@ -186,8 +190,19 @@ def test_a_gain_is_what_a_point_adds_to_the_hypervolume(points: list[Point], mor
 @given(SPREAD.filter(bool), st.tuples(st.floats(0, 1), st.integers(10, 1000), st.integers(100, 100_000)))
 def test_a_point_that_stands_in_for_another_adds_to_the_rest(points: list[Point], point: Point) -> None:
     rest = SCALE.hypervolume(points[1:])
-    gain = Gains(SCALE, points).of(point, replacing=0)
+    gain = gains_of(points).of(SCALE.in_cube(point), replacing=0)
     assert gain == pytest.approx(SCALE.hypervolume([*points[1:], point]) - rest, abs=1e-9)
+
+
+@given(SPREAD, SPREAD, SPREAD)
+def test_a_gain_that_is_kept_is_the_same_beside_the_new_points(
+    before: list[Point], after: list[Point], more: list[Point]
+) -> None:
+    old, new = gains_of(before), gains_of(after)
+    places = [SCALE.in_cube(point) for point in more]
+    for place, is_kept in zip(places, new.keeps(old, places), strict=True):
+        assert not is_kept or new.of(place) == pytest.approx(old.of(place), abs=1e-12)
+    assert gains_of([*before, *before]).keeps(old, places).all()
 
 
 def test_measured_objectives_have_the_bounds_that_the_study_has_noted() -> None:
