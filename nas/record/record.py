@@ -4,6 +4,7 @@ A trial's values are told to Optuna once, at its end. Until then its progress (l
 user attribute, written whole at each report, so that a driver killed at any moment leaves a state that can go on.
 """
 
+import json
 import logging
 import sqlite3
 import warnings
@@ -26,7 +27,7 @@ from nas.record.notes import Event, EventKind, Notes
 from nas.record.storage import MALFORMED, close_storage, first_line, no_storage, open_storage
 from nas.record.tables.collector import without_collection
 from nas.record.tables.reading import read_trials
-from nas.record.tables.writing import end_trial
+from nas.record.tables.writing import end_trial, set_json
 from nas.record.trials import Attributes, Progress, StopReason, TrialRecord, TrialState
 from nas.study.objectives import Objectives
 from nas.study.study import StudyError
@@ -219,15 +220,25 @@ class Record:
     # ------------------------------------------------------------------ trials
 
     def start(
-        self, architecture: Architecture, *, references: tuple[str, ...] = (), seed: int | None = None
+        self,
+        architecture: Architecture,
+        *,
+        genes: Genes | None = None,
+        references: tuple[str, ...] = (),
+        seed: int | None = None,
     ) -> TrialRecord:
         """A new trial of an architecture, perhaps that of hand-designed models; written in one transaction.
 
         Args:
+            genes: Canonical ones, of which it was decoded; None: it was not.
             seed: Of its training; None: that of the study.
         """
         attrs = {"references": list(references) or None, "seed": seed, "progress": _BEGINNING}
-        return self._create(architecture, {name: value for name, value in attrs.items() if value is not None})
+        attrs = {name: value for name, value in attrs.items() if value is not None}
+        if genes is None:
+            genes = self.space.encode(architecture)
+            architecture = self.space.decode(genes)
+        return self._create(architecture, genes, attrs)
 
     def go_on(self, stopped: TrialRecord) -> TrialRecord:
         """A new trial that takes up an ended one where it stood: its curve and checkpoints, but no charges."""
@@ -237,12 +248,12 @@ class Record:
             attrs["references"] = list(stopped.references)
         if stopped.seed is not None:
             attrs["seed"] = stopped.seed
-        return self._create(stopped.architecture, attrs)
+        return self._create(stopped.architecture, self.space.encode(stopped.architecture), attrs)
 
     @_writing()
     def save(self, trial: TrialRecord) -> None:
         """Write a running trial's progress."""
-        self._storage.set_trial_user_attr(self._trial_id(trial), "progress", trial.progress.model_dump(mode="json"))
+        set_json(self._storage, self._trial_id(trial), "progress", trial.progress.model_dump_json())
 
     @_writing()
     def end(
@@ -255,8 +266,8 @@ class Record:
             reason: The sentence that says why it was stopped or failed.
         """
         said = {"stop_reason": stop_reason and stop_reason.value, "reason": reason}
-        attributes: dict[str, Any] = {name: text for name, text in said.items() if text}
-        attributes["progress"] = trial.progress.model_dump(mode="json")
+        attributes = {name: json.dumps(text) for name, text in said.items() if text}
+        attributes["progress"] = trial.progress.model_dump_json()
         values = self.objectives.values(trial) if how == "complete" else None
         end_trial(self._storage, self._trial_id(trial), _ENDS[how], values=values, attributes=attributes)
         trial.stop_reason, trial.reason, trial.state = stop_reason, reason, TrialState(how)
@@ -294,17 +305,17 @@ class Record:
     # ------------------------------------------------------------------ Optuna
 
     @_writing()
-    def _create(self, architecture: Architecture, attrs: dict[str, Any]) -> TrialRecord:
+    def _create(self, architecture: Architecture, genes: Genes, attrs: dict[str, Any]) -> TrialRecord:
         frozen = optuna.trial.create_trial(
             state=optuna.trial.TrialState.RUNNING,
-            params=self.space.encode(architecture),
+            params=genes,
             distributions=self._distributions,
             user_attrs=attrs,
         )
         trial_id = self._storage.create_new_trial(self._study_id, template_trial=frozen)
         frozen.number = self._storage.get_trial_number_from_id(trial_id)  # all else is as it was handed over
         self._trial_ids[frozen.number] = trial_id
-        trial = self._read(frozen, {})
+        trial = self._trial(frozen, architecture, {})
         self.trials.append(trial)
         return trial
 
@@ -323,13 +334,18 @@ class Record:
         self.discarded.append(number)
 
     def _read(self, frozen: optuna.trial.FrozenTrial, notes: dict[str, object]) -> TrialRecord:
-        where = f"storage: trial {frozen.number}"
         try:
             architecture = self.space.decode(frozen.params)
         except (SpaceError, *MALFORMED) as error:
             raise StudyError(
                 f"storage: must hold trials of {self.space.name}, got trial {frozen.number} ({first_line(error)})"
             ) from None
+        return self._trial(frozen, architecture, notes)
+
+    def _trial(
+        self, frozen: optuna.trial.FrozenTrial, architecture: Architecture, notes: dict[str, object]
+    ) -> TrialRecord:
+        where = f"storage: trial {frozen.number}"
         known = {name: value for name, value in frozen.user_attrs.items() if name in Attributes.model_fields}
         try:
             attrs = Attributes.model_validate(

@@ -76,7 +76,7 @@ class OpenLeases:
     def _open_lease(
         self, trial: TrialRecord, task: Task, *, attempt: int, checkpoint: str | None, expected: float
     ) -> Lease:
-        measured = self._study.goals.measured if task == "train" else ()
+        measured = self._record.objectives.measured if task == "train" else ()
         lease = Lease(
             task=task,
             trial=trial.number,

@@ -20,7 +20,21 @@ from optuna.distributions import (
 )
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Integer, MetaData, Table, bindparam, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    CursorResult,
+    Dialect,
+    Insert,
+    Integer,
+    MetaData,
+    Table,
+    Update,
+    bindparam,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 _NAMES = ("studies", "trials", "trial_params", "trial_user_attributes", "trial_values")
@@ -76,9 +90,9 @@ class DriverStorage(RDBStorage):
             }
             trial_id, number = connection.execute(statements.begin_trial, row).one()
             self._check_genes(connection, study_id, template_trial.distributions)
-            if genes:
-                connection.execute(statements.insert_genes, [{"trial_id": trial_id, **gene} for gene in genes])
-            self._insert_attributes(connection, trial_id, template_trial.user_attrs)
+            statements.insert_genes.execute_all(connection, [{"trial_id": trial_id, **gene} for gene in genes])
+            attributes = {key: json.dumps(value) for key, value in template_trial.user_attrs.items()}
+            self._insert_attributes(connection, trial_id, attributes)
         self._written.update({(study_id, name): each for name, each in template_trial.distributions.items()})
         self._last[study_id] = trial_id, number
         return trial_id
@@ -89,17 +103,21 @@ class DriverStorage(RDBStorage):
         return known[trial_id] if trial_id in known else super().get_trial_number_from_id(trial_id)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Write an attribute; one that is there already, of a trial that is running, in one statement."""
+        """Write an attribute, as `set_json`."""
+        self.set_json(trial_id, key, json.dumps(value))
+
+    def set_json(self, trial_id: int, key: str, text: str) -> None:
+        """Write an attribute that is JSON already; one that is there, of a trial that is running, in one statement."""
         with self._keeping:
             if self._kept is None:
                 self._kept = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             try:
-                is_written = self._update_attribute(self._kept, trial_id, key, value)
+                is_written = self._update_attribute(self._kept, trial_id, key, text)
             except SQLAlchemyError:  # the next one is written on a new connection
                 self._close_kept()
                 raise
         if not is_written:
-            super().set_trial_user_attr(trial_id, key, value)
+            super().set_trial_user_attr(trial_id, key, json.loads(text))
 
     def remove_session(self) -> None:
         """As RDBStorage; no connection is left in use."""
@@ -119,19 +137,20 @@ class DriverStorage(RDBStorage):
         self._last.pop(study_id, None)
 
     def end_trial(
-        self, trial_id: int, state: TrialState, *, values: Sequence[float] | None, attributes: Mapping[str, Any]
+        self, trial_id: int, state: TrialState, *, values: Sequence[float] | None, attributes: Mapping[str, str]
     ) -> bool:
         """Write a running trial's last attributes, values and end in one transaction; whether it was running.
 
         Args:
             values: One finite number for each objective.
+            attributes: By name, as JSON.
         """
         ended = {"of": trial_id, "how": state.name, "at": datetime.now(UTC).replace(tzinfo=None)}
         with self.engine.begin() as connection:
             new = {
-                key: value
-                for key, value in attributes.items()
-                if not self._update_attribute(connection, trial_id, key, value)
+                key: text
+                for key, text in attributes.items()
+                if not self._update_attribute(connection, trial_id, key, text)
             }
             if connection.execute(self._statements.end_trial, ended).rowcount == 0:
                 return False
@@ -149,19 +168,16 @@ class DriverStorage(RDBStorage):
         """What is written often; to build a statement takes longer than to carry it out."""
         metadata = MetaData()
         metadata.reflect(self.engine, only=_NAMES)
-        return _Statements(metadata.tables)
+        return _Statements(metadata.tables, self.engine.dialect)
 
-    def _update_attribute(self, connection: Connection, trial_id: int, key: str, value: Any) -> bool:
+    def _update_attribute(self, connection: Connection, trial_id: int, key: str, text: str) -> bool:
         """Whether a trial that has not ended had the attribute, which is the new one then."""
-        row = {"of": trial_id, "named": key, "value_json": json.dumps(value)}
-        return connection.execute(self._statements.update_attribute, row).rowcount > 0
+        row = {"of": trial_id, "named": key, "value_json": text}
+        return self._statements.update_attribute.execute(connection, row).rowcount > 0
 
-    def _insert_attributes(self, connection: Connection, trial_id: int, attributes: Mapping[str, Any]) -> None:
-        rows = [
-            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()
-        ]
-        if rows:
-            connection.execute(self._statements.insert_attributes, rows)
+    def _insert_attributes(self, connection: Connection, trial_id: int, attributes: Mapping[str, str]) -> None:
+        rows = [{"trial_id": trial_id, "key": key, "value_json": text} for key, text in attributes.items()]
+        self._statements.insert_attributes.execute_all(connection, rows)
 
     def _json_of(self, study_id: int, name: str, distribution: BaseDistribution) -> str:
         """A gene's distribution as Optuna writes it."""
@@ -188,10 +204,33 @@ class DriverStorage(RDBStorage):
             check_distribution_compatibility(before, distribution)
 
 
+class _Prepared:
+    """A statement as text, without what SQLAlchemy does each time that it carries one out."""
+
+    def __init__(self, statement: Insert | Update, dialect: Dialect, *, columns: Sequence[str]) -> None:
+        """Translate it; `columns` are those that it sets."""
+        compiled = statement.compile(dialect=dialect, column_keys=columns)
+        self._text, self._fixed = str(compiled), compiled.params
+        self._order: Sequence[str] | None = getattr(compiled, "positiontup", None)  # None: by name
+
+    def execute(self, connection: Connection, row: Mapping[str, Any]) -> CursorResult[Any]:
+        """Carry it out."""
+        return connection.exec_driver_sql(self._text, self._given(row))
+
+    def execute_all(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Carry it out for each row."""
+        if rows:
+            connection.exec_driver_sql(self._text, [self._given(row) for row in rows])
+
+    def _given(self, row: Mapping[str, Any]) -> Any:
+        values = {**self._fixed, **row}
+        return values if self._order is None else tuple(values[name] for name in self._order)
+
+
 class _Statements:
     """Statements on Optuna's tables, as they are in a database."""
 
-    def __init__(self, tables: Mapping[str, Table]) -> None:
+    def __init__(self, tables: Mapping[str, Table], dialect: Dialect) -> None:
         """Build them.
 
         Args:
@@ -209,19 +248,30 @@ class _Statements:
         }
         new = insert(trials).values(number=number.scalar_subquery(), **begun)  # how many were before it
         self.begin_trial = new.returning(trial_id, trials.c.number)
-        self.insert_genes = insert(genes)
-        self.insert_attributes = insert(attributes)
+        new_gene, new_attribute = insert(genes).inline(), insert(attributes).inline()
+        columns = ["trial_id", "param_name", "param_value", "distribution_json"]
+        self.insert_genes = _Prepared(new_gene, dialect, columns=columns)
+        self.insert_attributes = _Prepared(new_attribute, dialect, columns=["trial_id", "key", "value_json"])
         self.insert_values = insert(tables["trial_values"])
         of_study = select(genes.c.distribution_json).join(trials, trial_id == genes.c.trial_id).limit(1)
         self.find_gene = of_study.where(trials.c.study_id == bindparam("of"), genes.c.param_name == bindparam("named"))
         states = (trials.c.state == TrialState.RUNNING.name) | (trials.c.state == TrialState.WAITING.name)
         is_open = select(trial_id).where((trial_id == bindparam("of")) & states)
-        self.update_attribute = update(attributes).where(
+        update_attribute = update(attributes).where(
             (attributes.c.trial_id == bindparam("of")) & (attributes.c.key == bindparam("named")) & is_open.exists()
         )
+        self.update_attribute = _Prepared(update_attribute, dialect, columns=["value_json"])
         is_running = (trial_id == bindparam("of")) & (trials.c.state == TrialState.RUNNING.name)
         end: dict[str, Any] = {"state": bindparam("how"), "datetime_complete": bindparam("at")}
         self.end_trial = update(trials).where(is_running).values(end)
+
+
+def set_json(storage: BaseStorage, trial_id: int, key: str, text: str) -> None:
+    """Write a trial's attribute that is JSON already."""
+    if isinstance(storage, DriverStorage):
+        storage.set_json(trial_id, key, text)
+    else:
+        storage.set_trial_user_attr(trial_id, key, json.loads(text))
 
 
 def end_trial(
@@ -230,13 +280,17 @@ def end_trial(
     state: TrialState,
     *,
     values: Sequence[float] | None,
-    attributes: Mapping[str, Any],
+    attributes: Mapping[str, str],
 ) -> None:
-    """Write a running trial's last attributes, values and end, in one transaction where the storage has any."""
+    """Write a running trial's last attributes, values and end, in one transaction where the storage has any.
+
+    Args:
+        attributes: By name, as JSON.
+    """
     if isinstance(storage, DriverStorage) and storage.end_trial(trial_id, state, values=values, attributes=attributes):
         return
-    for key, value in attributes.items():
-        storage.set_trial_user_attr(trial_id, key, value)
+    for key, text in attributes.items():
+        storage.set_trial_user_attr(trial_id, key, json.loads(text))
     storage.set_trial_state_values(trial_id, state, values)
 
 

@@ -1,5 +1,6 @@
 """Rows that the driver's storage writes, beside those that Optuna writes."""
 
+import json
 from collections.abc import Callable
 
 import optuna
@@ -38,9 +39,9 @@ def check_rows_as_optuna_writes(new_url: Callable[[], str]) -> None:
             optuna.load_study(study_name=study.study_name, storage=other).enqueue_trial({"a": 1})
             storage.set_trial_user_attr(trial_id, "x", {"epoch": 1})
             values = [0.5, 7.0] if state is TrialState.COMPLETE else None
-            end_trial(storage, trial_id, state, values=values, attributes={"x": 2, "reason": "é"})
+            end_trial(storage, trial_id, state, values=values, attributes={"x": "2", "reason": json.dumps("é")})
             with pytest.raises(UpdateFinishedTrialError):
-                end_trial(storage, trial_id, state, values=values, attributes={"x": 3})
+                end_trial(storage, trial_id, state, values=values, attributes={"x": "3"})
         unlike = create_trial(state=TrialState.RUNNING, params={"a": 1}, distributions={"a": FloatDistribution(0, 1)})
         with pytest.raises(ValueError, match="distribution"):
             storage.create_new_trial(study._study_id, template_trial=unlike)
