@@ -19,7 +19,7 @@ from nas.session.pareto import HypervolumeScale, front_of
 
 MORE = 0.1  # of a budget: what a report says of more
 FEWEST = 20  # complete trials before anything is said
-_DEVIATIONS = 1.645  # above the mean: a tail longer than a normal one has a tenth beyond
+_DEVIATIONS = 2.0  # above the mean: the tail is longer than a normal one, and a tenth should lie beyond
 _HALVINGS = 6  # of the time that is looked back on, where the last half added nothing
 
 
