@@ -189,7 +189,7 @@ class Results:
     @cached_property
     def outlook(self) -> Outlook | None:
         """What another tenth of a search's budget is expected to add; None where that cannot be said yet."""
-        if self.run.study.finals is not None:
+        if self.run.study.finals is not None or not self.front:  # bounds of measured objectives may be unknown
             return None
         return outlook(self.trials, self.scale, Budget.parse(self.run.study.budget).seconds * MORE)
 
