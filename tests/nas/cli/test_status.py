@@ -42,8 +42,8 @@ with ExitStack() as stack:
 SPEED = Speed(base=1e-4, per_gmac=0.05)
 KEYS = {
     None: {"version", "run", "folder", "at", "state", "study", "budget", "rate", "expected_end", "driver", "trials"}
-    | {"running", "testing", "hypervolume", "front", "log"},
-    "study": {"space", "data", "recipe", "epochs", "objectives", "sampler", "stopper", "confirm", "seed"},
+    | {"running", "testing", "hypervolume", "outlook", "front", "log"},
+    "study": {"space", "data", "recipe", "epochs", "objectives", "sampler", "stopper", "confirm", "until", "seed"},
     "budget": {"text", "device", "device_seconds"}
     | {f"{part}_device_seconds" for part in ("spent", "lost", "confirm", "reserved", "unreported", "left")},
     "rate": {"trials_per_hour", "device_seconds_per_second", "over_seconds"},
