@@ -16,6 +16,7 @@ seeds pooled over all rows, which does not count the images that another draw of
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -115,6 +116,8 @@ def run(
     file = CURVES / f"{study.stem}.csv"
     if data is not None:
         _train_all(ablation, data, file, work / study.stem, processes)
+    if not file.exists():
+        raise typer.BadParameter(f"must be given, since there are no curves in {file} yet", param_hint="--data")
     trained = read(file)
     Console().print("\n".join(table(ablation, trained)), markup=False, soft_wrap=True)
     if picture is not None:
@@ -126,12 +129,14 @@ def _train_all(ablation: Ablation, data: str, file: Path, work: Path, processes:
     info = open_dataset(data, resolution=ablation.resolution, splitting=splitting).info
     work.mkdir(parents=True, exist_ok=True)
     done = {(each.row, each.seed) for each in read(file)} if file.exists() else set()
-    missing = [
-        (row, seed) for seed in range(ablation.seeds) for row in ablation.rows if (row.name, seed) not in done
-    ]  # fmt: skip
+    rounds = [(row, seed) for seed in range(ablation.seeds) for row in ablation.rows]
+    missing = [(row, seed) for row, seed in rounds if (row.name, seed) not in done]
+
+    def place_of(row: Row, seed: int) -> Path:
+        return work / f"{row.name.replace(' ', '_').replace('/', '_')}-{seed}"
 
     def carry_out(row: Row, seed: int) -> dict[str, Any]:
-        place = work / f"{row.name.replace(' ', '_').replace('/', '_')}-{seed}"
+        place = place_of(row, seed)
         arch = ablation.architecture(row, info.num_classes)
         model = place.with_suffix(".yaml")
         model.write_text(arch.to_yaml(), encoding="utf-8")
@@ -142,10 +147,12 @@ def _train_all(ablation: Ablation, data: str, file: Path, work: Path, processes:
             *(word for setting in ablation.settings for word in ("--set", setting)),
         ]
         command = [sys.executable, "-m", "nas.train", str(model), *options]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # noqa: S603
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(  # noqa: S603  this project's own program, by a list of arguments
+            command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=one_thread
+        )
         record = json.loads((place / "train.json").read_text(encoding="utf-8"))
         cost, curve = count_cost(arch), record["curve"]
-        shutil.rmtree(place)
         return {
             "row": row.name,
             "seed": seed,
@@ -159,10 +166,11 @@ def _train_all(ablation: Ablation, data: str, file: Path, work: Path, processes:
         }
 
     with ThreadPoolExecutor(processes) as pool:
-        futures = [pool.submit(carry_out, row, seed) for row, seed in missing]
+        futures = {pool.submit(carry_out, row, seed): (row, seed) for row, seed in missing}
         try:
             for future in track(as_completed(futures), total=len(futures), description="trainings"):
                 _add(file, future.result())
+                shutil.rmtree(place_of(*futures[future]))  # only now, so that no training is lost
         except subprocess.CalledProcessError as error:
             pool.shutdown(cancel_futures=True)
             raise SystemExit(error.stderr or str(error)) from None
@@ -199,23 +207,29 @@ class Standing(NamedTuple):
     mean: float
     difference: float  # from the first row
     half: float  # of the interval of the difference
+    published: float | None  # difference from the first row
     verdict: str
 
 
 def standings(ablation: Ablation, trained: list[Trained]) -> list[Standing]:
     """Those of the rows that have been trained, the first row among them."""
-    by_row = {row: [each for each in trained if each.row == row.name] for row in ablation.rows}
-    values = {row: 100 * np.array([each.accuracy for each in of_row]) for row, of_row in by_row.items() if of_row}
+    by_row = {row.name: [each for each in trained if each.row == row.name] for row in ablation.rows}
+    values = {name: 100 * np.array([each.accuracy for each in of_row]) for name, of_row in by_row.items() if of_row}
     deviation, freedom = _pooled(list(values.values()))
     base, *_ = ablation.rows
     found = []
-    for row, of_row in values.items():
-        difference = float(of_row.mean() - values[base].mean())
-        error = deviation * np.sqrt(1 / len(of_row) + 1 / len(values[base]))
+    for row in ablation.rows:
+        if row.name not in values:
+            continue
+        of_row = values[row.name]
+        difference = float(of_row.mean() - values[base.name].mean())
+        error = deviation * np.sqrt(1 / len(of_row) + 1 / len(values[base.name]))
         half = float(t.ppf((1 + _LEVEL) / 2, freedom) * error) if freedom else float("inf")
         published = None if row.published is None or base.published is None else row.published - base.published
         verdict = "" if row is base or published is None else _verdict(published, difference, half)
-        found.append(Standing(row, by_row[row][0], len(of_row), float(of_row.mean()), difference, half, verdict))
+        found.append(
+            Standing(row, by_row[row.name][0], len(of_row), float(of_row.mean()), difference, half, published, verdict)
+        )
     return found
 
 
@@ -261,13 +275,12 @@ def table(ablation: Ablation, trained: list[Trained]) -> list[str]:
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for each in found:
-        published = each.row.published
-        is_compared = each.row is not base and published is not None and base.published is not None
+        is_base = each.row is base
         lines.append(
             f"| {each.row.name} | {each.cost.params:,} | {each.cost.macs:,} | {each.num_seeds} | {each.mean:.1f} % | "
-            + ("" if each.row is base else f"{each.difference:+.1f} ± {each.half:.1f}")
-            + f" | {'' if published is None else f'{published:.1f} %'} | "
-            + (f"{published - base.published:+.1f}" if is_compared else "")  # type: ignore[operator]
+            + ("" if is_base else f"{each.difference:+.1f} ± {each.half:.1f}")
+            + f" | {'' if each.row.published is None else f'{each.row.published:.1f} %'} | "
+            + ("" if is_base or each.published is None else f"{each.published:+.1f}")
             + f" | {each.verdict} |"
         )
     tau, low, high = rank_correlation(found, deviation)
@@ -283,7 +296,6 @@ def table(ablation: Ablation, trained: list[Trained]) -> list[str]:
 def figure(ablation: Ablation, trained: list[Trained]) -> go.Figure:
     """Differences from the first row beside the published ones."""
     found = [each for each in standings(ablation, trained) if each.row is not ablation.rows[0]][::-1]
-    base = ablation.rows[0].published or 0.0
     names = [each.row.name for each in found]
     ours = go.Scatter(
         x=[each.difference for each in found],
@@ -293,7 +305,7 @@ def figure(ablation: Ablation, trained: list[Trained]) -> go.Figure:
         name="here, with 90 % intervals",
     )
     paper = go.Scatter(
-        x=[None if each.row.published is None else each.row.published - base for each in found],
+        x=[each.published for each in found],
         y=names,
         mode="markers",
         marker={"symbol": "diamond-open", "size": 9},

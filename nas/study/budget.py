@@ -103,11 +103,7 @@ def parse_share(field: str, text: str) -> float | None:
     known = {"off": 0.0, "auto": None}
     if text.strip() in known:
         return known[text.strip()]
-    match = re.fullmatch(r"([0-9]{1,2}(?:\.[0-9]{1,6})?) ?%", text.strip())
-    if not match or not float(match[1]):
-        rule = "must be off, auto, or a part of the budget above 0% and below 100%, such as 20%"
-        raise BudgetError(f"{field}: {rule}, got {shown(text)}")
-    return float(match[1]) / 100
+    return _part(field, text, "off, auto, or a part of the budget above 0% and below 100%, such as 20%")
 
 
 def parse_until(text: str) -> float | None:
@@ -120,10 +116,14 @@ def parse_until(text: str) -> float | None:
     known = {"budget": None, "converged": _CONVERGED}
     if text.strip() in known:
         return known[text.strip()]
+    return _part("until", text, "budget, converged, or a part of the hypervolume above 0% and below 100%, such as 0.5%")
+
+
+def _part(field: str, text: str, allowed: str) -> float:
+    """A percentage as a number in (0, 1)."""
     match = re.fullmatch(r"([0-9]{1,2}(?:\.[0-9]{1,6})?) ?%", text.strip())
     if not match or not float(match[1]):
-        rule = "must be budget, converged, or a part of the hypervolume above 0% and below 100%, such as 0.5%"
-        raise BudgetError(f"until: {rule}, got {shown(text)}")
+        raise BudgetError(f"{field}: must be {allowed}, got {shown(text)}")
     return float(match[1]) / 100
 
 
