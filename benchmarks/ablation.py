@@ -225,7 +225,9 @@ def standings(ablation: Ablation, trained: list[Trained]) -> list[Standing]:
         difference = float(of_row.mean() - values[base.name].mean())
         error = deviation * np.sqrt(1 / len(of_row) + 1 / len(values[base.name]))
         half = float(t.ppf((1 + _LEVEL) / 2, freedom) * error) if freedom else float("inf")
-        published = None if row.published is None or base.published is None else row.published - base.published
+        published = None
+        if row.published is not None and base.published is not None:
+            published = round(row.published - base.published, 2)  # tenths have no exact floats
         verdict = "" if row is base or published is None else _verdict(published, difference, half)
         found.append(
             Standing(row, by_row[row.name][0], len(of_row), float(of_row.mean()), difference, half, published, verdict)

@@ -124,7 +124,7 @@ def compare(
     first_seed: Annotated[int, typer.Option(min=0, help="The seed of the first search.")] = 0,
     objectives: Annotated[int, typer.Option(min=2, max=3, help="3: parameters too.")] = 2,
     devices: Annotated[str | None, typer.Option(help="Instead of a table: simulated devices, such as 1,8,64.")] = None,
-    stopper: Annotated[str, typer.Option(help="With --devices: early stopping, beside none.")] = "hypervolume",
+    stopper: Annotated[str, typer.Option(help="With --devices: early stopping, beside none.")] = "chance",
     budget: Annotated[str, typer.Option(help="With --devices: device time of a search.")] = "20cpu-minutes",
     processes: Annotated[int, typer.Option(min=1, help="Seeds searched at the same time.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Where the table is written, anew after each seed.")] = None,

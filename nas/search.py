@@ -89,7 +89,7 @@ def search(
     ] = None,
     stopper: Annotated[
         str | None,
-        typer.Option(help="Early stopping: hypervolume, rank or none.", show_default="hypervolume"),
+        typer.Option(help="Early stopping: chance, hypervolume, rank or none.", show_default="chance"),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search and of each training.", show_default="0")] = None,
     confirm: Annotated[

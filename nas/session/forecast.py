@@ -9,7 +9,7 @@ from scipy.optimize import nnls
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from nas.session.session import Session
-from nas.session.stoppers import FACTOR
+from nas.session.stoppers import Stopper
 from nas.study.lease import Speed
 from nas.study.study import Study
 from search_spaces.space import SearchSpace
@@ -55,7 +55,7 @@ def forecast(session: Session, *, peak_bytes: int) -> Forecast:
     sampled = draw(session.space)
     macs = np.array([count_cost(arch).macs for arch in sampled])
     seconds = np.array([session.expected_seconds(arch, epochs=epochs) for arch in sampled])
-    shares = _shares(session.stopper.rungs, epochs)
+    shares = _shares(session.stopper)
     part = sum(share * (end - start) for start, end, share in _segments(shares)) / epochs
     planned = session.queue.planned
     waiting = sum(session.expected_seconds(each.architecture, epochs=epochs) for each in planned)
@@ -118,9 +118,9 @@ def to_measure(study: Study) -> list[Architecture]:
     return [archs[place] for place in sorted({0, len(archs) // 2, len(archs) - 1})]
 
 
-def _shares(rungs: tuple[int, ...], epochs: int) -> dict[int, float]:
-    """Part of the trials that is trained for at least so many epochs: the next rung is reached by one in `FACTOR`."""
-    return {epoch: FACTOR**-step for step, epoch in enumerate((*rungs, epochs))}
+def _shares(stopper: Stopper) -> dict[int, float]:
+    """Part of the trials that is trained for at least so many epochs, as the stopper expects."""
+    return {epoch: stopper.going_on**step for step, epoch in enumerate((*stopper.rungs, stopper.epochs))}
 
 
 def _segments(shares: dict[int, float]) -> list[tuple[int, int, float]]:

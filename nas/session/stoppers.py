@@ -11,21 +11,27 @@ import bisect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from nas.record.trials import TrialRecord
+from nas.session.certainty.ends import Step, fit, foretell, logit_of
 from nas.session.pareto import Gains, HypervolumeScale, ranks
 from nas.study.objectives import ACCURACY, Objectives, Point
 from nas.study.study import Study
 
-FACTOR = 2  # epochs from rung to rung, and trials at a rung to those that go on
+FACTOR = 2  # epochs from rung to rung
+_HALF = 1 / 2  # of the trials at a rung, which go on
 _FEWEST = 4  # trials at a rung, or trained to the end, below which none is stopped there
 _MOST = 256  # trials at a rung that one is compared with, the newest
 _NEAREST = 12  # trials trained to the end, of like accuracy at the rung, from which a trial's end is predicted
 _QUANTILE = 0.1  # of the part of the error that is left at the end: how well it may go yet
+LEAST_TO_FORETELL = 4  # trials trained to the end, from which a chance is foretold
+_FAIR = 0.2  # chance to add to the front below which a trial is stopped
+_LATEST = 32  # trials from which chances are foretold: those that a sampler proposes later get on in other ways
+_TO_THE_END = 1 / 8  # of the trials, at least, before one is stopped
 _ROUNDING = 1e-12  # of hypervolumes: gains that differ by less are equal
 _Floats = npt.NDArray[np.float64]
 
@@ -42,6 +48,8 @@ def rungs(epochs: int, *, first: int, factor: int = FACTOR) -> tuple[int, ...]:
 
 class Stopper(ABC):
     """Says of a trial that has come to a rung whether it goes on."""
+
+    going_on: ClassVar[float] = _HALF  # of the trials at a rung, as a plan expects
 
     def __init__(self, *, epochs: int, first_rung: int, objectives: Objectives, scale: HypervolumeScale) -> None:
         """Nothing has been observed yet.
@@ -104,7 +112,7 @@ class RankStopper(Stopper):
         points = [self._at[rung][number] for number in (trial.checkpoint_trial, *self._others(trial, rung))]
         rank = ranks(points, self._objectives)
         num_better = int((rank < rank[0]).sum())
-        if num_better < len(points) / FACTOR:
+        if num_better < len(points) * _HALF:
             return None
         return f"at epoch {rung} {num_better} of {len(points) - 1} others were of better non-dominated rank"
 
@@ -139,7 +147,7 @@ class HypervolumeStopper(Stopper):
         if own <= _ROUNDING:
             return f"at epoch {rung} even an accuracy of {reached[number]:.2%} would add nothing to the front"
         num_better = sum(self._gain(rung, other, reached[other]) > own + _ROUNDING for other in others)
-        if num_better < (len(others) + 1) / FACTOR:
+        if num_better < (len(others) + 1) * _HALF:
             return None
         return f"at epoch {rung} {num_better} of {len(others)} others could add more hypervolume to the front"
 
@@ -216,7 +224,64 @@ class _Predicted:
         return reached
 
 
-_STOPPERS: dict[str, type[Stopper]] = {"hypervolume": HypervolumeStopper, "rank": RankStopper, "none": NeverStop}
+class ChanceStopper(Stopper):
+    """A trial goes on while it has a fair chance to add to the front at its costs.
+
+    The chance is that of `certainty.ends`, from all curves so far: a rung that has not been seen to tell the end leaves
+    it fair. Some trials are trained to the end whatever their chance, so that it can be seen.
+    """
+
+    going_on = 2 / 3  # between what is seen on the digits and on CIFAR-10 (studies/early_stopping.md)
+
+    def __init__(self, *, epochs: int, first_rung: int, objectives: Objectives, scale: HypervolumeScale) -> None:
+        super().__init__(epochs=epochs, first_rung=first_rung, objectives=objectives, scale=scale)
+        self._steps: dict[int, tuple[list[int], Step]] = {}  # from each rung to the next, by place; and whose moves
+
+    def _judge(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> str | None:
+        num_ends, num_all = len(self._at[self.epochs]), len(self._at[self.rungs[0]])
+        if num_ends < max(LEAST_TO_FORETELL, _TO_THE_END * num_all):
+            return None
+        chance = self.chance(trial, rung, front)
+        return f"at epoch {rung} its chance to add to the front was {chance:.1%}" if chance < _FAIR else None
+
+    def chance(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> float:
+        """Probability that a trial at a rung ends where no member of the front dominates it; some must have ended."""
+        own = np.array([self._at[rung][trial.checkpoint_trial]])
+        best = self._best_at(own, [member for member in front if member.checkpoint_trial != trial.checkpoint_trial])
+        if best is None:
+            return 1.0
+        steps = [self._step(place) for place in range(self.rungs.index(rung), len(self.rungs))]
+        foretold = foretell(steps, logit_of(own[:, self._accuracy]), self._log_costs(own))
+        return float(foretold.chance_below(logit_of(np.array([best])))[0])
+
+    def _step(self, place: int) -> Step:
+        before, after = (*self.rungs, self.epochs)[place : place + 2]
+        numbers = self._numbers[after][-_LATEST:]
+        if place not in self._steps or self._steps[place][0] != numbers:
+            points = np.array([(self._at[before][number], self._at[after][number]) for number in numbers])
+            logits = logit_of(points[:, :, self._accuracy])
+            self._steps[place] = numbers, fit(logits[:, 0], logits[:, 1], self._log_costs(points[:, 0]))
+        return self._steps[place][1]
+
+    def _log_costs(self, points: _Floats) -> _Floats:
+        found: _Floats = np.log(np.maximum(np.delete(points, self._accuracy, axis=1), _ROUNDING))
+        return found
+
+    def _best_at(self, own: _Floats, others: Sequence[TrialRecord]) -> float | None:
+        """The best accuracy of those that are no worse in all else."""
+        points = np.array([self._objectives.values(other) for other in others]).reshape(-1, own.size)
+        signs = np.where(self._objectives.is_maximised, -1.0, 1.0)
+        signs[self._accuracy] = 0.0
+        found = points[((points - own) * signs <= 0).all(axis=1), self._accuracy]
+        return float(found.max()) if len(found) else None
+
+
+_STOPPERS: dict[str, type[Stopper]] = {
+    "chance": ChanceStopper,
+    "hypervolume": HypervolumeStopper,
+    "rank": RankStopper,
+    "none": NeverStop,
+}
 
 
 def names() -> list[str]:

@@ -59,7 +59,7 @@ class Study(Spec):
     finals: Finals | None = None  # what is trained instead of a search; None: the study is a search
     sampler: str
     seed: Seed
-    stopper: str = "hypervolume"
+    stopper: str = "chance"
     budget: str
     confirm: str = "off"  # part of the budget for new seeds of trials whose place on the front is in doubt
     until: str = "budget"  # or converged, or the part of the hypervolume that the rest of the budget must promise

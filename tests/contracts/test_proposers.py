@@ -7,6 +7,7 @@ import pytest
 from metaformer import count_cost
 from nas.record.record import Record
 from nas.record.storage import IN_MEMORY
+from nas.record.trials import TrialRecord
 from nas.session.proposers import make_proposer, names
 from nas.study.lease import Report
 from nas.study.objectives import DEFAULT, choose
@@ -43,14 +44,26 @@ def search(
             break
         found.append(genes)
         trial = record.start(space.decode(genes))
-        accuracy = random.Random(trial.architecture.digest).random()
-        trial.add_epoch(Report(epoch=1, val_accuracy=accuracy, train_loss=1.0, checkpoint="x"))
+        report(trial, epoch=1)
         if number % 5 == 4:
             continue
-        record.end(trial, "stopped" if number % 3 == 2 else "complete")
+        if number % 3 == 2:
+            record.end(trial, "stopped")
+        else:
+            complete(record, trial)
         if number % 5 == 0 and number:
-            record.end(record.trials[number - 1], "complete")
+            complete(record, record.trials[number - 1])
     return found
+
+
+def report(trial: TrialRecord, *, epoch: int) -> None:
+    accuracy = 1 - random.Random(trial.architecture.digest).random() / epoch
+    trial.add_epoch(Report(epoch=epoch, val_accuracy=accuracy, train_loss=1.0, checkpoint="x"))
+
+
+def complete(record: Record, trial: TrialRecord) -> None:
+    report(trial, epoch=2)
+    record.end(trial, "complete")
 
 
 def check(space: SearchSpace, found: list[Genes], *, num_trials: int) -> None:

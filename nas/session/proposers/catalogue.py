@@ -106,6 +106,11 @@ class Catalogue:
         """The costs divided by the most of the space; the columns are those of `positions`."""
         return self._shares[rows]
 
+    def log_costs(self, rows: Rows) -> Floats:
+        """Natural logarithms of parameters and MACs, (n, 2)."""
+        found: Floats = np.log(self._counts[rows])
+        return found
+
     @property
     def num_costs(self) -> int:
         return len(self._exact)

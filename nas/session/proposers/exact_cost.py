@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import moocore
 import numpy as np
+from scipy.special import expit
 
 from metaformer.errors import UserError
 from nas.record.trials import TrialRecord, TrialState
+from nas.session.certainty.ends import Foretold, foretell_rest, logit_of
 from nas.session.proposers.base import FreshGenes, Proposer
 from nas.session.proposers.catalogue import Catalogue, Floats, Rows
 from nas.session.proposers.gaussian_process import (
@@ -37,6 +39,7 @@ _TRIALS_WITH_SAMPLES = 100  # the youngest; each has as many fresh samples as th
 _GOLDEN = (5**0.5 - 1) / 2
 _LEAST_ERROR = 1e-4  # whose logarithm is taken
 _MOST_CANDIDATES = 1500
+_MOST_STOPPED = 100  # trials that teach where they would have ended, and complete ones from which it is foretold
 _MOST_RUNNING = 0.1  # of the trials of a fit
 
 
@@ -62,8 +65,8 @@ class ExactCost(Proposer):
     The hypervolume is the sum of two, over the logarithm of the costs and over the costs, so that the choice does not
     hang on one of them alone. Candidates are all changes of one gene of the front's members and some fresh samples.
     Every other suggestion uses a model in which the worst errors are cut down, since it may see what the other model
-    misses. Running trials count as if they had ended at what the model expects. Trials that were stopped or failed
-    are not proposed again, and teach nothing.
+    misses. Running trials count as if they had ended at what the model expects. Trials that were stopped early teach
+    where they would have ended, with the uncertainty of `certainty.ends`; failed ones teach nothing.
     """
 
     def __init__(self, space: SearchSpace, objectives: Objectives) -> None:
@@ -73,6 +76,8 @@ class ExactCost(Proposer):
         self._known = Catalogue(space, exact)
         self._rows: Rows = np.empty(0, dtype=np.int64)  # of the history, by place
         self._log_errors: Floats = np.empty(0)  # by place; NaN of trials that are not complete
+        self._logits: dict[int, dict[int, float]] = {}  # of errors by epoch, by place of trials that have ended
+        self._stopped: dict[int, int] = {}  # epochs reached, by place
         self._running: list[int] = []  # places
         self._members: Rows = np.empty(0, dtype=np.int64)  # of the front: places
         self._samples: dict[int, tuple[int, ...]] = {}  # rows, by place of the trial that they follow
@@ -105,6 +110,13 @@ class ExactCost(Proposer):
             if trial.state is TrialState.COMPLETE and trial.val_accuracy is not None:
                 self._log_errors[place] = np.log(max(1 - trial.val_accuracy, _LEAST_ERROR))
                 complete.append(place)
+            elif trial.state is TrialState.STOPPED and trial.progress.curve:
+                self._stopped[place] = trial.num_epochs
+            else:
+                continue
+            accuracies = np.array([report.val_accuracy for report in trial.progress.curve])
+            epochs = [report.epoch for report in trial.progress.curve]
+            self._logits[place] = dict(zip(epochs, logit_of(accuracies).tolist(), strict=True))
         self._running = [place for place in [*self._running, *known] if history[place].state is TrialState.RUNNING]
         if complete:
             self._members = self._front(np.sort(np.concatenate([self._members, complete])))
@@ -145,9 +157,16 @@ class ExactCost(Proposer):
     def _best(self, complete: Rows, limits: Limits, rng: random.Random) -> int | None:
         """The row of the candidate of most expected improvement; None where none is new."""
         fitted = self._fit(complete, is_cut=len(self._rows) % 2 == 1)
-        used = self._choose(complete, self._members, POINTS_TO_PREDICT)
-        targets = fitted.scale(self._log_errors[used])
-        process = GaussianProcess(fitted.parameters, self._known.groups, self._features(used), targets)
+        stopped, foretold = self._foretell(complete)
+        used = self._choose(complete, self._members, POINTS_TO_PREDICT - len(stopped))
+        log_errors, stds = self._log_errors[used], np.zeros(len(used))
+        if len(stopped):
+            errors = expit(foretold.mean)
+            used = np.concatenate([used, stopped])
+            log_errors = np.concatenate([log_errors, np.log(errors)])
+            stds = np.concatenate([stds, (1 - errors) * foretold.scale])  # of a logarithm, from that of a logit
+        targets, extra = fitted.scale(log_errors), (stds / fitted.std) ** 2
+        process = GaussianProcess(fitted.parameters, self._known.groups, self._features(used), targets, extra)
         members, errors = self._members, np.exp(self._log_errors[self._members])
         if self._running:
             running = self._features(self._running)
@@ -164,6 +183,16 @@ class ExactCost(Proposer):
             boxes = undominated(costs(self._rows[members]), errors)
             gains += boxes.expected_gain(costs(candidates), fitted.unscale(mean), fitted.std * std)
         return int(candidates[np.argmax(gains)])
+
+    def _foretell(self, complete: Rows) -> tuple[Rows, Foretold]:
+        """The youngest of the trials that were stopped early, and where they would have ended."""
+        end = max(self._logits[int(complete[-1])])
+        stopped = sorted(place for place, epoch in self._stopped.items() if epoch < end)[-_MOST_STOPPED:]
+        epochs = [*sorted({self._stopped[place] for place in stopped}), end]
+        known = np.array([*complete[-_MOST_STOPPED:], *stopped], dtype=np.int64)
+        curves = [self._logits[place] for place in known.tolist()]
+        logits = np.array([[curve.get(epoch, np.nan) for epoch in epochs] for curve in curves])
+        return known[-len(stopped) or len(known) :], foretell_rest(logits, self._known.log_costs(self._rows[known]))
 
     def _candidates(self, limits: Limits, rng: random.Random) -> Rows:
         """Neighbours of the front, and fresh samples; new ones within the limits, in an order that history decides."""

@@ -45,6 +45,7 @@ class GaussianProcess:
     groups: NDArray[np.int64]  # (d,): the group of each feature
     x_nd: Floats
     y_n: Floats
+    extra_n: Floats | float = 0.0  # variance of each target beside that of the noise
 
     def predict(self, x_md: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation of the function at other points, without noise; each of shape (m,)."""
@@ -60,7 +61,8 @@ class GaussianProcess:
             return self
         mean, _ = self.predict(x_rd)
         x = np.concatenate([self.x_nd, x_rd])
-        return GaussianProcess(self.parameters, self.groups, x, np.concatenate([self.y_n, mean]))
+        extra = np.concatenate([np.broadcast_to(self.extra_n, len(self.y_n)), np.zeros(len(mean))])
+        return GaussianProcess(self.parameters, self.groups, x, np.concatenate([self.y_n, mean]), extra)
 
     def _kernel(self, x_nd: Floats, other_md: Floats) -> Floats:
         scale_d = self.parameters.lengths[self.groups]
@@ -71,7 +73,7 @@ class GaussianProcess:
     @cached_property
     def _factor(self) -> Floats:
         kernel_nn = self._kernel(self.x_nd, self.x_nd)
-        kernel_nn[np.diag_indices_from(kernel_nn)] += self.parameters.noise + _JITTER
+        kernel_nn[np.diag_indices_from(kernel_nn)] += self.parameters.noise + _JITTER + self.extra_n
         return np.linalg.cholesky(kernel_nn).astype(np.float64, copy=False)
 
     @cached_property

@@ -1,11 +1,15 @@
 """The sampler that knows the costs: its closed form against hypervolumes, its model, and what it does in a search."""
 
+import random
+
 import moocore
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
 from metaformer.errors import UserError
+from nas.record.record import Record
+from nas.record.storage import IN_MEMORY
 from nas.record.trials import TrialRecord, TrialState
 from nas.session.proposers import make_proposer
 from nas.session.proposers.gaussian_process import GaussianProcess, Hyperparameters, _negative_log_likelihood, fit
@@ -86,16 +90,17 @@ def test_the_gradient_of_the_likelihood_is_that_of_finite_differences() -> None:
     np.testing.assert_allclose(gradient, numeric, rtol=1e-3, atol=1e-3)
 
 
-def test_the_posterior_is_that_of_scikit_learn() -> None:
+@pytest.mark.parametrize("extra", [0.0, np.linspace(0, 2, 30)], ids=["alike", "of each"])
+def test_the_posterior_is_that_of_scikit_learn(extra: np.ndarray | float) -> None:
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
     rng = np.random.default_rng(1)
     x, y, other = rng.random((30, 3)), rng.normal(size=30), rng.random((10, 3))
     lengths = np.array([0.5, 2.0])
-    ours = GaussianProcess(Hyperparameters(lengths, 1.5, 0.1), np.array([0, 0, 1]), x, y)
+    ours = GaussianProcess(Hyperparameters(lengths, 1.5, 0.1), np.array([0, 0, 1]), x, y, extra)
     kernel = ConstantKernel(1.5) * Matern(length_scale=[0.5, 0.5, 2.0], nu=2.5)
-    peer = GaussianProcessRegressor(kernel, alpha=0.1 + 1e-8, optimizer=None).fit(x, y - ours._constant)
+    peer = GaussianProcessRegressor(kernel, alpha=0.1 + 1e-8 + extra, optimizer=None).fit(x, y - ours._constant)
     mean, std = ours.predict(other)
     expected_mean, expected_std = peer.predict(other, return_std=True)
     np.testing.assert_allclose(mean, expected_mean + ours._constant, rtol=1e-6)
@@ -111,12 +116,39 @@ def test_a_running_trial_leaves_the_mean_as_it_is_and_makes_it_surer() -> None:
     assert (after.predict(other)[1] < before.predict(other)[1]).all()
 
 
+def test_a_trial_that_was_stopped_draws_the_search_to_where_it_would_have_ended_well(space: SearchSpace) -> None:
+    """Of the same trials, those that were stopped while they promised much teach more than those that failed."""
+    rng = random.Random(0)
+    archs = list({arch.digest: arch for arch in (space.sample(rng) for _ in range(60))}.values())
+    taught = {}
+    for how in ("stopped", "failed"):
+        record = Record(IN_MEMORY, space, choose(DEFAULT), writes=True)
+        for arch in archs:
+            trial, has_attention = record.start(arch), arch.stages[3].mixer.kind == "attention"
+            first = 0.5 + 0.1 * rng.random() + (0.3 if has_attention else 0)
+            trial.add_epoch(Report(epoch=1, val_accuracy=first, train_loss=1, checkpoint="x"))
+            if has_attention:
+                record.end(trial, how)
+            else:
+                trial.add_epoch(Report(epoch=2, val_accuracy=first + 0.05, train_loss=1, checkpoint="x"))
+                record.end(trial, "complete")
+        proposer = make_proposer("exact_cost", space, choose(DEFAULT))
+        found = [proposer.propose(record.trials, limits=Limits(), seed=seed) for seed in range(8)]
+        taught[how] = sum(genes is not None and genes["mixer_4"] == "attention" for genes in found)
+    assert taught["stopped"] > taught["failed"]
+
+
 def test_the_fit_finds_the_feature_that_matters() -> None:
     x = np.random.default_rng(3).random((60, 3))
     y = np.sin(6 * x[:, 1])
     found = fit(x, (y - y.mean()) / y.std(), np.arange(3))
     assert found.lengths.argmin() == 1
     assert found.noise < 0.01
+
+
+@pytest.fixture(scope="module")
+def space() -> SearchSpace:
+    return get("hybrid_stages", SpaceSettings())
 
 
 @pytest.fixture(scope="module")

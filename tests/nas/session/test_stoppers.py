@@ -1,5 +1,6 @@
 """Stoppers on trials that are made up, and in the real session."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from metaformer import zoo
 from nas.record.trials import Progress, StopReason, TrialRecord, TrialState
 from nas.session.pareto import HypervolumeScale, dominates
 from nas.session.session import Decision
-from nas.session.stoppers import HypervolumeStopper, NeverStop, RankStopper, Stopper, rungs
+from nas.session.stoppers import ChanceStopper, HypervolumeStopper, NeverStop, RankStopper, Stopper, rungs
 from nas.study.lease import Report
 from nas.study.objectives import DEFAULT, Point, choose
 from tests.nas.runs import fill, make_study, open_folder
@@ -62,7 +63,7 @@ def test_rungs_halve_the_epochs_down_to_the_first(epochs: int, first: int, expec
     assert rungs(epochs, first=first) == expected
 
 
-@pytest.mark.parametrize("kind", [RankStopper, HypervolumeStopper])
+@pytest.mark.parametrize("kind", [RankStopper, HypervolumeStopper, ChanceStopper])
 def test_the_first_trials_and_references_are_never_stopped(kind: type[Stopper]) -> None:
     few = [trial_at(0, rising(0.9)), trial_at(1, rising(0.9))]
     stopper = stopper_that_has_seen(kind, [*few, bad := trial_at(2, [0.01])])
@@ -72,7 +73,7 @@ def test_the_first_trials_and_references_are_never_stopped(kind: type[Stopper]) 
     assert stopper.reason_to_stop(bad, many) is None
 
 
-@pytest.mark.parametrize("kind", [RankStopper, HypervolumeStopper])
+@pytest.mark.parametrize("kind", [RankStopper, HypervolumeStopper, ChanceStopper])
 def test_a_trial_that_is_worse_in_everything_is_stopped_at_its_first_rung(kind: type[Stopper]) -> None:
     good = [trial_at(number, rising(0.9)) for number in range(8)]
     bad = trial_at(9, [0.01], cost=(20_000, 20_000))
@@ -81,7 +82,7 @@ def test_a_trial_that_is_worse_in_everything_is_stopped_at_its_first_rung(kind: 
     assert reason.startswith("at epoch 1 ")
 
 
-@pytest.mark.parametrize("kind", [RankStopper, HypervolumeStopper])
+@pytest.mark.parametrize("kind", [RankStopper, HypervolumeStopper, ChanceStopper])
 def test_the_cheapest_trial_goes_on_however_bad_and_one_that_is_better_in_everything_too(kind: type[Stopper]) -> None:
     others = [trial_at(number, rising(0.9 - number / 100)) for number in range(8)]
     cheap = trial_at(9, [0.3, 0.31], cost=(2_000, 2_000))
@@ -91,7 +92,7 @@ def test_the_cheapest_trial_goes_on_however_bad_and_one_that_is_better_in_everyt
     assert stopper.reason_to_stop(best, others) is None
 
 
-@pytest.mark.parametrize("kind", [NeverStop, RankStopper, HypervolumeStopper])
+@pytest.mark.parametrize("kind", [NeverStop, RankStopper, HypervolumeStopper, ChanceStopper])
 def test_nothing_is_stopped_between_rungs(kind: type[Stopper]) -> None:
     good = [trial_at(number, rising(0.9)) for number in range(8)]
     stopper = stopper_that_has_seen(kind, [*good, bad := trial_at(9, [0.01] * 3, cost=(20_000, 20_000))])
@@ -108,6 +109,29 @@ def test_an_accuracy_that_may_still_rise_above_the_front_is_given_the_time() -> 
     stopper.observe(later)
     reason = stopper.reason_to_stop(later, done)
     assert reason == "at epoch 2 even an accuracy of 87.50% would add nothing to the front"
+
+
+def test_a_rung_that_does_not_tell_the_end_stops_nobody() -> None:
+    """The same poor first epoch, where the first epochs of others told their ends, and where they did not."""
+    rng = random.Random(0)
+    ends = sorted(0.85 + 0.05 * rng.random() for _ in range(24))
+    telling = [trial_at(number, rising(end)) for number, end in enumerate(ends)]
+    luck = [trial_at(number, [rng.random() / 2, *rising(end)[1:]]) for number, end in enumerate(ends)]
+    late = trial_at(30, [0.05])
+    for done, is_stopped in ((telling, True), (luck, False)):
+        stopper = stopper_that_has_seen(ChanceStopper, [*done, late])
+        assert (stopper.reason_to_stop(late, [done[12]]) is not None) == is_stopped
+
+
+def test_an_eighth_of_the_trials_is_trained_to_the_end_whatever_their_chances() -> None:
+    done = [trial_at(number, rising(0.9)) for number in range(4)]
+    begun = [trial_at(number, [0.01], cost=(20_000, 20_000)) for number in range(4, 40)]
+    stopper = stopper_that_has_seen(ChanceStopper, [*done, *begun[:28]])
+    assert stopper.reason_to_stop(begun[0], done) is not None
+    stopper.observe(begun[28])
+    assert stopper.reason_to_stop(begun[0], done) is None
+    stopper.observe(trial_at(40, rising(0.9)))
+    assert stopper.reason_to_stop(begun[0], done) is not None
 
 
 POINTS = st.lists(
@@ -138,7 +162,7 @@ def test_rank_keeps_what_nothing_dominates_and_at_least_half(points: list[Point]
         assert trial in kept or any(dominates(other, point, GOALS) for other in points)
 
 
-@pytest.mark.parametrize("stopper", ["rank", "hypervolume"])
+@pytest.mark.parametrize("stopper", ["rank", "hypervolume", "chance"])
 def test_a_search_stops_some_trials_with_a_reason_but_no_reference_and_frees_their_time(
     tmp_path: Path, stopper: str
 ) -> None:
