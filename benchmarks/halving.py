@@ -143,7 +143,7 @@ def compare(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Replay searches with and without early stopping and print what they cost and find."""
-    curves, space, base = _read(table)
+    curves, space, base = read_curves(table)
     results: dict[str, list[Replayed]] = {name: [] for name in names()}
     chances: list[tuple[float, bool]] = []
     for seed in track(range(orders), console=Console(stderr=True), description="orders"):
@@ -155,11 +155,12 @@ def compare(
         watch = sessions["none"].stopper
         chances += watch.came_true if isinstance(watch, Watch) else []
         for name, session in sessions.items():
-            results[name].append(_compare(session, sessions["none"], space))
+            results[name].append(compare_with_full(session, sessions["none"], space))
     _print(results, chances, curves, Console(width=120), as_json=json)
 
 
-def _read(table: Path) -> tuple[Curves, SearchSpace, Study]:
+def read_curves(table: Path) -> tuple[Curves, SearchSpace, Study]:
+    """The curves of a table, or of a run; and the study that is replayed."""
     if table.is_dir():
         run = open_run(table)
         of_run = OfRun(run)
@@ -169,7 +170,8 @@ def _read(table: Path) -> tuple[Curves, SearchSpace, Study]:
     return curves, space, study_of_table(curves)
 
 
-def _compare(session: Session, full: Session, space: SearchSpace) -> Replayed:
+def compare_with_full(session: Session, full: Session, space: SearchSpace) -> Replayed:
+    """What a search came to beside the one that trained everything to its end."""
     cheapest = min(full.front, key=lambda trial: trial.params)
     alone = HypervolumeScale.of(space, full.objectives).hypervolume([full.objectives.values(cheapest)])
     members = {trial.architecture.digest for trial in full.front}

@@ -91,7 +91,7 @@ def lock_folder(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise StudyError(f"run: must not be in use by another search, got {path}, held by {_noted(note)}") from None
+        raise StudyError(f"run: must not be in use by another program, got {path}, held by {_noted(note)}") from None
     try:
         replace_text(note, Driver.here().model_dump_json())
         yield
@@ -144,7 +144,7 @@ class StudyLock:
             _DRIVERS.create(self._engine, checkfirst=True)  # another driver has made the table at the same moment
         holder = self._try_claim()
         if holder is not None:
-            raise StudyError(f"storage: study {self._study} must not be in use by another search, held by {holder}")
+            raise StudyError(f"storage: study {self._study} must not be in use by another program, held by {holder}")
 
     def beat(self) -> None:
         """Keep the row fresh until it is released or lost."""

@@ -125,7 +125,7 @@ def test_kill_leaves_what_was_reported_in_the_database(killed: Killed) -> None:
 def test_a_second_driver_is_told_who_holds_the_study(killed: Killed) -> None:
     held = f"held by process {killed.pid} on {re.escape(socket.gethostname())}, since .* UTC"
     name = name_of(killed.runs / "killed")
-    said = f"error: storage: study {name} must not be in use by another search, {held}\n"
+    said = f"error: storage: study {name} must not be in use by another program, {held}\n"
     assert re.fullmatch(said, killed.second.err), killed.second.err
     assert killed.second.code == 2
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.halving import replay, study_of_table
+from benchmarks.halving import compare_with_full, read_curves, replay, study_of_table
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from nas.execution.curves import Curve, CurveTable
@@ -142,7 +142,7 @@ def test_the_recorded_table_holds_at_least_150_architectures_of_the_space_traine
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stopper", ["hypervolume", "rank"])
+@pytest.mark.parametrize("stopper", ["chance", "hypervolume", "rank"])
 def test_halving_finds_the_front_of_full_training_in_a_third_of_the_time(stopper: str) -> None:
     """Over the recorded table, each architecture once in random order; `benchmarks/halving.py` prints it for many."""
     space = Study.from_file(ROOT / "studies" / "digits_hybrid_stages.yaml").make_space()
@@ -154,6 +154,20 @@ def test_halving_finds_the_front_of_full_training_in_a_third_of_the_time(stopper
     assert {trial.state for trial in full.record} == {TrialState.COMPLETE}
     assert early.hypervolume >= 0.99 * full.hypervolume
     assert early.ledger.spent <= full.ledger.spent / 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("record", ["isotropic_or_pyramid", "tokenisation", "convmixer_space"])
+def test_chances_keep_nearly_the_whole_front_of_photographs_in_less_time(record: str) -> None:
+    curves, space, study = read_curves(ROOT / "studies" / "records" / record)
+    for seed in range(3):
+        order = random.Random(seed).sample(range(len(curves.architectures)), len(curves.architectures))
+        full = replay(curves, space, study, order, num_devices=4)
+        early = replay(curves, space, study.model_copy(update={"stopper": "chance"}), order, num_devices=4)
+        found = compare_with_full(early, full, space)
+        assert found.near >= 0.9
+        assert found.hypervolume >= 0.99
+        assert found.device_seconds <= 0.9 * full.ledger.spent
 
 
 def test_a_table_that_is_none_and_an_architecture_that_is_not_in_it_are_refused(tmp_path: Path) -> None:

@@ -100,5 +100,5 @@ def test_of_two_drivers_that_start_together_one_searches_and_nothing_is_lost(tmp
     assert len(refused) <= 1  # none where one came to the lock when the other had ended
     for outcome in refused:
         check_one_line(outcome)
-        assert "must not be in use by another search" in outcome.err
+        assert "must not be in use by another program" in outcome.err
     assert read_study(run).results == good_run.study.results

@@ -79,7 +79,7 @@ def check_refused(outcome: Outcome, message: str) -> None:
         ),
         (["--objectives", "accuracy,latency", "--max-latency", "3"], "max_latency: must be a number above 0 and .*"),
         (["--limit", "latency"], "limit: must be NAME=VALUE, such as peak_memory=200MiB, got 'latency'"),
-        (["--stopper", "nun"], "stopper: unknown name 'nun'; known, nearest first: none, hypervolume, rank"),
+        (["--stopper", "nun"], "stopper: unknown name 'nun'; known, nearest first: none, chance, hypervolume, rank"),
         (["--deadline", "soon"], "deadline: must be a number above 0 and a unit such as 12h, 90m or 2d, got 'soon'"),
         (["--extend", "1cpu-hour"], "extend: must not be given beside --budget, got '1cpu-hour'"),
         (
