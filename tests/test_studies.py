@@ -6,7 +6,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import yaml
 
+from benchmarks.ablation import CURVES, Ablation, read, table
 from nas.data import open_dataset
 from nas.make_study import find_images, make_study
 from nas.record.run_folder import open_run
@@ -19,6 +21,7 @@ from nas.study.study import Study, read_mapping
 FOLDER = Path(__file__).parents[1] / "studies"
 STUDIES = sorted(FOLDER.glob("*.yaml"))
 EMBEDDED = [path for path in STUDIES if ":" not in str(read_mapping(path)["data"])]
+ABLATIONS = sorted((FOLDER / "ablations").glob("*.yaml"))
 RECORDS = sorted((FOLDER / "records").iterdir())
 
 
@@ -32,6 +35,19 @@ def test_a_study_says_how_it_is_run_and_what_to_expect(path: Path) -> None:
     assert [line.split()[1] for line in header[1:4]] == ["Command:", "Hardware:", "Expect:"]
     assert f"--study studies/{path.name}" in header[1]
     assert path.with_suffix(".md").exists()
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_the_page_of_an_ablation_has_the_table_of_its_curves(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    header = [line for line in text.splitlines() if line.startswith("#")]
+    assert [line.split()[1] for line in header[1:4]] == ["Command:", "Hardware:", "Expect:"]
+    curves, page = CURVES / f"{path.stem}.csv", FOLDER / f"{path.stem}.md"
+    if not page.exists():
+        pytest.skip(f"studies/{page.name} is not there: the trainings have not ended")
+    lines = page.read_text(encoding="utf-8").splitlines()
+    said = table(Ablation.model_validate(yaml.safe_load(text)), read(curves))
+    assert [line for line in said if line not in lines] == []
 
 
 @pytest.mark.parametrize("path", EMBEDDED, ids=lambda path: path.stem)
