@@ -189,10 +189,12 @@ class ExactCost(Proposer):
         end = max(self._logits[int(complete[-1])])
         stopped = sorted(place for place, epoch in self._stopped.items() if epoch < end)[-_MOST_STOPPED:]
         epochs = [*sorted({self._stopped[place] for place in stopped}), end]
-        known = np.array([*complete[-_MOST_STOPPED:], *stopped], dtype=np.int64)
-        curves = [self._logits[place] for place in known.tolist()]
-        logits = np.array([[curve.get(epoch, np.nan) for epoch in epochs] for curve in curves])
-        return known[-len(stopped) or len(known) :], foretell_rest(logits, self._known.log_costs(self._rows[known]))
+        whole = [place for place in complete[-_MOST_STOPPED:].tolist() if self._logits[place].keys() >= set(epochs)]
+        if not whole:
+            return np.empty(0, dtype=np.int64), Foretold(np.empty(0), np.empty(0), 1.0)
+        known = np.array([*whole, *stopped], dtype=np.int64)
+        logits = np.array([[self._logits[place].get(epoch, np.nan) for epoch in epochs] for place in known.tolist()])
+        return known[len(whole) :], foretell_rest(logits, self._known.log_costs(self._rows[known]))
 
     def _candidates(self, limits: Limits, rng: random.Random) -> Rows:
         """Neighbours of the front, and fresh samples; new ones within the limits, in an order that history decides."""
