@@ -18,7 +18,6 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Annotated, NamedTuple, Protocol
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import track
@@ -83,7 +82,7 @@ class Watch(ChanceStopper):
     def reason_to_stop(self, trial: TrialRecord, front: Sequence[TrialRecord]) -> str | None:
         rung = trial.num_epochs
         if rung in self.rungs and len(self._at[self.epochs]) >= LEAST_TO_FORETELL:
-            best = self._best_at(np.array([self._at[rung][trial.checkpoint_trial]]), front)
+            best = self.best_at(trial, rung, front)
             if best is not None:
                 self.noted.append((trial, self.chance(trial, rung, front), best))
         return None

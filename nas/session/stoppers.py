@@ -236,6 +236,9 @@ class ChanceStopper(Stopper):
     def __init__(self, *, epochs: int, first_rung: int, objectives: Objectives, scale: HypervolumeScale) -> None:
         super().__init__(epochs=epochs, first_rung=first_rung, objectives=objectives, scale=scale)
         self._steps: dict[int, tuple[list[int], Step]] = {}  # from each rung to the next, by place; and whose moves
+        self._seen: Sequence[TrialRecord] | None = None  # the front, whose numbers and points follow
+        self._members, self._points = np.empty(0, dtype=np.int64), np.empty((0, len(objectives)))
+        self._signs = np.where(objectives.is_maximised, -1.0, 1.0)
 
     def _judge(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> str | None:
         num_ends, num_all = len(self._at[self.epochs]), len(self._at[self.rungs[0]])
@@ -247,7 +250,7 @@ class ChanceStopper(Stopper):
     def chance(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> float:
         """Probability that a trial at a rung ends where no member of the front dominates it; some must have ended."""
         own = np.array([self._at[rung][trial.checkpoint_trial]])
-        best = self._best_at(own, [member for member in front if member.checkpoint_trial != trial.checkpoint_trial])
+        best = self.best_at(trial, rung, front)
         if best is None:
             return 1.0
         steps = [self._step(place) for place in range(self.rungs.index(rung), len(self.rungs))]
@@ -267,12 +270,16 @@ class ChanceStopper(Stopper):
         found: _Floats = np.log(np.maximum(np.delete(points, self._accuracy, axis=1), _ROUNDING))
         return found
 
-    def _best_at(self, own: _Floats, others: Sequence[TrialRecord]) -> float | None:
-        """The best accuracy of those that are no worse in all else."""
-        points = np.array([self._objectives.values(other) for other in others]).reshape(-1, own.size)
-        signs = np.where(self._objectives.is_maximised, -1.0, 1.0)
-        signs[self._accuracy] = 0.0
-        found = points[((points - own) * signs <= 0).all(axis=1), self._accuracy]
+    def best_at(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> float | None:
+        """The best accuracy of the front's other members that are no worse in all else; None: there is none."""
+        if front is not self._seen:
+            self._members = np.array([member.checkpoint_trial for member in front], dtype=np.int64)
+            points = [self._objectives.values(member) for member in front]
+            self._points = np.array(points).reshape(-1, len(self._objectives))
+            self._seen = front
+        is_no_worse = (self._points - self._at[rung][trial.checkpoint_trial]) * self._signs <= 0
+        is_no_worse[:, self._accuracy] = self._members != trial.checkpoint_trial
+        found = self._points[is_no_worse.all(axis=1), self._accuracy]
         return float(found.max()) if len(found) else None
 
 

@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logit
-from scipy.stats import t as student
+from scipy.special import logit, stdtr
 
 Floats = NDArray[np.float64]
 
@@ -42,7 +41,7 @@ class Foretold(NamedTuple):
 
     def chance_below(self, logits: Floats | float) -> Floats:
         """Probabilities that errors end below these, (n,)."""
-        found: Floats = student.cdf((logits - self.mean) / self.scale, self.freedom)
+        found: Floats = stdtr(self.freedom, (logits - self.mean) / self.scale)
         return found
 
 
