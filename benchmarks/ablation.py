@@ -46,6 +46,7 @@ _LEVEL = 0.9
 _SMALL = 0.3  # published points below which there is no difference
 _WITHIN = 1.0  # points
 _DRAWS = 4000
+_FAR = 5.0  # points; what differs by more is drawn at the edge
 
 
 class Row(BaseModel):
@@ -296,25 +297,35 @@ def table(ablation: Ablation, trained: list[Trained]) -> list[str]:
 
 
 def figure(ablation: Ablation, trained: list[Trained]) -> go.Figure:
-    """Differences from the first row beside the published ones."""
+    """Differences from the first row beside the published ones; what is far off stands at the edge, with a number."""
     found = [each for each in standings(ablation, trained) if each.row is not ablation.rows[0]][::-1]
-    names = [each.row.name for each in found]
-    ours = go.Scatter(
-        x=[each.difference for each in found],
-        y=names,
-        error_x={"array": [each.half for each in found]},
-        mode="markers",
-        name="here, with 90 % intervals",
+    ours = _points([each.difference for each in found], found, name="here, with 90 % intervals")
+    halves = [each.half if abs(each.difference) <= _FAR else 0.0 for each in found]
+    ours.update(error_x={"array": halves}, marker={"size": 8, "color": "#0072b2"})
+    published = [float("nan") if each.published is None else each.published for each in found]
+    paper = _points(published, found, name="published").update(
+        marker={"symbol": "diamond-open", "size": 10, "color": "#d55e00"}
     )
-    paper = go.Scatter(
-        x=[each.published for each in found],
-        y=names,
-        mode="markers",
-        marker={"symbol": "diamond-open", "size": 9},
-        name="published",
-    )
-    layout = {"xaxis_title": f"points beside {ablation.rows[0].name}", "template": "plotly_white", "height": 640}
+    layout: dict[str, Any] = {
+        "xaxis": {"title": f"points beside {ablation.rows[0].name}", "range": [-1.25 * _FAR, 1.1 * _FAR]},
+        "template": "plotly_white",
+        "height": 80 + 26 * len(found),
+        "width": 820,
+        "margin": {"t": 40, "r": 10},
+        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom"},
+    }
     return go.Figure([ours, paper], layout)
+
+
+def _points(values: list[float], rows: list[Standing], *, name: str) -> go.Scatter:
+    return go.Scatter(
+        x=np.clip(values, -_FAR, _FAR),
+        y=[each.row.name for each in rows],
+        text=[f"{value:+.1f}" if abs(value) > _FAR else "" for value in values],
+        textposition="middle left" if name == "published" else "middle right",
+        mode="markers+text",
+        name=name,
+    )
 
 
 if __name__ == "__main__":

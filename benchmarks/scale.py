@@ -7,7 +7,7 @@ Time:      benchmarks/results/scale.md has what it took
 Expected:  devices busy for at least 98 % of the time; at most 10 ms of the driver a trial, the last as the first
 
 A device waits while the driver is at work: the real time that the session takes to decide and to write the study
-passes in virtual time too. Trials come from the random sampler, are stopped early by the hypervolume they may add, and
+passes in virtual time too. Trials come from the random sampler, are stopped early by the default rule, and
 take about as long as on a GPU. `of a core` is the processor's time in the driver, in which a busy machine's other
 work does not count; `first` and `last` are the same for the first and the last tenth of the trials. Devices are busy
 from the first lease to the moment when no new trial is begun.
@@ -131,7 +131,9 @@ def scale(
     profile: Annotated[Path | None, typer.Option(help="File for a profile of cProfile, which makes it slower.")] = None,
 ) -> None:
     """Simulate large searches and print how busy their devices are, and what the driver needs."""
-    table = Table(title=f"hybrid_stages, random sampler, stopped by hypervolume, {EPOCHS} epochs", title_justify="left")
+    stopper = Study.model_fields["stopper"].default
+    title = f"hybrid_stages, random sampler, stopped by {stopper}, {EPOCHS} epochs"
+    table = Table(title=title, title_justify="left")
     columns = (
         "devices",
         "trials",
