@@ -20,6 +20,7 @@ from mkdocs.structure.pages import Page
 _ROOT = Path(__file__).parents[1]
 _DOCS = _ROOT / "docs"
 _PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "studies/**/*.md", "benchmarks/results/*.md")
+_PICTURES = "studies/*.png"
 _PROGRAMS = ("search", "prepare", "finish", "status", "report", "export", "compare", "explain", "dashboard", "train")
 _PROGRAMS += ("evaluate", "transfer", "table", "results.exports.check")
 _COMMANDS = [
@@ -34,8 +35,8 @@ _log = logging.getLogger("mkdocs.hooks.docs")
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Add the pages that lie outside `docs/`, and the one of all programs' help."""
-    for pattern in _PAGES:
+    """Add the pages and pictures that lie outside `docs/`, and the page of all programs' help."""
+    for pattern in (*_PAGES, _PICTURES):
         for path in sorted(_ROOT.glob(pattern)):
             name = path.relative_to(_ROOT).as_posix()
             files.append(File.generated(config, name, abs_src_path=str(path)))
