@@ -299,13 +299,13 @@ def table(ablation: Ablation, trained: list[Trained]) -> list[str]:
 def figure(ablation: Ablation, trained: list[Trained]) -> go.Figure:
     """Differences from the first row beside the published ones; what is far off stands at the edge, with a number."""
     found = [each for each in standings(ablation, trained) if each.row is not ablation.rows[0]][::-1]
-    ours = _points([each.difference for each in found], found, name="here, with 90 % intervals")
+    names = [each.row.name for each in found]
+    ours = _points([each.difference for each in found], names, name="here, with 90 % intervals", side="right")
     halves = [each.half if abs(each.difference) <= _FAR else 0.0 for each in found]
     ours.update(error_x={"array": halves}, marker={"size": 8, "color": "#0072b2"})
     published = [float("nan") if each.published is None else each.published for each in found]
-    paper = _points(published, found, name="published").update(
-        marker={"symbol": "diamond-open", "size": 10, "color": "#d55e00"}
-    )
+    paper = _points(published, names, name="published", side="left")
+    paper.update(marker={"symbol": "diamond-open", "size": 10, "color": "#d55e00"})
     layout: dict[str, Any] = {
         "xaxis": {"title": f"points beside {ablation.rows[0].name}", "range": [-1.25 * _FAR, 1.1 * _FAR]},
         "template": "plotly_white",
@@ -317,12 +317,13 @@ def figure(ablation: Ablation, trained: list[Trained]) -> go.Figure:
     return go.Figure([ours, paper], layout)
 
 
-def _points(values: list[float], rows: list[Standing], *, name: str) -> go.Scatter:
+def _points(values: list[float], rows: list[str], *, name: str, side: str) -> go.Scatter:
+    """Marks of one kind; a number stands on this side of those that are far off."""
     return go.Scatter(
         x=np.clip(values, -_FAR, _FAR),
-        y=[each.row.name for each in rows],
+        y=rows,
         text=[f"{value:+.1f}" if abs(value) > _FAR else "" for value in values],
-        textposition="middle left" if name == "published" else "middle right",
+        textposition=f"middle {side}",
         mode="markers+text",
         name=name,
     )

@@ -34,7 +34,7 @@ from nas.replay.surrogate import RunCurves
 from nas.session.leases import Place
 from nas.session.pareto import HypervolumeScale
 from nas.session.session import Session, open_session
-from nas.session.stoppers import LEAST_TO_FORETELL, ChanceStopper, names
+from nas.session.stoppers import FEWEST, ChanceStopper, names
 from nas.study.lease import Speed
 from nas.study.study import Study
 from search_spaces.space import SearchSpace
@@ -42,8 +42,6 @@ from search_spaces.space import SearchSpace
 STUDIES = Path(__file__).parents[1] / "studies"
 TABLE = STUDIES / "curves" / "digits_hybrid_stages.csv"
 STUDY = STUDIES / "digits_hybrid_stages.yaml"  # by whose recipe the table was recorded
-
-
 _BINS = (0, 0.05, 0.2, 0.5, 0.8, 1.01)
 _SEEDS_SPREAD = 0.006  # of accuracy: about the standard deviation between two trainings on CIFAR-10
 
@@ -81,7 +79,7 @@ class Watch(ChanceStopper):
 
     def reason_to_stop(self, trial: TrialRecord, front: Sequence[TrialRecord]) -> str | None:
         rung = trial.num_epochs
-        if rung in self.rungs and len(self._at[self.epochs]) >= LEAST_TO_FORETELL:
+        if rung in self.rungs and len(self._at[self.epochs]) >= FEWEST:
             best = self.best_at(trial, rung, front)
             if best is not None:
                 self.noted.append((trial, self.chance(trial, rung, front), best))
@@ -119,8 +117,10 @@ def study_of_table(table: Curves, recorded: Study | None = None) -> Study:
     return recorded.model_copy(update=changes)
 
 
-def replay(table: Curves, space: SearchSpace, study: Study, order: list[int], *, num_devices: int) -> Session:
-    """The session after it has tried every architecture of the table."""
+def replay(
+    table: Curves, space: SearchSpace, study: Study, order: list[int], *, num_devices: int, is_watched: bool = False
+) -> Session:
+    """The session after it has tried every architecture of the table; a watched one stops none and notes chances."""
     place = Place(
         speed=Speed(base=1e-6, per_gmac=1e-3),
         num_images={"train": 1079, "val": 359, "test": 359},
@@ -129,7 +129,7 @@ def replay(table: Curves, space: SearchSpace, study: Study, order: list[int], *,
     )
     first = [table.architectures[i] for i in order]
     session = open_session(study, Record(IN_MEMORY, space, study.goals, writes=True), place, first=first)
-    if study.stopper == "none":
+    if is_watched:
         session.stopper = Watch(session, HypervolumeScale.of(space, session.objectives))
     Simulator(table, num_devices=num_devices).run(session)
     return session
@@ -147,12 +147,14 @@ def compare(
     chances: list[tuple[float, bool]] = []
     for seed in track(range(orders), console=Console(stderr=True), description="orders"):
         order = random.Random(seed).sample(range(len(curves.architectures)), len(curves.architectures))
+        studies = {name: base.model_copy(update={"stopper": name}) for name in names()}
         sessions = {
-            name: replay(curves, space, base.model_copy(update={"stopper": name}), order, num_devices=devices)
-            for name in names()
+            name: replay(curves, space, study, order, num_devices=devices, is_watched=name == "none")
+            for name, study in studies.items()
         }
         watch = sessions["none"].stopper
-        chances += watch.came_true if isinstance(watch, Watch) else []
+        assert isinstance(watch, Watch)
+        chances += watch.came_true
         for name, session in sessions.items():
             results[name].append(compare_with_full(session, sessions["none"], space))
     _print(results, chances, curves, Console(width=120), as_json=json)

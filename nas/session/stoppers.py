@@ -24,11 +24,10 @@ from nas.study.study import Study
 
 FACTOR = 2  # epochs from rung to rung
 _HALF = 1 / 2  # of the trials at a rung, which go on
-_FEWEST = 4  # trials at a rung, or trained to the end, below which none is stopped there
+FEWEST = 4  # trials at a rung, or trained to the end, below which none is stopped there
 _MOST = 256  # trials at a rung that one is compared with, the newest
 _NEAREST = 12  # trials trained to the end, of like accuracy at the rung, from which a trial's end is predicted
 _QUANTILE = 0.1  # of the part of the error that is left at the end: how well it may go yet
-LEAST_TO_FORETELL = 4  # trials trained to the end, from which a chance is foretold
 _FAIR = 0.2  # chance to add to the front below which a trial is stopped
 _LATEST = 32  # trials from which chances are foretold: those that a sampler proposes later get on in other ways
 _TO_THE_END = 1 / 8  # of the trials, at least, before one is stopped
@@ -82,7 +81,7 @@ class Stopper(ABC):
     def reason_to_stop(self, trial: TrialRecord, front: Sequence[TrialRecord]) -> str | None:
         """Why a trial that has been observed goes no further, or None; `front` is that of the trials trained fully."""
         rung = trial.num_epochs
-        if rung not in self.rungs or trial.references or trial.seed is not None or len(self._at[rung]) < _FEWEST:
+        if rung not in self.rungs or trial.references or trial.seed is not None or len(self._at[rung]) < FEWEST:
             return None
         return self._judge(trial, rung, front)
 
@@ -138,7 +137,7 @@ class HypervolumeStopper(Stopper):
     def _judge(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> str | None:
         number = trial.checkpoint_trial
         known = self._numbers[self.epochs][-_MOST:]
-        if len(known) < _FEWEST:
+        if len(known) < FEWEST:
             return None
         others = self._others(trial, rung)
         reached = self._reached(rung, [number, *others], known)
@@ -242,7 +241,7 @@ class ChanceStopper(Stopper):
 
     def _judge(self, trial: TrialRecord, rung: int, front: Sequence[TrialRecord]) -> str | None:
         num_ends, num_all = len(self._at[self.epochs]), len(self._at[self.rungs[0]])
-        if num_ends < max(LEAST_TO_FORETELL, _TO_THE_END * num_all):
+        if num_ends < max(FEWEST, _TO_THE_END * num_all):
             return None
         chance = self.chance(trial, rung, front)
         return f"at epoch {rung} its chance to add to the front was {chance:.1%}" if chance < _FAIR else None

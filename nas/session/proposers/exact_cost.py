@@ -76,8 +76,7 @@ class ExactCost(Proposer):
         self._known = Catalogue(space, exact)
         self._rows: Rows = np.empty(0, dtype=np.int64)  # of the history, by place
         self._log_errors: Floats = np.empty(0)  # by place; NaN of trials that are not complete
-        self._logits: dict[int, dict[int, float]] = {}  # of errors by epoch, by place of trials that have ended
-        self._stopped: dict[int, int] = {}  # epochs reached, by place
+        self._stopped: list[int] = []  # places of trials that were stopped, as they ended
         self._running: list[int] = []  # places
         self._members: Rows = np.empty(0, dtype=np.int64)  # of the front: places
         self._samples: dict[int, tuple[int, ...]] = {}  # rows, by place of the trial that they follow
@@ -92,7 +91,7 @@ class ExactCost(Proposer):
         if num_first < _FIRST or len(complete) < LEAST_COMPLETE:
             row = self._spread(limits, rng)
         else:
-            row = self._best(complete, limits, rng)
+            row = self._best(history, complete, limits, rng)
         return self._fresh.draw(limits, rng) if row is None else self._known.genes(row)
 
     def _read(self, history: Sequence[TrialRecord]) -> None:
@@ -111,12 +110,7 @@ class ExactCost(Proposer):
                 self._log_errors[place] = np.log(max(1 - trial.val_accuracy, _LEAST_ERROR))
                 complete.append(place)
             elif trial.state is TrialState.STOPPED and trial.progress.curve:
-                self._stopped[place] = trial.num_epochs
-            else:
-                continue
-            accuracies = np.array([report.val_accuracy for report in trial.progress.curve])
-            epochs = [report.epoch for report in trial.progress.curve]
-            self._logits[place] = dict(zip(epochs, logit_of(accuracies).tolist(), strict=True))
+                self._stopped.append(place)
         self._running = [place for place in [*self._running, *known] if history[place].state is TrialState.RUNNING]
         if complete:
             self._members = self._front(np.sort(np.concatenate([self._members, complete])))
@@ -154,10 +148,10 @@ class ExactCost(Proposer):
 
     # ------------------------------------------------------------------ the others
 
-    def _best(self, complete: Rows, limits: Limits, rng: random.Random) -> int | None:
+    def _best(self, history: Sequence[TrialRecord], complete: Rows, limits: Limits, rng: random.Random) -> int | None:
         """The row of the candidate of most expected improvement; None where none is new."""
         fitted = self._fit(complete, is_cut=len(self._rows) % 2 == 1)
-        stopped, foretold = self._foretell(complete)
+        stopped, foretold = self._foretell(history, complete)
         used = self._choose(complete, self._members, POINTS_TO_PREDICT - len(stopped))
         log_errors, stds = self._log_errors[used], np.zeros(len(used))
         if len(stopped):
@@ -184,17 +178,20 @@ class ExactCost(Proposer):
             gains += boxes.expected_gain(costs(candidates), fitted.unscale(mean), fitted.std * std)
         return int(candidates[np.argmax(gains)])
 
-    def _foretell(self, complete: Rows) -> tuple[Rows, Foretold]:
+    def _foretell(self, history: Sequence[TrialRecord], complete: Rows) -> tuple[Rows, Foretold]:
         """The youngest of the trials that were stopped early, and where they would have ended."""
-        end = max(self._logits[int(complete[-1])])
-        stopped = sorted(place for place, epoch in self._stopped.items() if epoch < end)[-_MOST_STOPPED:]
-        epochs = [*sorted({self._stopped[place] for place in stopped}), end]
-        whole = [place for place in complete[-_MOST_STOPPED:].tolist() if self._logits[place].keys() >= set(epochs)]
+        end = history[complete[-1]].num_epochs
+        stopped = [place for place in sorted(self._stopped)[-_MOST_STOPPED:] if history[place].num_epochs < end]
+        places = [*complete[-_MOST_STOPPED:].tolist(), *stopped]
+        curves = {place: {each.epoch: each.val_accuracy for each in history[place].progress.curve} for place in places}
+        epochs = [*sorted({history[place].num_epochs for place in stopped}), end]
+        whole = [place for place in places if curves[place].keys() >= set(epochs)]
         if not whole:
             return np.empty(0, dtype=np.int64), Foretold(np.empty(0), np.empty(0), 1.0)
         known = np.array([*whole, *stopped], dtype=np.int64)
-        logits = np.array([[self._logits[place].get(epoch, np.nan) for epoch in epochs] for place in known.tolist()])
-        return known[len(whole) :], foretell_rest(logits, self._known.log_costs(self._rows[known]))
+        accuracies = np.array([[curves[place].get(epoch, np.nan) for epoch in epochs] for place in known.tolist()])
+        found = foretell_rest(logit_of(accuracies), self._known.log_costs(self._rows[known]))
+        return known[len(whole) :], found
 
     def _candidates(self, limits: Limits, rng: random.Random) -> Rows:
         """Neighbours of the front, and fresh samples; new ones within the limits, in an order that history decides."""
