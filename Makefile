@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help install search test quick-tests types test-slow test-services lint format docs lock clean
+.PHONY: help install search test quick-tests types test-slow test-services test-rest lint format docs lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -40,6 +40,9 @@ test-slow: $(INSTALLED)  ## the tests that take longer: every size of every mode
 
 test-services: $(INSTALLED)  ## with PostgreSQL and chromium, installed where they are not and this user may; and the documents' commands
 	$(BIN)/python -m pytest -q -m services --durations=10
+
+test-rest: $(INSTALLED)  ## both of these together, which takes less time than one after the other
+	$(BIN)/python -m pytest -q -n 3 --dist loadgroup -m "slow or services" --durations=25
 
 lint: $(INSTALLED)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

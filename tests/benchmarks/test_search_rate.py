@@ -28,6 +28,7 @@ from nas.training.optimisation import make_schedule
 from search_spaces.hybrid_stages import HybridStages
 from search_spaces.space import SearchSpace, SpaceError, SpaceSettings
 from tests.nas.programs import ROOT
+from tests.thorough import with_all_strikes
 
 SETTINGS = SpaceSettings(
     resolution=32, num_classes=10, stem=Stem(kernel=3, stride=2, padding=1), width_scale=0.25
@@ -208,6 +209,7 @@ def test_a_ratio_is_taken_within_a_round() -> None:
 
 
 @pytest.mark.slow
+@with_all_strikes
 @pytest.mark.xdist_group("ray")
 def test_a_comparison_prints_both_tables_and_writes_all_figures(tmp_path: Path) -> None:
     write_jpegs(tmp_path / "all", side=32, num_images=40)

@@ -15,6 +15,7 @@ from nas.record.run_folder import Run
 from nas.record.trials import LeaseCharge, TrialState
 from tests.nas.programs import ROOT
 from tests.nas.runs import FAILURE, make_run
+from tests.thorough import with_all_strikes
 
 
 def losses(run: Run, **struck: int) -> list[str]:
@@ -93,6 +94,7 @@ def test_charges_must_be_what_the_program_says_and_no_more_than_there_was(tmp_pa
 
 
 @pytest.mark.slow
+@with_all_strikes
 @pytest.mark.xdist_group("ray_2")
 def test_a_soak_in_which_every_fault_strikes_once_loses_nothing() -> None:
     command = [sys.executable, "-m", "benchmarks.soak", "--minutes", "0.275", "--every", "2"]

@@ -67,7 +67,7 @@ def _install() -> str:
     """Debian's package, where this user may install it."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         pytest.skip("no chromium here, and only root can install Debian's package (apt-get install chromium)")
-    command = ["apt-get", "install", "-y", "-q", "chromium"]
+    command = ["apt-get", "install", "-y", "-q", "-o", "DPkg::Lock::Timeout=600", "chromium"]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
     program = shutil.which("chromium")
     if program is None:

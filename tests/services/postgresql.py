@@ -119,7 +119,7 @@ def _install() -> Path:
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         pytest.skip("no PostgreSQL here, and only root can install Debian's package (apt-get install postgresql)")
     outcome = subprocess.run(
-        ["apt-get", "install", "-y", "-q", "postgresql"],
+        ["apt-get", "install", "-y", "-q", "-o", "DPkg::Lock::Timeout=600", "postgresql"],
         env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
         capture_output=True,
         text=True,

@@ -12,6 +12,7 @@ import pytest
 from tests.nas.conftest import GoodRun
 from tests.nas.gate import Gate
 from tests.nas.programs import QUICK, ROOT, Outcome, Program, read_study, run_program
+from tests.thorough import with_all_strikes
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
 
@@ -50,7 +51,7 @@ def check_one_line(outcome: Outcome) -> None:
     assert len(line) <= 300
 
 
-@pytest.mark.parametrize("taken", [replaced_by_a_file, unchangeable])
+@pytest.mark.parametrize("taken", [replaced_by_a_file, pytest.param(unchangeable, marks=with_all_strikes)])
 def test_a_run_whose_folder_cannot_be_written_any_more_ends_in_one_line_and_goes_on(
     tmp_path: Path, taken: Callable[[Path], AbstractContextManager[None]], good_run: GoodRun
 ) -> None:
