@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 from nas.record.replicates import mean_trial
 from nas.record.trials import TrialRecord
-from nas.session.pareto import HypervolumeScale, front_of
+from nas.session.pareto import HypervolumeScale, front
+from nas.study.objectives import Point
 
 
 class Finalists:
@@ -13,11 +14,12 @@ class Finalists:
 
     Attributes:
         front: The completed trials that no other dominates, by rising parameters; those of one architecture as one,
-            with the number of the first and mean accuracies.
+            with the number of the first and mean accuracies. The same list as long as nothing in it changes.
         hypervolume: Part of the unit cube that the front dominates.
         members: The front's trainings and those beside it, each once, the first of each architecture first. Their
             weights are kept.
         to_test: The members that have no accuracy on the test split yet.
+        to_test_macs: MACs of these in all.
         checkpointed: Trials whose checkpoints hold the weights of completed ones.
     """
 
@@ -31,31 +33,55 @@ class Finalists:
         self.hypervolume = 0.0
         self.members: list[TrialRecord] = []
         self.to_test: list[TrialRecord] = []
+        self.to_test_macs = 0
         self.checkpointed: set[int] = set()
         self._scale = scale
         self._takes_all = takes_all
         self._others: list[TrialRecord] = []  # members that need not be on the front
         self._trainings: dict[str, list[TrialRecord]] = {}  # complete ones by architecture, each by rising number
+        self._means: dict[str, tuple[TrialRecord, Point]] = {}  # of these, likewise
         self._tried: set[int] = set()  # numbers of trials that have been given to a device for their test
 
     def add(self, completed: Sequence[TrialRecord]) -> None:
         """Add trials that have been trained to the end."""
-        self._others += [trial for trial in completed if trial.references or self._takes_all]
+        others = [trial for trial in completed if trial.references or self._takes_all]
+        self._others += others
         self.checkpointed.update(trial.checkpoint_trial for trial in completed)
-        are_new = True
+        changed = dict.fromkeys(trial.digest for trial in completed)
         for trial in completed:
-            trainings = self._trainings.setdefault(trial.digest, [])
-            bisect.insort(trainings, trial, key=lambda training: training.number)
-            are_new = are_new and len(trainings) == 1
-        # A mean that falls may leave the front, and what it dominated come back.
-        candidates = [*self.front, *completed] if are_new else [mean_trial(each) for each in self._trainings.values()]
-        self.front = front_of(candidates, self._scale.objectives)
-        self.hypervolume = self._scale.hypervolume([self._scale.objectives.values(trial) for trial in self.front])
-        self._list_members()
+            bisect.insort(self._trainings.setdefault(trial.digest, []), trial, key=lambda training: training.number)
+        for digest in changed:
+            mean = mean_trial(self._trainings[digest])
+            self._means[digest] = mean, self._scale.objectives.values(mean)
+        members = [member.digest for member in self.front]
+        if changed.keys().isdisjoint(members):
+            found = self._front_of([*members, *changed])
+            if found != members:
+                self._set_front(found)
+            elif others:
+                self._list_members()
+        else:  # a mean that falls may leave the front, and what it dominated come back
+            self._set_front(self._front_of(list(self._means)))
 
     def note_test(self) -> None:
         """Take note of an accuracy on the test split that one of the trials has got."""
-        self.front = [mean_trial(self._trainings[member.digest]) for member in self.front]
+        for member in self.front:
+            self._means[member.digest] = mean_trial(self._trainings[member.digest]), self._means[member.digest][1]
+        self.front = [self._means[member.digest][0] for member in self.front]
+        self._list_members()
+
+    def _front_of(self, digests: Sequence[str]) -> list[str]:
+        """The architectures among these that no other dominates, by rising parameters."""
+        found = [digests[i] for i in front([self._means[each][1] for each in digests], self._scale.objectives)]
+        return sorted(found, key=self._place)
+
+    def _place(self, digest: str) -> tuple[int, int, int]:
+        mean, _ = self._means[digest]
+        return mean.params, mean.macs, mean.number
+
+    def _set_front(self, digests: Sequence[str]) -> None:
+        self.front = [self._means[each][0] for each in digests]
+        self.hypervolume = self._scale.hypervolume([self._means[each][1] for each in digests])
         self._list_members()
 
     def _list_members(self) -> None:
@@ -64,6 +90,7 @@ class Finalists:
         again = [trial for _, *others in trainings for trial in others]
         self.members = list({trial.number: trial for trial in (*firsts, *self._others, *again)}.values())
         self.to_test = [trial for trial in self.members if trial.test_accuracy is None]
+        self.to_test_macs = sum(trial.macs for trial in self.to_test)
 
     @property
     def untried(self) -> list[TrialRecord]:

@@ -319,9 +319,8 @@ class Session:
     @property
     def _held_back(self) -> float:
         """Device-seconds kept for evaluating on test: the front, the references, and what may come to be of them."""
-        to_test = self._finalists.to_test
-        macs = self._leases.training_macs + sum(trial.macs for trial in to_test)
-        return self.costs.test_seconds(macs, num_models=self._leases.num_training + len(to_test))
+        macs = self._leases.training_macs + self._finalists.to_test_macs
+        return self.costs.test_seconds(macs, num_models=self._leases.num_training + len(self._finalists.to_test))
 
     @property
     def _free_to_search(self) -> float:
