@@ -64,7 +64,7 @@ class TrialQueue:
         self.is_closed = False
         self._largest_macs = space.largest_cost("macs")
         self.is_exhausted = study.finals is not None  # every architecture within the study's limits has been tried
-        self._tried = {trial.architecture.digest for trial in record}
+        self._tried = {trial.digest for trial in record}
         cheapest = {count_cost(arch).total: arch for arch in (space.smallest("params"), space.smallest("macs"))}
         self._first = [  # the cheapest are the ends of any front, and they cost next to nothing
             arch
@@ -98,7 +98,7 @@ class TrialQueue:
         """
         trial = self._next_known(is_affordable) or self._next_new(is_affordable, affordable_macs)
         if trial is not None:
-            self._tried.add(trial.architecture.digest)
+            self._tried.add(trial.digest)
         return trial
 
     def end_resumable(self) -> list[TrialRecord]:

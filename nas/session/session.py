@@ -356,7 +356,7 @@ class Session:
 
         It is asked when the complete trials have become more by a part.
         """
-        least, num_complete = parse_until(self.study.until), len(self.record.complete)
+        least, num_complete = parse_until(self.study.until), len(self._finalists.checkpointed)
         if least is None or self.queue.is_closed or num_complete < _GROWTH_TO_ASK * self._asked_at:
             return
         self._asked_at = num_complete
