@@ -48,7 +48,7 @@ def settings(samplers: Sequence[str], *, stopper: str, devices: Sequence[int]) -
 
 def reach(seed: int, *, searches: Sequence[Setting], budget: str) -> list[Reached]:
     """What each search came to with one seed."""
-    study, curves = _study_and_curves()
+    study, curves = study_and_curves()
     tpe = study.model_copy(update={"sampler": "tpe", "seed": seed, "budget": budget, "max_trials": None})
     bases = {
         devices: search_in_virtual_time("tpe", tpe, curves, num_devices=devices)
@@ -67,7 +67,7 @@ def reach(seed: int, *, searches: Sequence[Setting], budget: str) -> list[Reache
 
 
 @cache
-def _study_and_curves() -> tuple[Study, PredictedCurves]:
+def study_and_curves() -> tuple[Study, PredictedCurves]:
     space = Study.from_file(STUDY).make_space()
     table = CurveTable(TABLE, space)
     study = study_of_table(table)

@@ -103,13 +103,15 @@ TrackerName = Annotated[
 ]
 
 
-def run_path(run_name: str) -> Path:
+def run_path(run_name: str, field: str = "run") -> Path:
     """The folder meant by a path, or by a name under `runs`; it need not exist.
 
+    Args:
+        field: Of the message.
     Raises:
         UserError: No folder can have this path.
     """
-    check_path(run_name, "run", error=UserError)
+    check_path(run_name, field, error=UserError)
     given = Path(run_name)
     if (given / "study.yaml").exists() or len(given.parts) != 1 or given.is_absolute():
         return given

@@ -1,6 +1,8 @@
 """From flags, a study file and the data's defaults to a study that has been checked."""
 
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -9,8 +11,12 @@ from metaformer.cost import count_cost
 from metaformer.errors import UserError, explain, one_line, shown, unknown_name
 from metaformer.specs import Stem
 from nas.data import DataInfo, check_processes, check_recipe, default_recipe, fit_of, look
+from nas.record.replicates import by_architecture, mean_trial
+from nas.record.run_folder import open_run
 from nas.session import proposers, stoppers
+from nas.session.pareto import front_of
 from nas.study.budget import Budget
+from nas.study.prior import FEWEST_MODELS, MOST_MODELS, Prior, PriorModel
 from nas.study.recipe_files import find_recipe
 from nas.study.request import Request, asked_fields, asked_splitting, overlay, recipe_changes, shorten_warmup
 from nas.study.splitting import DEFAULT_SPLITTING, Splitting
@@ -80,6 +86,8 @@ def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Stud
     merged = overlay(merged, {"recipe": recipe_changes(request)})
     fitted = fit_of(info.name, resolution=info.resolution).references
     merged["references"] = _references(request.references, merged, get(space_name, settings), fitted)
+    if request.prior is not None:
+        merged["prior"] = _prior(Path(request.prior), space_name, fields.get("prior"))
     if "budget" not in merged:
         raise StudyError("budget: must be given, such as --budget 64gpu-days or --budget 6cpu-minutes, got none")
     Budget.parse(str(merged["budget"]))
@@ -172,6 +180,36 @@ def _references(
     return list(names)
 
 
+def _prior(path: Path, space_name: str, known: object) -> object:
+    """What the search in a folder has found; as it is known where a study has begun with it.
+
+    Raises:
+        StudyError: There is no such search, it is of another space, or it has trained too few architectures.
+    """
+    try:
+        run = open_run(path)
+    except UserError as error:
+        raise StudyError(f"prior: {error}") from None
+    with closing(run.record):
+        if isinstance(known, dict) and known.get("identity") == run.study.identity:
+            return known
+        if run.study.space != space_name:
+            raise StudyError(f"prior: must be a search of {space_name}, got one of {run.study.space} in {str(path)!r}")
+        means = [mean_trial(trials) for trials in by_architecture(run.record.complete)]
+        if len(means) < FEWEST_MODELS:
+            raise StudyError(
+                f"prior: must have trained {FEWEST_MODELS} architectures to the end, got {len(means)} in {str(path)!r}"
+            )
+        front = {trial.number for trial in front_of(means, run.study.goals)}
+        newest = sorted(means, key=lambda trial: (trial.number in front, trial.number))[-MOST_MODELS:]
+        models = [
+            PriorModel(genes=run.space.encode(trial.architecture), val_accuracy=trial.val_accuracy)
+            for trial in sorted(newest, key=lambda trial: trial.number)
+            if trial.val_accuracy is not None
+        ]
+    return Prior(run=str(path), identity=run.study.identity, models=tuple(models)).model_dump(mode="json")
+
+
 def _check(study: Study, info: DataInfo) -> None:
     """What the fields of a study must be to each other and to the data."""
     if study.sampler not in proposers.names():
@@ -197,4 +235,11 @@ def _check(study: Study, info: DataInfo) -> None:
             space.decode(model.genes)
         except UserError as error:
             raise StudyError(f"finals.models: {one_line(str(error))}") from None
+    if study.prior is not None:
+        proposers.check_prior(study.sampler)
+        for known in study.prior.models:
+            try:
+                space.decode(known.genes)
+            except UserError as error:
+                raise StudyError(f"prior.models: {one_line(str(error))}") from None
     proposers.check_objectives(study.sampler, study.goals)

@@ -87,6 +87,14 @@ def search(
             show_default="exact_cost, or tpe for objectives that are measured",
         ),
     ] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="An earlier search of the space, on whatever images, to start from as far as it agrees.",
+            show_default="none",
+        ),
+    ] = None,
     stopper: Annotated[
         str | None,
         typer.Option(help="Early stopping: chance, hypervolume, rank or none.", show_default="chance"),
@@ -148,10 +156,11 @@ def search(
           --objectives accuracy,latency --max-latency 3ms
       python -m nas.search --space hybrid_stages --budget 64gpu-days --data folder:/data/imagenet \\
           --recipe convformer --epochs 30 --set recipe.augmentation.mixup=0.2
+      python -m nas.search --space hybrid_stages --budget 16gpu-days --data folder:/data/imagenet --prior runs/cifar10
       python -m nas.search --name hybrid_stages-imagenet --extend 8gpu-days --deadline 12h
       python -m nas.search --study runs/mine/study.yaml --name again --seed 1
     """
-    options = dict(locals())
+    options = {**locals(), "prior": None if prior is None else str(cli.run_path(prior, "prior"))}
     with cli.deaf_threads():
         from nas.launch import launch
     from nas.study.request import PROGRAM, Request, parse_changes, parse_limits, read_team

@@ -21,6 +21,7 @@ from nas.record.trials import TrialRecord, TrialState
 from nas.results.results import block_text, mixers_text, percent, stem_stride
 from nas.results.uncertainty import Uncertainty
 from nas.results.words import (
+    agreement_text,
     certainty_lines,
     duration_text,
     interval_text,
@@ -28,12 +29,14 @@ from nas.results.words import (
     objective_titles,
     outlook_text,
     plural,
+    prior_text,
     recipe_text,
     spent_text,
     splitting_text,
 )
 from nas.session.certainty.outlook import MORE
 from nas.session.forecast import Forecast
+from nas.session.proposers.earlier import agreement
 from nas.session.session import Session
 from nas.study.budget import Budget, format_device_time, parse_until
 from nas.study.objectives import DEFAULT, Objectives
@@ -151,11 +154,8 @@ def print_plan(
     if (num_steps := _steps_of_a_trial(study, info)) < _FEW_STEPS:
         text = f"steps    {num_steps} of the optimiser in a trial, which teach little; smaller batches give more"
         console.print(text, style="yellow")
-    if study.finals is None:
-        console.print(
-            f"space    {'' if space.size_is_exact else 'at most '}{_count(space.size)} architectures{_limits(space)}, "
-            f"sampler {study.sampler}, seed {study.seed}"
-        )
+    for line in _space_lines(study, space):
+        console.print(line)
     if study.objectives != DEFAULT:
         console.print(f"goals    {objective_titles(study)}")
     console.print(
@@ -172,6 +172,17 @@ def print_plan(
     if left > 0:
         for line in advice(plan, left):
             console.print(f"         {line}", style="yellow")
+
+
+def _space_lines(study: Study, space: SearchSpace) -> Iterator[str]:
+    """What is searched, and from what the search starts; nothing of finals."""
+    if study.finals is None:
+        yield (
+            f"space    {'' if space.size_is_exact else 'at most '}{_count(space.size)} architectures{_limits(space)}, "
+            f"sampler {study.sampler}, seed {study.seed}"
+        )
+    if study.prior is not None:
+        yield f"prior    {prior_text(study.prior)}"
 
 
 def _together(study: Study, budget: Budget) -> str:
@@ -285,6 +296,9 @@ def print_summary(console: Console, session: Session, folder: RunFolder, budget:
     ahead = session.outlook(MORE * budget.seconds)
     if ahead is not None:
         console.print(outlook_text(ahead, budget))
+    if study_prior := session.study.prior:
+        agrees = agreement(session.space, session.objectives, study_prior, session.record.complete)
+        console.print(agreement_text(study_prior, agrees))
     console.print(f"spent {spent_text(session.ledger.spent, session.ledger.lost, budget)}")
     console.print(f"report   {folder.report_html}")
     run = folder.path

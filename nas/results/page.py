@@ -32,6 +32,7 @@ from nas.results.results import (
 from nas.results.tables.columns import columns_of, table_of
 from nas.results.tables.endings import causes, stopped_groups
 from nas.results.words import (
+    agreement_text,
     certainty_lines,
     cost_text,
     difference,
@@ -216,6 +217,7 @@ def facts_of(results: Results) -> list[tuple[str, str]]:
         ("Search", f"{study.sampler}, seed {study.seed}") if study.finals is None else _finals_fact(study.finals),
         ("Hypervolume", f"{results.hypervolume:.4f} of the unit cube (error; each cost on a log scale over its range)"),
         *([("Outlook", outlook_text(results.outlook, budget))] if results.outlook else []),
+        *([("Prior", agreement_text(study.prior, results.prior_agreement))] if study.prior else []),
     ]
 
 

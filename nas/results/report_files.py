@@ -12,6 +12,7 @@ from nas.results.page import render
 from nas.results.picks import architecture_text
 from nas.results.results import Reference, Results, front_as_plain
 from nas.results.tables.frames import curves_csv, front_frame, trial_frame
+from nas.study.prior import Prior
 from nas.study.study import StudyError
 
 
@@ -66,6 +67,7 @@ def summarise(run: Run) -> dict[str, object]:
         "confirm_device_seconds": 0.0 if run.study.finals else run.record.confirm_seconds,
         "hypervolume": results.hypervolume,
         "outlook": results.outlook and results.outlook._asdict(),
+        "prior": run.study.prior and _prior(run.study.prior, results),
         "objectives": list(results.goals.names),
         "uncertainty": _uncertainty(results),
         "front": front_as_plain(results),
@@ -76,6 +78,12 @@ def summarise(run: Run) -> dict[str, object]:
         },
         "events": [event.model_dump(mode="json") for event in results.notes.events],
     }
+
+
+def _prior(prior: Prior, results: Results) -> dict[str, object]:
+    """The earlier search that this one started from, and how far it agrees: Kendall's tau over complete trials."""
+    found = results.prior_agreement
+    return {"run": prior.run, "architectures": len(prior.models), "agreement": found and found._asdict()}
 
 
 def _uncertainty(results: Results) -> dict[str, object] | None:

@@ -17,6 +17,7 @@ from nas.results.uncertainty import CLEAR, Estimate, Uncertainty
 from nas.results.words import probability_text
 from nas.session.certainty.outlook import MORE, Outlook, outlook
 from nas.session.pareto import HypervolumeScale, dominates, front_of
+from nas.session.proposers.earlier import Agreement, agreement
 from nas.study.budget import Budget
 from nas.study.objectives import ACCURACY, Objectives
 from nas.study.study import Study
@@ -192,6 +193,12 @@ class Results:
         if self.run.study.finals is not None or not self.front:  # bounds of measured objectives may be unknown
             return None
         return outlook(self.trials, self.scale, Budget.parse(self.run.study.budget).seconds * MORE)
+
+    @cached_property
+    def prior_agreement(self) -> Agreement | None:
+        """How far the earlier search that this one started from foretold what came; None: none, or too early to say."""
+        prior = self.run.study.prior
+        return None if prior is None else agreement(self.run.space, self.goals, prior, self.complete)
 
     @cached_property
     def references(self) -> list[Reference]:

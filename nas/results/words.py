@@ -8,9 +8,11 @@ from metaformer.errors import printable
 from nas.record.trials import TrialRecord
 from nas.results.uncertainty import CLEAR, Estimate, Uncertainty
 from nas.session.certainty.outlook import Outlook
+from nas.session.proposers.earlier import Agreement
 from nas.study.budget import Budget, format_device_time
 from nas.study.objectives import ACCURACY, Objective, Objectives
 from nas.study.objectives.units import short_count
+from nas.study.prior import Prior
 from nas.study.recipe import Recipe
 from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 from nas.study.study import Study
@@ -208,3 +210,20 @@ def outlook_text(ahead: Outlook, budget: Budget) -> str:
     """What more device time is expected to add."""
     more = format_device_time(ahead.seconds, budget.device)
     return f"another {more} is expected to add {ahead.expected:.2%} of the hypervolume, {ahead.most:.2%} at most (90 %)"
+
+
+def prior_text(prior: Prior) -> str:
+    """An earlier search that another one starts from."""
+    accuracies = [model.val_accuracy for model in prior.models]
+    reach = f"{100 * min(accuracies):.1f} to {100 * max(accuracies):.1f} %"
+    return f"{printable(prior.run)}: {plural(len(prior.models), 'architecture')}, {reach} on val there"
+
+
+def agreement_text(prior: Prior, found: Agreement | None) -> str:
+    """How far an earlier search foretold what came."""
+    if found is None:
+        return f"how far {printable(prior.run)} agrees is not known yet: too few trials are complete"
+    trials = plural(found.num_trials, "complete trial")
+    return (
+        f"{printable(prior.run)} agrees with Kendall's tau {found.tau:.2f} over {trials} (1: same order, 0: none)"
+    )

@@ -443,7 +443,7 @@ def open_session(
         first: Architectures to try before the proposer is asked; those beyond the limits are left out.
     """
     scale = HypervolumeScale.of(record.space, study.goals, record.notes.bounds)
-    proposer = make_proposer(study.sampler, record.space, study.goals)
+    proposer = make_proposer(study.sampler, record.space, study.goals, study.prior)
     session = Session(
         study,
         record,

@@ -49,6 +49,7 @@ class Request:
     epochs: int | None = None
     batch_size: int | None = None
     sampler: str | None = None
+    prior: str | None = None  # the folder of an earlier run
     stopper: str | None = None
     seed: int | None = None
     until: str | None = None  # budget, converged or a part of the hypervolume, such as 0.5%
@@ -76,7 +77,7 @@ _PLAIN = tuple(
     field.name
     for field in fields(Request)
     if field.name in Study.model_fields
-    and field.name not in ("data", "references", "recipe", "objectives", "measured_limits")
+    and field.name not in ("data", "references", "recipe", "objectives", "measured_limits", "prior")
 )
 
 

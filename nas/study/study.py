@@ -19,6 +19,7 @@ from nas.study.budget import Budget, parse_interval, parse_share, parse_until
 from nas.study.database_url import without_password
 from nas.study.finals import Finals
 from nas.study.objectives import DEFAULT, Objectives, choose
+from nas.study.prior import Prior
 from nas.study.recipe import BadImages, Precision, Recipe
 from nas.study.splitting import DEFAULT_SPLITTING, Splitting
 from search_spaces.space import SearchSpace, SpaceSettings, get
@@ -58,6 +59,7 @@ class Study(Spec):
     references: tuple[str, ...]
     finals: Finals | None = None  # what is trained instead of a search; None: the study is a search
     sampler: str
+    prior: Prior | None = None  # an earlier search that the sampler starts from
     seed: Seed
     stopper: str = "chance"
     budget: str

@@ -6,9 +6,10 @@ from metaformer.errors import UserError, check_new_name, shown, unknown_name
 from nas.session.proposers.base import Proposer
 from nas.session.proposers.regularized_evolution import RegularizedEvolution
 from nas.study.objectives import Objectives
+from nas.study.prior import Prior
 from search_spaces.space import SearchSpace
 
-__all__ = ["Proposer", "check_objectives", "default", "make_proposer", "names", "register_proposer"]
+__all__ = ["Proposer", "check_objectives", "check_prior", "default", "make_proposer", "names", "register_proposer"]
 
 Maker = Callable[[SearchSpace, Objectives], Proposer]
 
@@ -73,12 +74,28 @@ def check_objectives(name: str, objectives: Objectives) -> None:
         exact_costs(objectives)
 
 
-def make_proposer(name: str, space: SearchSpace, objectives: Objectives) -> Proposer:
+def check_prior(name: str) -> None:
+    """Check that a proposer of that name can start from an earlier search.
+
+    Raises:
+        UserError: It cannot.
+    """
+    if name != "exact_cost":
+        raise UserError(f"prior: must go with the sampler exact_cost, got {shown(name)}")
+
+
+def make_proposer(name: str, space: SearchSpace, objectives: Objectives, prior: Prior | None = None) -> Proposer:
     """The proposer of that name.
 
+    Args:
+        prior: An earlier search to start from; `exact_cost` alone does.
     Raises:
         UserError: There is none.
     """
     if name not in _MAKERS:
         raise UserError(unknown_name("sampler", name, _MAKERS))
+    if name == "exact_cost" and prior is not None:
+        from nas.session.proposers.exact_cost import ExactCost
+
+        return ExactCost(space, objectives, prior)
     return _MAKERS[name](space, objectives)

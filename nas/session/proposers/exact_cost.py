@@ -17,6 +17,7 @@ from nas.record.trials import TrialRecord, TrialState
 from nas.session.certainty.ends import Foretold, foretell_rest, logit_of
 from nas.session.proposers.base import FreshGenes, Proposer
 from nas.session.proposers.catalogue import Catalogue, Floats, Rows
+from nas.session.proposers.earlier import Earlier, does_agree, slope
 from nas.session.proposers.gaussian_process import (
     LEAST_COMPLETE,
     POINTS_TO_FIT,
@@ -29,9 +30,12 @@ from nas.session.proposers.gaussian_process import (
 )
 from nas.session.proposers.improvement import undominated
 from nas.study.objectives import ACCURACY, ExactObjective, Objectives
+from nas.study.prior import Prior
 from search_spaces.space import Genes, Limits, SearchSpace, SpaceError
 
 _FIRST = 20  # trials that are spread over the costs, hand-designed ones not counted
+_FIRST_AFTER_EARLIER = 8  # the same where an earlier search agrees
+_EVERY = 3  # of the first ones is of the earlier front
 _DRAWS_FOR_FIRST = 4  # from which the one nearest to the wanted cost is taken
 _STEPS_FOR_FIRST = 30  # gene by gene, towards the wanted cost
 _INHERITED = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.75, 0.75)  # of fresh samples, from the trial that they follow
@@ -67,13 +71,17 @@ class ExactCost(Proposer):
     Every other suggestion uses a model in which the worst errors are cut down, since it may see what the other model
     misses. Running trials count as if they had ended at what the model expects. Trials that were stopped early teach
     where they would have ended, with the uncertainty of `certainty.ends`; failed ones teach nothing.
+
+    With a prior the process is on what is left of the error when a part of what the earlier search expects is taken
+    away: the part that the complete trials bear out.
     """
 
-    def __init__(self, space: SearchSpace, objectives: Objectives) -> None:
+    def __init__(self, space: SearchSpace, objectives: Objectives, prior: Prior | None = None) -> None:
         """Raises UserError where objectives are measured or where more than two are exact."""
         exact = exact_costs(objectives)
         self._fresh = FreshGenes(space)
         self._known = Catalogue(space, exact)
+        self._earlier = None if prior is None else Earlier(self._known, prior)
         self._rows: Rows = np.empty(0, dtype=np.int64)  # of the history, by place
         self._log_errors: Floats = np.empty(0)  # by place; NaN of trials that are not complete
         self._stopped: list[int] = []  # places of trials that were stopped, as they ended
@@ -88,8 +96,9 @@ class ExactCost(Proposer):
         num_first = sum(not trial.references for trial in history[: 2 * _FIRST + 50])
         row = None
         complete = np.flatnonzero(np.isfinite(self._log_errors))
-        if num_first < _FIRST or len(complete) < LEAST_COMPLETE:
-            row = self._spread(limits, rng)
+        if num_first < self._num_first(complete) or len(complete) < LEAST_COMPLETE:
+            row = self._remembered(limits, rng) if num_first % _EVERY == 2 and num_first < 9 else None
+            row = self._spread(limits, rng) if row is None else row
         else:
             row = self._best(history, complete, limits, rng)
         return self._fresh.draw(limits, rng) if row is None else self._known.genes(row)
@@ -139,6 +148,17 @@ class ExactCost(Proposer):
                 best = other
         return best
 
+    def _num_first(self, complete: Rows) -> int:
+        """Trials to begin with: fewer where an earlier search is seen to agree."""
+        rows = self._rows[complete]
+        agrees = self._earlier is not None and does_agree(self._earlier.errors(rows), self._log_errors[complete])
+        return _FIRST_AFTER_EARLIER if agrees else _FIRST
+
+    def _remembered(self, limits: Limits, rng: random.Random) -> int | None:
+        """A row of the earlier search's front; None where none is left."""
+        rows = self._known.new_within([] if self._earlier is None else self._earlier.front.tolist(), limits)
+        return rng.choice(rows.tolist()) if len(rows) else None
+
     def _position(self, rows: Rows) -> Floats:
         mean: Floats = self._known.positions(rows)[:, : self._known.num_costs].mean(1)
         return mean
@@ -159,23 +179,26 @@ class ExactCost(Proposer):
             used = np.concatenate([used, stopped])
             log_errors = np.concatenate([log_errors, np.log(errors)])
             stds = np.concatenate([stds, (1 - errors) * foretold.scale])  # of a logarithm, from that of a logit
-        targets, extra = fitted.scale(log_errors), (stds / fitted.std) ** 2
+        targets = fitted.scale(log_errors - fitted.slope * self._said(self._rows[used]))
+        extra = (stds / fitted.std) ** 2
         process = GaussianProcess(fitted.parameters, self._known.groups, self._features(used), targets, extra)
         members, errors = self._members, np.exp(self._log_errors[self._members])
         if self._running:
             running = self._features(self._running)
-            expected, _ = process.predict(running)
+            scaled, _ = process.predict(running)
+            expected = fitted.unscale(scaled) + fitted.slope * self._said(self._rows[self._running])
             members = np.concatenate([members, self._running])
-            errors = np.concatenate([errors, np.exp(fitted.unscale(expected))])
+            errors = np.concatenate([errors, np.exp(expected)])
             process = process.with_running(running)
         candidates = self._candidates(limits, rng)
         if not len(candidates):
             return None
-        mean, std = process.predict(self._known.features(candidates))
+        scaled, std = process.predict(self._known.features(candidates))
+        mean = fitted.unscale(scaled) + fitted.slope * self._said(candidates)
         gains = np.zeros(len(candidates))
         for costs in (self._known.positions, self._known.shares):
             boxes = undominated(costs(self._rows[members]), errors)
-            gains += boxes.expected_gain(costs(candidates), fitted.unscale(mean), fitted.std * std)
+            gains += boxes.expected_gain(costs(candidates), mean, fitted.std * std)
         return int(candidates[np.argmax(gains)])
 
     def _foretell(self, history: Sequence[TrialRecord], complete: Rows) -> tuple[Rows, Foretold]:
@@ -195,7 +218,7 @@ class ExactCost(Proposer):
 
     def _candidates(self, limits: Limits, rng: random.Random) -> Rows:
         """Neighbours of the front, and fresh samples; new ones within the limits, in an order that history decides."""
-        rows: list[int] = []
+        rows: list[int] = [] if self._earlier is None else self._earlier.front.tolist()
         for row in self._rows[self._members]:
             rows.extend(self._known.neighbours(int(row)))
         num = len(self._rows)
@@ -233,13 +256,19 @@ class ExactCost(Proposer):
         chosen = self._choose(settled, front, POINTS_TO_FIT)
         key = tuple(chosen.tolist())
         if is_cut not in self._fitted or self._fitted[is_cut][0] != key:
-            targets = self._log_errors[chosen]
+            errors, said = self._log_errors[chosen], self._said(self._rows[chosen])
+            part = 0.0 if self._earlier is None else slope(said, errors)
+            targets = errors - part * said
             most = 2 * float(np.median(targets)) - float(targets.min()) if is_cut else np.inf
             targets = np.minimum(targets, most)
             mean, std = float(targets.mean()), max(float(targets.std()), 1e-3)
             parameters = fit(self._features(chosen), (targets - mean) / std, self._known.groups)
-            self._fitted[is_cut] = (key, _Fit(parameters, mean, std, most))
+            self._fitted[is_cut] = (key, _Fit(parameters, mean, std, most, part))
         return self._fitted[is_cut][1]
+
+    def _said(self, rows: Rows) -> Floats:
+        """What an earlier search expects of their errors; 0 where there is none."""
+        return np.zeros(len(rows)) if self._earlier is None else self._earlier.errors(rows)
 
     def _settled(self, complete: Rows) -> Rows:
         """The complete trials among the first N, for the largest N of a fixed sequence below which few still run."""
@@ -269,6 +298,7 @@ class _Fit:
     mean: float
     std: float
     most: float  # to which larger targets are cut
+    slope: float  # of the earlier search's errors, which are taken away before; 0 where there is none
 
     def scale(self, targets: Floats) -> Floats:
         return (np.minimum(targets, self.most) - self.mean) / self.std
