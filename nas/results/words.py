@@ -224,6 +224,4 @@ def agreement_text(prior: Prior, found: Agreement | None) -> str:
     if found is None:
         return f"how far {printable(prior.run)} agrees is not known yet: too few trials are complete"
     trials = plural(found.num_trials, "complete trial")
-    return (
-        f"{printable(prior.run)} agrees with Kendall's tau {found.tau:.2f} over {trials} (1: same order, 0: none)"
-    )
+    return f"{printable(prior.run)} agrees with Kendall's tau {found.tau:.2f} over {trials} (1: same order, 0: none)"
