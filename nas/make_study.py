@@ -191,7 +191,8 @@ def _prior(path: Path, space_name: str, known: object) -> object:
     except UserError as error:
         raise StudyError(f"prior: {error}") from None
     with closing(run.record):
-        if isinstance(known, dict) and known.get("identity") == run.study.identity:
+        own = run.study.identity
+        if isinstance(known, dict) and (known.get("identity"), own or known.get("run")) == (own, own or str(path)):
             return known
         if run.study.space != space_name:
             raise StudyError(f"prior: must be a search of {space_name}, got one of {run.study.space} in {str(path)!r}")
@@ -207,7 +208,7 @@ def _prior(path: Path, space_name: str, known: object) -> object:
             for trial in sorted(newest, key=lambda trial: trial.number)
             if trial.val_accuracy is not None
         ]
-    return Prior(run=str(path), identity=run.study.identity, models=tuple(models)).model_dump(mode="json")
+    return Prior(run=str(path), identity=own, models=tuple(models)).model_dump(mode="json")
 
 
 def _check(study: Study, info: DataInfo) -> None:

@@ -212,7 +212,7 @@ class Study(Spec):
         for field, now, before in _differences(self.model_dump(mode="json"), earlier.model_dump(mode="json")):
             if field not in MAY_CHANGE:
                 raise StudyError(
-                    f"{field}: must be {before!r}, as the study in {where} has it, got {now!r}; "
+                    f"{field}: must be {shown(before)}, as the study in {where} has it, got {shown(now)}; "
                     "another --name starts another study"
                 )
 

@@ -242,5 +242,6 @@ def _flat(study: Study) -> dict[str, object]:
         else:
             found[path] = value
 
-    add(study.model_dump(mode="json", exclude=_NOT_SETTINGS), "")
+    left_out = {**dict.fromkeys(_NOT_SETTINGS, True), "prior": {"models": True}}
+    add(study.model_dump(mode="json", exclude=left_out), "")
     return found

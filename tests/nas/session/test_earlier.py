@@ -143,6 +143,13 @@ def test_a_study_that_goes_on_keeps_it_though_the_earlier_run_has_grown(tmp_path
     assert again == first
 
 
+def test_a_study_without_one_does_not_get_one(tmp_path: Path, earlier: Path) -> None:
+    first = study_with(earlier)
+    with pytest.raises(UserError, match="prior: must be None, as the study in") as refused:
+        first.check_continues(first.model_copy(update={"prior": None}), tmp_path)
+    assert len(str(refused.value)) < 400
+
+
 def test_a_run_says_how_far_it_agrees(tmp_path: Path, earlier: Path) -> None:
     prior = study_with(earlier).model_dump(mode="json")["prior"]
     run = make_run(tmp_path / "later", sampler="exact_cost", prior=prior)
