@@ -5,8 +5,10 @@ INSTALLED := $(VENV)/.installed
 # The first of these that runs and is 3.11 or 3.12; `make PYTHON=...` names another.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+# A worker that dies ends the run, which would wait for ever where xdist replaces it
+GROUPED := --dist loadgroup --max-worker-restart 0
 
-.PHONY: help install search test quick-tests types test-slow test-services test-rest lint format docs lock clean
+.PHONY: help install search test quick-tests types test-slow test-services lint format docs lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -29,20 +31,17 @@ test: $(INSTALLED)  ## lint, types, import contracts and every test that is not 
 	@$(MAKE) --no-print-directory -j2 quick-tests types
 
 quick-tests:
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not slow and not services"
+	$(BIN)/python -m pytest -q -n 2 $(GROUPED) -m "not slow and not services"
 
 types:
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 test-slow: $(INSTALLED)  ## the tests that take longer: every size of every model family beside timm
-	$(BIN)/python -m pytest -q -n 3 --dist loadgroup -m "slow and not services" --durations=25
+	$(BIN)/python -m pytest -q -n 3 $(GROUPED) -m "slow and not services" --durations=25
 
 test-services: $(INSTALLED)  ## with PostgreSQL and chromium, installed where they are not and this user may; and the documents' commands
 	$(BIN)/python -m pytest -q -m services --durations=10
-
-test-rest: $(INSTALLED)  ## both of these together, which takes less time than one after the other
-	$(BIN)/python -m pytest -q -n 3 --dist loadgroup -m "slow or services" --durations=25
 
 lint: $(INSTALLED)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -34,8 +34,10 @@ Path(sys.argv[1]).touch()
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
-    """Put back what a SIGHUP leaves behind: it stays ignored."""
+    """Begin with the handlers of a program in a terminal, also under nohup, and put back those that were there."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -101,7 +103,10 @@ def test_a_program_whose_terminal_closes_comes_to_its_end(tmp_path: Path) -> Non
         assert said == b"runs\r\n"
         os.close(master)
         program.send_signal(signal.SIGHUP)
-        assert program.wait() == 0
+        try:
+            assert program.wait(timeout=60) == 0
+        finally:
+            program.kill()  # or leaving the block would wait for a program that does not end
     assert (tmp_path / "ended").exists()
 
 
