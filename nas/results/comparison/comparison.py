@@ -242,6 +242,6 @@ def _flat(study: Study) -> dict[str, object]:
         else:
             found[path] = value
 
-    left_out = {**dict.fromkeys(_NOT_SETTINGS, True), "prior": {"models": True}}
+    left_out: dict[str, bool | dict[str, bool]] = {**dict.fromkeys(_NOT_SETTINGS, True), "prior": {"models": True}}
     add(study.model_dump(mode="json", exclude=left_out), "")
     return found
