@@ -11,7 +11,7 @@ from tests.nas.disks import disk
 from tests.nas.photographs import prepare, write_photographs
 from tests.nas.programs import PATIENCE, QUICK, Outcome, Recorded, read_study, run_program
 
-RAY_GROUPS = ("ray", "ray_2", "ray_3", "ray_4")  # of xdist; each has one search at a time, and "ray" the run below
+RAY_GROUPS = ("ray", "ray_2", "ray_3")  # of xdist; each has one search or cluster at a time, and "ray" the run below
 
 
 class GoodRun(NamedTuple):

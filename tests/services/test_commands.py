@@ -17,7 +17,7 @@ from tests.nas.photographs import write_photographs
 from tests.nas.programs import ROOT
 from tests.test_documents import BLOCKS
 
-pytestmark = [pytest.mark.services, pytest.mark.xdist_group("ray_4")]
+pytestmark = [pytest.mark.services, pytest.mark.xdist_group("ray")]
 
 ORDER = ("first_hour.md", "cifar10.md", "README.md", "run_folder.md", "models.md")  # some use what earlier ones made
 HERE = {None, "CIFAR-10"}  # what a block may need

@@ -23,10 +23,10 @@ def _optuna(sampler: str) -> Maker:
     return make
 
 
-def _exact_cost(space: SearchSpace, objectives: Objectives) -> Proposer:
+def _exact_cost(space: SearchSpace, objectives: Objectives, prior: Prior | None = None) -> Proposer:
     from nas.session.proposers.exact_cost import ExactCost
 
-    return ExactCost(space, objectives)
+    return ExactCost(space, objectives, prior)
 
 
 _MAKERS: dict[str, Maker] = {
@@ -95,7 +95,5 @@ def make_proposer(name: str, space: SearchSpace, objectives: Objectives, prior: 
     if name not in _MAKERS:
         raise UserError(unknown_name("sampler", name, _MAKERS))
     if name == "exact_cost" and prior is not None:
-        from nas.session.proposers.exact_cost import ExactCost
-
-        return ExactCost(space, objectives, prior)
+        return _exact_cost(space, objectives, prior)
     return _MAKERS[name](space, objectives)

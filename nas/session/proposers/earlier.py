@@ -18,7 +18,7 @@ from nas.study.objectives import ExactObjective, Objectives
 from nas.study.prior import FEWEST_MODELS, Prior
 from search_spaces.space import SearchSpace
 
-_LEAST_ERROR = 1e-4  # whose logarithm is taken
+LEAST_ERROR = 1e-4  # whose logarithm is taken
 _SLOPE = 0.5  # prior mean of the slope
 _WORTH = 4.0  # trials that the prior mean counts as
 _SMALL, _ONE_SIDED = 0.3, 1.2816  # a correlation that is worth little, and the normal quantile of 90 %
@@ -35,7 +35,7 @@ class Earlier:
         """Fit the model; the catalogue gets rows for the earlier architectures."""
         self._known = known
         rows = np.array([known.row(model.genes) for model in prior.models], dtype=np.int64)
-        errors = np.log([max(1 - model.val_accuracy, _LEAST_ERROR) for model in prior.models])
+        errors = np.log([max(1 - model.val_accuracy, LEAST_ERROR) for model in prior.models])
         errors = (errors - errors.mean()) / max(float(errors.std()), 1e-3)
         is_best = moocore.is_nondominated(np.column_stack([known.positions(rows), errors]))
         self.front: Rows = rows[is_best]

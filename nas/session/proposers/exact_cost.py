@@ -17,7 +17,7 @@ from nas.record.trials import TrialRecord, TrialState
 from nas.session.certainty.ends import Foretold, foretell_rest, logit_of
 from nas.session.proposers.base import FreshGenes, Proposer
 from nas.session.proposers.catalogue import Catalogue, Floats, Rows
-from nas.session.proposers.earlier import Earlier, does_agree, slope
+from nas.session.proposers.earlier import LEAST_ERROR, Earlier, does_agree, slope
 from nas.session.proposers.gaussian_process import (
     LEAST_COMPLETE,
     POINTS_TO_FIT,
@@ -35,13 +35,12 @@ from search_spaces.space import Genes, Limits, SearchSpace, SpaceError
 
 _FIRST = 20  # trials that are spread over the costs, hand-designed ones not counted
 _FIRST_AFTER_EARLIER = 8  # the same where an earlier search agrees
-_EVERY = 3  # of the first ones is of the earlier front
+_REMEMBERED = (2, 5, 8)  # places of first ones that are of the earlier front
 _DRAWS_FOR_FIRST = 4  # from which the one nearest to the wanted cost is taken
 _STEPS_FOR_FIRST = 30  # gene by gene, towards the wanted cost
 _INHERITED = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.75, 0.75)  # of fresh samples, from the trial that they follow
 _TRIALS_WITH_SAMPLES = 100  # the youngest; each has as many fresh samples as the line above
 _GOLDEN = (5**0.5 - 1) / 2
-_LEAST_ERROR = 1e-4  # whose logarithm is taken
 _MOST_CANDIDATES = 1500
 _MOST_STOPPED = 100  # trials that teach where they would have ended, and complete ones from which it is foretold
 _MOST_RUNNING = 0.1  # of the trials of a fit
@@ -96,8 +95,8 @@ class ExactCost(Proposer):
         num_first = sum(not trial.references for trial in history[: 2 * _FIRST + 50])
         row = None
         complete = np.flatnonzero(np.isfinite(self._log_errors))
-        if num_first < self._num_first(complete) or len(complete) < LEAST_COMPLETE:
-            row = self._remembered(limits, rng) if num_first % _EVERY == 2 and num_first < 9 else None
+        if len(complete) < LEAST_COMPLETE or num_first < _FIRST_AFTER_EARLIER or self._needs_more(num_first, complete):
+            row = self._remembered(limits, rng) if num_first in _REMEMBERED else None
             row = self._spread(limits, rng) if row is None else row
         else:
             row = self._best(history, complete, limits, rng)
@@ -116,7 +115,7 @@ class ExactCost(Proposer):
         for place in [*self._running, *known]:
             trial = history[place]
             if trial.state is TrialState.COMPLETE and trial.val_accuracy is not None:
-                self._log_errors[place] = np.log(max(1 - trial.val_accuracy, _LEAST_ERROR))
+                self._log_errors[place] = np.log(max(1 - trial.val_accuracy, LEAST_ERROR))
                 complete.append(place)
             elif trial.state is TrialState.STOPPED and trial.progress.curve:
                 self._stopped.append(place)
@@ -148,11 +147,11 @@ class ExactCost(Proposer):
                 best = other
         return best
 
-    def _num_first(self, complete: Rows) -> int:
-        """Trials to begin with: fewer where an earlier search is seen to agree."""
-        rows = self._rows[complete]
-        agrees = self._earlier is not None and does_agree(self._earlier.errors(rows), self._log_errors[complete])
-        return _FIRST_AFTER_EARLIER if agrees else _FIRST
+    def _needs_more(self, num_first: int, complete: Rows) -> bool:
+        """Whether more trials are spread over the costs: not where an earlier search is seen to agree."""
+        if num_first >= _FIRST or self._earlier is None:
+            return num_first < _FIRST
+        return not does_agree(self._earlier.errors(self._rows[complete]), self._log_errors[complete])
 
     def _remembered(self, limits: Limits, rng: random.Random) -> int | None:
         """A row of the earlier search's front; None where none is left."""

@@ -17,7 +17,7 @@ from nas.record.storage import IN_MEMORY
 from nas.results.results import Results
 from nas.session.pareto import HypervolumeScale
 from nas.session.proposers import make_proposer
-from nas.session.proposers.earlier import agreement, slope
+from nas.session.proposers.earlier import agreement, does_agree, slope
 from nas.study.lease import Report
 from nas.study.objectives import DEFAULT, choose
 from nas.study.prior import Prior, PriorModel
@@ -80,6 +80,9 @@ def test_an_earlier_search_is_believed_as_far_as_it_agrees() -> None:
     assert 0 < half < whole
     assert none == 0.0
     assert slope(earlier[:1], earlier[:1]) > 0  # before anything is seen
+    assert does_agree(earlier, earlier + noise)
+    assert not any(does_agree(earlier, other) for other in (noise, -earlier, 0 * earlier))
+    assert not does_agree(earlier[:4], earlier[:4])  # too few
 
 
 def test_with_one_that_agrees_a_short_search_finds_more(space: SearchSpace) -> None:
