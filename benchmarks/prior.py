@@ -25,13 +25,10 @@ from scipy.stats import kendalltau
 from benchmarks.halving import TABLE
 from benchmarks.virtual_time import study_and_curves
 from nas.execution.curves import CurveTable
-from nas.execution.simulator import Simulator
 from nas.record.record import Record
 from nas.record.storage import IN_MEMORY
 from nas.replay.surrogate import PredictedCurves
 from nas.replay.virtual import search_in_virtual_time
-from nas.session.leases import Place
-from nas.session.session import open_session
 from nas.study.prior import Prior, PriorModel
 from nas.study.study import Study
 
@@ -48,10 +45,7 @@ def earlier_search(study: Study, curves: PredictedCurves, *, epochs: int) -> Pri
     changes = {"recipe": recipe, "seed": study.seed + _OTHER_SEEDS, "budget": "1cpu-days", "max_trials": _TRIALS}
     study = study.model_copy(update=changes)
     record = Record(IN_MEMORY, study.make_space(), study.goals, writes=True)
-    place = Place(speed=curves.speed, num_images=curves.num_images, num_workers=_DEVICES, checkpoints="nowhere")
-    simulation = Simulator(curves, num_devices=_DEVICES, keeps_history=False).begin(open_session(study, record, place))
-    while simulation.step():
-        pass
+    search_in_virtual_time("earlier", study, curves, num_devices=_DEVICES, record=record)
     models = [
         PriorModel(genes=record.space.encode(trial.architecture), val_accuracy=trial.val_accuracy)
         for trial in record.complete

@@ -124,16 +124,23 @@ class Replays:
 
 
 def search_in_virtual_time(
-    name: str, study: Study, curves: PredictedCurves, *, num_devices: int, enough: float = math.inf
+    name: str,
+    study: Study,
+    curves: PredictedCurves,
+    *,
+    num_devices: int,
+    enough: float = math.inf,
+    record: Record | None = None,
 ) -> Searched:
     """A search by the real session on simulated devices.
 
     Args:
         enough: The hypervolume at which it ends; its budget may end it before.
+        record: Where its trials go; None: nowhere that lasts.
     """
-    space = study.make_space()
     place = Place(speed=curves.speed, num_images=curves.num_images, num_workers=num_devices, checkpoints="nowhere")
-    record = Record(IN_MEMORY, space, study.goals, writes=True)
+    if record is None:
+        record = Record(IN_MEMORY, study.make_space(), study.goals, writes=True)
     session = open_session(study, record, place)
     simulation = Simulator(curves, num_devices=num_devices, keeps_history=False).begin(session)
     progress = [Found(0.0, 0.0, None)]
