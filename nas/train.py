@@ -59,9 +59,10 @@ def train(
 ) -> None:
     """Train an architecture, from scratch or from weights: its accuracy on val after each epoch, on test at the end.
 
-    Nothing is chosen by either: the last weights count. The model's head takes the number of classes that the data
-    have. Interrupted or killed, the same command goes on from the last epoch. --from fine-tunes: position embeddings
-    are resampled to the resolution, and a classifier of other classes begins at random.
+    Nothing is chosen by either: the last weights count. Those of the epoch that is best on val are kept beside them,
+    in best.pt, and tested too. The model's head takes the number of classes that the data have. Interrupted or killed,
+    the same command goes on from the last epoch. --from fine-tunes: position embeddings are resampled to the
+    resolution, and a classifier of other classes begins at random.
 
     \b
     Examples:
@@ -123,6 +124,7 @@ def train(
             folder=str(out.absolute()),
             checkpoint_every=seconds_between,
             start=start,
+            keep_best=True,
         )
         messenger = None if tracker is None else _make_messenger(tracker, out)
         try:
@@ -139,13 +141,19 @@ def train(
 
 def _print_result(record: dict[str, Any], out: Path, *, as_json: bool) -> None:
     from metaformer.cli.console import make_console
-    from nas.study.lease import WEIGHTS
+    from nas.study.lease import BEST, WEIGHTS
 
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
     curve = record["curve"]
     seconds = sum(point["seconds"] for point in curve)
+    best = record.get("best")
+    if best is not None and best["epoch"] < curve[-1]["epoch"]:
+        make_console().print(
+            f"best on val: {100 * best['val_accuracy']:.2f} %, test {100 * best['test_accuracy']:.2f} % after epoch "
+            f"{best['epoch']}; {out / BEST}"
+        )
     make_console().print(
         f"val {100 * curve[-1]['val_accuracy']:.2f} %, test {100 * record['test_accuracy']:.2f} % after epoch "
         f"{curve[-1]['epoch']}; {seconds:,.0f} s on {record['device']}; {out / WEIGHTS}, {out / 'train.json'}"
@@ -169,9 +177,10 @@ def _carry_out(
 
     from metaformer.cli.console import progress_bar
     from nas.record.atomic import replace_text
-    from nas.study.lease import WEIGHTS, Sign
+    from nas.study.lease import BEST, WEIGHTS, Sign
     from nas.training.checkpoints import CheckpointFolder, place_of
     from nas.training.loop import evaluate, train
+    from nas.training.state import find_best
 
     curve: list[dict[str, Any]] = record["curve"]
     seen: list[Metrics] = []
@@ -199,6 +208,10 @@ def _carry_out(
             bar.update(task, completed=report.epoch, description=f"val {100 * report.val_accuracy:.2f} %")
     test = lease.model_copy(update={"task": "test", "checkpoint": WEIGHTS})
     record["test_accuracy"] = evaluate(test, dataset, device=device)
+    best = find_best(files)
+    if best is not None:
+        test = test.model_copy(update={"checkpoint": BEST})
+        record["best"] = {**best._asdict(), "test_accuracy": evaluate(test, dataset, device=device)}
     record["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     replace_text(path, json.dumps(record, indent=1) + "\n")
 

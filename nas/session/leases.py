@@ -89,6 +89,7 @@ class OpenLeases:
             checkpoint=checkpoint,
             checkpoint_every=self._study.checkpoint_seconds,
             measure=tuple(objective.name for objective in measured if objective.name not in trial.measured),
+            keep_best=self._study.finals is not None,
         )
         self._ledger.open(lease.name, expected=expected)
         is_warm = self._num_opened >= self._place.num_workers and trial.progress.sign is None

@@ -11,6 +11,7 @@ from nas.study.recipe import Fraction, Precision, Recipe
 
 Task = Literal["train", "test"]
 WEIGHTS = "weights.pt"  # file in a trial's folder, left by its last epoch
+BEST = "best.pt"  # beside it, where a lease keeps them: the weights of the epoch with the highest accuracy on val
 
 
 class Start(Spec):
@@ -35,6 +36,7 @@ class Lease(Spec):
     start: Start | None = None  # what the start is; None: random weights
     checkpoint_every: PositiveFloat | None = None  # seconds between checkpoints within an epoch; None: none there
     measure: tuple[str, ...] = ()  # objectives to measure before the first epoch
+    keep_best: bool = False  # whether the weights of the best epoch are kept beside the last ones
 
     @property
     def name(self) -> str:

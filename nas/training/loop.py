@@ -27,7 +27,18 @@ from nas.training.errors import TrainingError
 from nas.training.optimisation import make_ema, make_optimizer, make_schedule, with_drop_path
 from nas.training.precision import autocast, faster, open_precisions
 from nas.training.processes import add_up, agree
-from nas.training.state import State, Within, generator_states, restore, resume, save, seed_everything, set_generators
+from nas.training.state import (
+    State,
+    Within,
+    find_best,
+    generator_states,
+    restore,
+    resume,
+    save,
+    save_best,
+    seed_everything,
+    set_generators,
+)
 from nas.training.steps import EAGER_STEPS, Chunks, Stepper, in_parts, memory_named
 from nas.training.watch import EpochWatch
 
@@ -87,6 +98,7 @@ def train(
             loss = yield from training.train_epoch(watch)
             val = training.evaluate()
         state.num_done = epoch + 1
+        training.keep_best(val.top1)
         checkpoint = training.save()
         agree((state.num_done,), part, device)  # none goes on before it is written
         notes.append(training.take_note())
@@ -233,6 +245,9 @@ class _Training:
         self._schedule = make_schedule(state.optimizer, self._recipe, self._num_steps)
         self._chunks = Chunks()
         self._step = Stepper(state.model, state.optimizer, self._recipe, self._chunks, part=part)
+        self._keeps_best = lease.keep_best and part.rank == 0
+        kept = find_best(files) if self._keeps_best and state.num_done else None
+        self._best = 0.0 if kept is None else kept.val_accuracy
 
     def train_epoch(self, watch: EpochWatch) -> Generator[Sign, None, float]:
         """The mean loss of the next epoch, which may be begun already, after its signs of life."""
@@ -271,6 +286,12 @@ class _Training:
         """Accuracy on val."""
         batches = self._dataset.eval_part("val", self._recipe, self._part, device=self._device)
         return _accuracy(self._state.evaluated, batches, self._recipe, self._chunks, self._count())
+
+    def keep_best(self, val_accuracy: float) -> None:
+        """Keep the weights, where the lease asks for that and no epoch was better; of equal ones the later."""
+        if self._keeps_best and val_accuracy >= self._best:
+            save_best(self._lease, self._files, self._state, val_accuracy=val_accuracy)
+            self._best = val_accuracy
 
     def save(self) -> str:
         """The name of the checkpoint of this place, which the first of the processes writes."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from metaformer.checkpoints import load
 from metaformer.network.model import MetaFormer, build
 from metaformer.network.part import ALONE, Part
 from nas.data.generators import get_states, set_states
-from nas.study.lease import WEIGHTS, Lease, Start
+from nas.study.lease import BEST, WEIGHTS, Lease, Start
 from nas.training.checkpoints import (
     CheckpointFolder,
     DamagedCheckpointError,
@@ -29,6 +29,13 @@ from nas.training.errors import TrainingError
 from nas.training.optimisation import make_ema, make_optimizer, with_drop_path
 from nas.training.processes import share_out
 from nas.training.steps import is_out_of_memory, memory_named
+
+
+class Best(NamedTuple):
+    """The epoch whose weights are kept as the best."""
+
+    epoch: int
+    val_accuracy: float  # in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,22 @@ def save(lease: Lease, files: CheckpointFolder, training: State) -> str:
     files.save(name, partial(torch.save, document), attempt=lease.attempt)
     files.keep(kept)
     return name
+
+
+def save_best(lease: Lease, files: CheckpointFolder, training: State, *, val_accuracy: float) -> None:
+    """Write the weights as those of the best epoch so far."""
+    document = {"version": 1, "digest": lease.architecture.digest, "epoch": training.num_done}
+    document |= {"model": training.evaluated.state_dict(), "val_accuracy": val_accuracy}
+    files.save(BEST, partial(torch.save, document), attempt=lease.attempt)
+
+
+def find_best(files: CheckpointFolder) -> Best | None:
+    """The best epoch whose weights are kept; None where none are, or they cannot be read."""
+    try:
+        document = torch.load(files.read(BEST), map_location="cpu", weights_only=True)
+        return Best(int(document["epoch"]), float(document["val_accuracy"]))
+    except (DamagedCheckpointError, UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, TypeError):
+        return None
 
 
 def restore(lease: Lease, files: CheckpointFolder, name: str, model: MetaFormer, training: State | None = None) -> None:

@@ -51,6 +51,9 @@ def test_it_notes_each_epoch_and_the_test_and_has_nothing_to_do_a_second_time(
     assert record["seed"] == 3
     assert 0.1 < record["test_accuracy"] < 1
     assert f"test {100 * record['test_accuracy']:.2f} %" in printed
+    best = max(record["curve"], key=lambda point: (point["val_accuracy"], point["epoch"]))
+    assert (record["best"]["epoch"], record["best"]["val_accuracy"]) == (best["epoch"], best["val_accuracy"])
+    assert 0.1 < record["best"]["test_accuracy"] < 1
     before = (out / "weights.pt").stat().st_mtime_ns
     train(str(small), "digits", out, epochs=2, seed=3, as_json=True)
     assert json.loads(capsys.readouterr().out) == record

@@ -18,13 +18,13 @@ from metaformer.specs import AttentionSpec, Norm, PoolSpec, Stage, Stem
 from nas.data import Batch, Dataset, default_recipe, open_dataset
 from nas.make_study import make_study as make_default_study
 from nas.results.baselines import simple_classifiers
-from nas.study.lease import WEIGHTS, Lease, Metrics, Report
+from nas.study.lease import BEST, WEIGHTS, Lease, Metrics, Report
 from nas.study.recipe import Augmentation, Recipe
 from nas.study.request import Request
-from nas.training.checkpoints import StorageError
+from nas.training.checkpoints import CheckpointFolder, StorageError
 from nas.training.errors import TrainingError
-from nas.training.loop import evaluate, measure_training, train
-from nas.training.state import seed_everything
+from nas.training.loop import evaluate, measure_accuracy, measure_training, train
+from nas.training.state import find_best, seed_everything
 from nas.training.steps import Chunks, Stepper
 from tests.nas.programs import ROOT
 from tests.nas.runs import make_study
@@ -160,6 +160,29 @@ def test_the_weights_give_the_last_reported_accuracy_and_a_test_accuracy(digits:
     assert last.val_accuracy == pytest.approx(expected["val"])
     tested = evaluate(lease_in(tmp_path, task="test", checkpoint=WEIGHTS), digits, device=CPU)
     assert tested == pytest.approx(expected["test"])
+
+
+def test_the_weights_of_the_best_epoch_are_kept_where_that_is_asked_for(tiny: Dataset, tmp_path: Path) -> None:
+    lease = tiny_lease(tmp_path, keep_best=True)
+    reports = list(train(lease, tiny, device=CPU))
+    accuracy, epoch = max((report.val_accuracy, report.epoch) for report in reports)
+    assert find_best(CheckpointFolder(lease.folder)) == (epoch, accuracy)
+    kept = lease.model_copy(update={"checkpoint": BEST})
+    assert measure_accuracy(kept, tiny, split="val", device=CPU).top1 == accuracy
+
+
+@pytest.mark.parametrize(("noted", "is_kept"), [(1.0, True), (0.0, False)])
+def test_a_lease_that_goes_on_keeps_a_best_epoch_from_before_it(
+    tiny: Dataset, tmp_path: Path, noted: float, is_kept: bool
+) -> None:
+    broken = train(tiny_lease(tmp_path, keep_best=True), tiny, device=CPU)
+    first = next(broken)
+    broken.close()
+    torch.save(_state(tmp_path / BEST) | {"val_accuracy": noted}, tmp_path / BEST)
+    list(train(tiny_lease(tmp_path, keep_best=True, attempt=2, checkpoint=first.checkpoint), tiny, device=CPU))
+    best = find_best(CheckpointFolder(str(tmp_path)))
+    assert best is not None
+    assert (best == (1, noted)) == is_kept
 
 
 def test_metrics_are_told_before_each_report_and_are_sane(tiny: Dataset, tmp_path: Path) -> None:
