@@ -15,7 +15,7 @@ from nas.results.results import Results
 from tests.services.picture import take_figure
 
 WIDTH, HEIGHT = 720, 440
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
 _SYMBOLS = ("circle", "diamond", "square", "cross", "x", "triangle-up")
 
 
@@ -44,7 +44,7 @@ def figure(folder: Path, gene: str) -> go.Figure:
             },
             mode="markers",
             name=f"{gene}: {value}",
-            marker={"color": _COLOURS[place % len(_COLOURS)], "symbol": _SYMBOLS[place % len(_SYMBOLS)], "size": 9},
+            marker={"color": COLOURS[place % len(COLOURS)], "symbol": _SYMBOLS[place % len(_SYMBOLS)], "size": 9},
         )
     drawn.update_xaxes(type="log", title="MACs per image")
     drawn.update_yaxes(title="accuracy on val (%)")

@@ -18,11 +18,12 @@ from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import moocore
 import numpy as np
 import optuna
+import plotly.graph_objects as go
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
@@ -30,15 +31,18 @@ from rich.progress import track
 from scipy.stats import wilcoxon
 
 from benchmarks import virtual_time
+from benchmarks.attainment import figure
 from benchmarks.tables import TableSpace
 from nas.record.trials import TrialRecord, TrialState
 from nas.session.proposers import make_proposer
 from nas.study.lease import Report
 from nas.study.objectives import choose
 from search_spaces.space import Limits
+from tests.services.picture import take_figure
 
 T = TypeVar("T")
 CHECKPOINTS = (50, 100, 200, 400)
+_ATTAINED_IN = 100  # trials; with many more all samplers lie on the true front
 PEERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "optuna_tpe_multivariate": lambda seed: optuna.samplers.TPESampler(multivariate=True, seed=seed),
     "optuna_tpe_independent": lambda seed: optuna.samplers.TPESampler(multivariate=False, seed=seed),
@@ -99,10 +103,18 @@ def losses(space: TableSpace, objectives: Sequence[str]) -> Floats:
     return found / found.max(0)
 
 
+class Searched(NamedTuple):
+    """What one search found."""
+
+    shares: list[float]  # of the whole hypervolume, at each checkpoint
+    duplicates: float  # share of the trials
+    rows: list[int]  # of the table, as they were tried
+
+
 def search(
     seed: int, *, table: Path, samplers: Sequence[str], objectives: Sequence[str], checkpoints: Sequence[int]
-) -> list[tuple[list[float], float]]:
-    """Of one search by each sampler: the share of the hypervolume at each checkpoint, and that of duplicates."""
+) -> list[Searched]:
+    """One search by each sampler."""
     space = TableSpace(table)
     scaled = losses(space, objectives)
     corner = [1.0] * len(objectives)
@@ -112,7 +124,7 @@ def search(
         ask = ask_optuna if name in PEERS else ask_proposer
         rows = ask(name, space, objectives, trials=checkpoints[-1], seed=seed)
         shares = [moocore.hypervolume(scaled[rows[:number]], ref=corner) / whole for number in checkpoints]
-        found.append((shares, 1 - len(set(rows)) / len(rows)))
+        found.append(Searched(shares, 1 - len(set(rows)) / len(rows), rows))
     return found
 
 
@@ -128,10 +140,15 @@ def compare(
     budget: Annotated[str, typer.Option(help="With --devices: device time of a search.")] = "20cpu-minutes",
     processes: Annotated[int, typer.Option(min=1, help="Seeds searched at the same time.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Where the table is written, anew after each seed.")] = None,
+    attainment: Annotated[
+        Path | None, typer.Option(help=f"PNG: the error that half of the searches reach in {_ATTAINED_IN} trials.")
+    ] = None,
 ) -> None:
     """Search with each sampler and print what it found."""
     if (table is None) == (devices is None):
         raise typer.BadParameter("must be given unless --devices is, and not both", param_hint="--table")
+    if attainment and (table is None or objectives == 3):
+        raise typer.BadParameter("needs --table and two objectives", param_hint="--attainment")
     names, numbers = samplers.split(","), range(first_seed, first_seed + seeds)
     if table is None:
         searches = virtual_time.settings(names, stopper=stopper, devices=[int(n) for n in (devices or "").split(",")])
@@ -149,12 +166,23 @@ def compare(
     one_seed = partial(search, table=table, samplers=names, objectives=goals, checkpoints=checkpoints)
     for results in _by_seed(one_seed, numbers, processes):
         by_name = {name: [seed[place] for seed in results] for place, name in enumerate(names)}
-        shares = {name: np.array([share for share, _ in rows]) for name, rows in by_name.items()}
-        repeated = {name: [duplicates for _, duplicates in rows] for name, rows in by_name.items()}
+        shares = {name: np.array([each.shares for each in found]) for name, found in by_name.items()}
+        repeated = {name: [each.duplicates for each in found] for name, found in by_name.items()}
         text = markdown(shares, repeated, checkpoints)
         if out:
             out.write_text(text + "\n")
     print(text)
+    if attainment:
+        take_figure(attainment_of(table, by_name, trials=min(trials, _ATTAINED_IN)), attainment)
+
+
+def attainment_of(table: Path, by_name: dict[str, list[Searched]], *, trials: int) -> go.Figure:
+    """What half of each sampler's searches attain in so many trials."""
+    space = TableSpace(table)
+    whole = np.column_stack([space.macs, 1 - space.accuracy]).astype(float)
+    return figure(
+        {name: [whole[each.rows[:trials]] for each in found] for name, found in by_name.items()}, whole, trials=trials
+    )
 
 
 def _by_seed(run: Callable[[int], T], numbers: Sequence[int], processes: int) -> Iterator[list[T]]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.search import ask_optuna, ask_proposer, compare, holm, in_virtual_time
+from benchmarks.attainment import surface
+from benchmarks.search import Searched, ask_optuna, ask_proposer, attainment_of, compare, holm, in_virtual_time
 from benchmarks.tables import TableSpace
 from benchmarks.virtual_time import Reached, settings
 from metaformer.errors import UserError
@@ -111,3 +112,21 @@ def test_a_search_that_never_reaches_tpe_counts_as_one_that_takes_longer() -> No
         ["| 8", "exact_cost", "rank", "inf", "inf to inf", "8 of 8"],
     ]
     assert [line.split(" | ")[-1] for line in lines[2:]] == ["0.02 |", "0.02 |"]
+
+
+def test_a_median_surface_is_what_half_of_the_searches_attain() -> None:
+    """By hand: each search has one point; half of the two attain what the better one does, all what both do."""
+    searches = [np.array([[1.0, 0.5], [3.0, 0.1]]), np.array([[2.0, 0.4], [4.0, 0.2]])]
+    assert surface(searches, share=0.5).tolist() == [[1.0, 0.5], [2.0, 0.4], [3.0, 0.1]]
+    assert surface(searches, share=1.0).tolist() == [[2.0, 0.5], [3.0, 0.4], [4.0, 0.2]]
+
+
+def test_the_picture_has_a_line_for_each_sampler_and_the_true_front(table: Path) -> None:
+    found = {"one": [Searched([], 0.0, [0, 5]), Searched([], 0.0, [7, 3])], "other": [Searched([], 0.0, [1, 2])]}
+    drawn = attainment_of(table, found, trials=1)
+    assert [line.name for line in drawn.data] == ["one", "other", "true front"]
+    space = TableSpace(table)
+    assert list(drawn.data[1].x) == [space.macs[1]]
+    errors = np.asarray(drawn.data[2].y)
+    assert (np.diff(errors) < 0).all()
+    assert errors.min() == pytest.approx(100 * (1 - space.accuracy.max()))
