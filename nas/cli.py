@@ -3,14 +3,18 @@
 It is loaded before the arguments are read, so it imports neither torch, ray nor optuna.
 """
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from metaformer.cli import deaf_threads, one_line_errors, run
 from metaformer.documents import check_path
 from metaformer.errors import UserError
+
+if TYPE_CHECKING:
+    from nas.study.request import Request
 
 __all__ = [
     "RUNS",
@@ -35,6 +39,7 @@ __all__ = [
     "ValFraction",
     "Workers",
     "deaf_threads",
+    "fill_from_team",
     "one_line_errors",
     "run",
     "run_path",
@@ -101,6 +106,21 @@ TrackerName = Annotated[
         help="Where to show each epoch as it comes: tensorboard, wandb or mlflow, if installed.", show_default="none"
     ),
 ]
+
+
+def fill_from_team(request: "Request", names: Collection[str]) -> "Request":
+    """The request with what nas.yaml says of these options, which is said on stderr, where nothing was asked for.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    from nas.study.request import read_team
+
+    team = read_team(TEAM_FILE).part(names)
+    filled = team.fill(request)
+    if filled != request:
+        typer.echo(f"{TEAM_FILE}: {team}", err=True)
+    return filled
 
 
 def run_path(run_name: str, field: str = "run") -> Path:

@@ -8,13 +8,17 @@ import typer
 
 from nas import cli
 
+_OF_A_TEAM = ("data", "recipe", "val_fraction", "split_seed")
 _LEVEL = 0.9  # of the interval
 
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="File that a training or an export wrote.")],
     model: Annotated[str, typer.Option(help="A name of the zoo, or the architecture's YAML file.")],
-    data: Annotated[str, typer.Option(help="Images to evaluate on, such as prepared:/fast/cifar10.")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="Images to evaluate on, such as prepared:/fast/cifar10.", show_default="that of nas.yaml"),
+    ] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which images of it.")] = "test",
     recipe: Annotated[
         str | None,
@@ -28,7 +32,8 @@ def evaluate(
 ) -> None:
     """Evaluate weights in float32: top-1 with its binomial error, and top-5 where there are more than five classes.
 
-    The interval is Wilson's, of this split alone; seeds add to it.
+    The interval is Wilson's, of this split alone; seeds add to it. What is not said of data, recipe and split comes
+    from nas.yaml in this folder, if there is one.
 
     \b
     Examples:
@@ -52,12 +57,15 @@ def evaluate(
     if not checkpoint.is_file():
         raise UserError(f"checkpoint: must be a file that exists, got {str(checkpoint)!r}")
     arch = zoo.resolve(model)
-    asked = (find_recipe(recipe) if recipe is not None else default_recipe(data)).model_copy(
+    given = Request(data=data, recipe=recipe, val_fraction=val_fraction, split_seed=split_seed)
+    request = cli.fill_from_team(given, _OF_A_TEAM)
+    data = request.named_data()
+    asked = (find_recipe(request.recipe) if request.recipe is not None else default_recipe(data)).model_copy(
         update={"precision": "float32"}
     )
     check_recipe(data, asked)
     place = find_device(None if device == "auto" else device)
-    splitting = asked_splitting(Request(val_fraction=val_fraction, split_seed=split_seed), {})
+    splitting = asked_splitting(request, {})
     dataset = open_dataset(data, resolution=arch.resolution, num_workers=loaders, splitting=splitting)
     head = arch.head.model_copy(update={"num_classes": dataset.info.num_classes})
     lease = Lease(

@@ -52,6 +52,7 @@ def table(
 ) -> None:
     """Train architectures that fill the costs of a space evenly, hand-designed ones first, and keep their curves.
 
+    Options that are not given come from nas.yaml in this folder, if there is one.
     A row has the genes, the costs, device-seconds an epoch, accuracy on val after each epoch and on test at the end.
     Beside OUT.csv stands OUT.yaml, the study of all trainings. Interrupted or killed, the same command goes on.
 
@@ -80,6 +81,8 @@ def table(
     written = out.with_suffix(".yaml")
     source = written if study is None and written.exists() else study
     known = {} if source is None else read_mapping(source)
+    if not known:
+        request = cli.fill_from_team(request, asked.keys() - {"seed"})
     images = find_images(request, known)
     info = open_dataset(images.data, resolution=images.resolution, splitting=images.splitting).info
     made = make_study(request, known, info)

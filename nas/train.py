@@ -20,13 +20,18 @@ if TYPE_CHECKING:
     from nas.study.lease import Lease, Metrics, Report, Start
     from nas.study.recipe import Recipe
 
+_OF_A_TEAM = ("data", "recipe", "val_fraction", "split_seed")  # that hold for all trainings, not for proxies alone
+
 
 def train(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of the zoo, or an architecture's YAML file.")],
-    data: Annotated[str, typer.Option(help="Images to train on, such as prepared:/fast/cifar10.")],
     out: Annotated[
         Path, typer.Option(help="Folder for weights, train.json and curve.csv; the same command goes on there.")
     ],
+    data: Annotated[
+        str | None,
+        typer.Option(help="Images to train on, such as prepared:/fast/cifar10.", show_default="that of nas.yaml"),
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="A name, such as convformer, or a YAML file.", show_default="by the data")
     ] = None,
@@ -62,7 +67,8 @@ def train(
     Nothing is chosen by either: the last weights count. Those of the epoch that is best on val are kept beside them,
     in best.pt, and tested too. The model's head takes the number of classes that the data have. Interrupted or killed,
     the same command goes on from the last epoch. --from fine-tunes: position embeddings are resampled to the
-    resolution, and a classifier of other classes begins at random.
+    resolution, and a classifier of other classes begins at random. What is not said of data, recipe and split comes
+    from nas.yaml in this folder, if there is one.
 
     \b
     Examples:
@@ -90,9 +96,16 @@ def train(
 
         check_tracker(tracker)
     arch = _at_resolution(zoo.resolve(model), resolution)
-    splits = Request(val_fraction=val_fraction, images_per_class=images_per_class, split_seed=split_seed)
-    splitting = asked_splitting(splits, {})
-    asked = _recipe(data, recipe, epochs=epochs, batch_size=batch_size, settings=set_ or [])
+    given = Request(
+        data=data,
+        recipe=recipe,
+        val_fraction=val_fraction,
+        images_per_class=images_per_class,
+        split_seed=split_seed,
+    )
+    request = cli.fill_from_team(given, _OF_A_TEAM)
+    data, splitting = request.named_data(), asked_splitting(request, {})
+    asked = _recipe(data, request.recipe, epochs=epochs, batch_size=batch_size, settings=set_ or [])
     check_recipe(data, asked)
     place = find_device(None if device == "auto" else device)
     dataset = open_dataset(data, resolution=arch.resolution, num_workers=loaders, splitting=splitting)

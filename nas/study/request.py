@@ -71,6 +71,16 @@ class Request:
     split_seed: int | None = None
     study: Path | None = None
 
+    def named_data(self) -> str:
+        """The images that were asked for.
+
+        Raises:
+            UserError: None were.
+        """
+        if self.data is None:
+            raise UserError("data: must be named, by --data or in nas.yaml")
+        return self.data
+
 
 # Fields that a study has under the same name, and that need no reading.
 _PLAIN = tuple(
@@ -143,6 +153,13 @@ class Team:
             if (names is None or name in names) and getattr(request, name) in (None, {})
         }
         return replace(request, **missing)
+
+    def part(self, names: Collection[str]) -> "Team":
+        """What it says of these options."""
+        of_request, of_program = (
+            {name: value for name, value in said.items() if name in names} for said in (self.request, self.program)
+        )
+        return Team(of_request, of_program)
 
     def __str__(self) -> str:
         """One line for people."""

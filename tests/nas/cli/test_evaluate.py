@@ -20,7 +20,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stage = Stage(depth=1, width=16, mixer=PoolSpec())
     arch = Architecture(resolution=16, stem=Stem(kernel=3, stride=2, padding=1), stages=(stage,))
     (out / "arch.yaml").write_text(arch.to_yaml(), encoding="utf-8")
-    train(str(out / "arch.yaml"), "digits", out, epochs=2, set_=["recipe.precision=float32"])
+    train(str(out / "arch.yaml"), out, "digits", epochs=2, set_=["recipe.precision=float32"])
     return out
 
 

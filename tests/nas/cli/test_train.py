@@ -14,6 +14,7 @@ import torch
 from metaformer import Architecture
 from metaformer.errors import UserError
 from metaformer.specs import PoolSpec, Stage, Stem
+from nas.evaluate import evaluate
 from nas.train import train
 from tests.nas.programs import ROOT
 
@@ -35,7 +36,7 @@ def test_it_notes_each_epoch_and_the_test_and_has_nothing_to_do_a_second_time(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "new" / "run"
-    train(str(small), "digits", out, epochs=2, seed=3)
+    train(str(small), out, "digits", epochs=2, seed=3)
     printed = capsys.readouterr().out
     record = json.loads((out / "train.json").read_text(encoding="utf-8"))
     assert [point["epoch"] for point in record["curve"]] == [1, 2]
@@ -55,9 +56,28 @@ def test_it_notes_each_epoch_and_the_test_and_has_nothing_to_do_a_second_time(
     assert (record["best"]["epoch"], record["best"]["val_accuracy"]) == (best["epoch"], best["val_accuracy"])
     assert 0.1 < record["best"]["test_accuracy"] < 1
     before = (out / "weights.pt").stat().st_mtime_ns
-    train(str(small), "digits", out, epochs=2, seed=3, as_json=True)
+    train(str(small), out, "digits", epochs=2, seed=3, as_json=True)
     assert json.loads(capsys.readouterr().out) == record
     assert (out / "weights.pt").stat().st_mtime_ns == before
+
+
+def test_it_and_evaluate_take_data_recipe_and_split_from_a_team_but_no_proxy(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    team = "data: digits\nrecipe: digits\nsplit_seed: 4\nimages_per_class: 20\nepochs: 7\n"
+    Path("nas.yaml").write_text(team, encoding="utf-8")
+    train(str(small), Path("out"), epochs=1, as_json=True)
+    said = capsys.readouterr()
+    record = json.loads(said.out)
+    assert said.err.startswith("nas.yaml: data digits, recipe digits, split_seed 4\n")
+    assert (record["data"], record["splitting"]) == ("digits", {"val": 0.1, "images_per_class": None, "seed": 4})
+    evaluate(Path("out/weights.pt"), str(small), split="val", as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["top1"] == pytest.approx(record["curve"][-1]["val_accuracy"], abs=1e-3)
+    Path("nas.yaml").unlink()
+    with pytest.raises(UserError, match=r"data: must be named, by --data or in nas\.yaml"):
+        evaluate(Path("out/weights.pt"), str(small))
 
 
 def test_a_tracker_is_told_each_epoch(small: Path, tmp_path: Path) -> None:
@@ -65,7 +85,7 @@ def test_a_tracker_is_told_each_epoch(small: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     out = tmp_path / "run"
-    train(str(small), "digits", out, epochs=2, tracker="tensorboard")
+    train(str(small), out, "digits", epochs=2, tracker="tensorboard")
     events = EventAccumulator(str(out / "tensorboard" / "run")).Reload()
     curve = json.loads((out / "train.json").read_text(encoding="utf-8"))["curve"]
     for name in ("val_accuracy", "train_loss", "val_top5", "images_per_s", "waiting", "seconds"):
@@ -78,7 +98,7 @@ def test_a_tracker_is_told_each_epoch(small: Path, tmp_path: Path) -> None:
 def test_killed_it_goes_on_to_the_same_weights(small: Path, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     fixed = "recipe.precision=float32"  # what is left open is measured, and two runs may measure differently
-    train(str(small), "digits", whole, epochs=5, set_=[fixed])
+    train(str(small), whole, "digits", epochs=5, set_=[fixed])
     command = [sys.executable, "-m", "nas.train", str(small), "--data", "digits", "--epochs", "5", "--set", fixed]
     command += ["--out", str(cut)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as program:
@@ -97,26 +117,26 @@ def test_killed_it_goes_on_to_the_same_weights(small: Path, tmp_path: Path) -> N
 def test_it_trains_on_a_few_images_of_each_class(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(str(small), "digits", tmp_path, epochs=1, images_per_class=7, split_seed=2, as_json=True)
+    train(str(small), tmp_path, "digits", epochs=1, images_per_class=7, split_seed=2, as_json=True)
     record = json.loads(capsys.readouterr().out)
     assert record["splitting"] == {"val": 0.1, "images_per_class": 7, "seed": 2}
     with pytest.raises(UserError, match=r"^out: must be a new folder or one .* with another splitting$"):
-        train(str(small), "digits", tmp_path, epochs=1, images_per_class=8, split_seed=2)
+        train(str(small), tmp_path, "digits", epochs=1, images_per_class=8, split_seed=2)
 
 
 def test_a_folder_of_before_splits_were_noted_goes_on(small: Path, tmp_path: Path) -> None:
-    train(str(small), "digits", tmp_path, epochs=1)
+    train(str(small), tmp_path, "digits", epochs=1)
     record = json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))
     del record["splitting"]
     (tmp_path / "train.json").write_text(json.dumps(record), encoding="utf-8")
-    train(str(small), "digits", tmp_path, epochs=1)
+    train(str(small), tmp_path, "digits", epochs=1)
     with pytest.raises(UserError, match="with another splitting$"):
-        train(str(small), "digits", tmp_path, epochs=1, split_seed=1)
+        train(str(small), tmp_path, "digits", epochs=1, split_seed=1)
 
 
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"epochs": 3}, {"data": "digits-changed"}])
 def test_a_folder_of_another_training_is_refused(small: Path, tmp_path: Path, changed: dict[str, object]) -> None:
-    train(str(small), "digits", tmp_path, epochs=1)
+    train(str(small), tmp_path, "digits", epochs=1)
     if "data" in changed:
         record = json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))
         (tmp_path / "train.json").write_text(json.dumps(record | {"data_fingerprint": "0"}), encoding="utf-8")
@@ -124,7 +144,7 @@ def test_a_folder_of_another_training_is_refused(small: Path, tmp_path: Path, ch
     with pytest.raises(
         UserError, match=r"^out: must be a new folder or one of the same training, got .* with another "
     ):
-        train(str(small), "digits", tmp_path, **{"epochs": 1, **changed})  # type: ignore[arg-type]
+        train(str(small), tmp_path, "digits", **{"epochs": 1, **changed})  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
@@ -132,12 +152,12 @@ def test_it_fine_tunes_from_weights_at_another_resolution(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fixed = ["recipe.precision=float32"]
-    train(str(small), "digits", tmp_path / "first", epochs=24, set_=fixed)
+    train(str(small), tmp_path / "first", "digits", epochs=24, set_=fixed)
     first = json.loads((tmp_path / "first" / "train.json").read_text(encoding="utf-8"))
     options = {"epochs": 1, "resolution": 24, "set_": [*fixed, "recipe.lr_per_1024=0.00001"]}
     weights = tmp_path / "first" / "weights.pt"
-    train(str(small), "digits", tmp_path / "tuned", from_=str(weights), **options)
-    train(str(small), "digits", tmp_path / "scratch", **options)
+    train(str(small), tmp_path / "tuned", "digits", from_=str(weights), **options)
+    train(str(small), tmp_path / "scratch", "digits", **options)
     tuned, scratch = (
         json.loads((tmp_path / name / "train.json").read_text(encoding="utf-8")) for name in ("tuned", "scratch")
     )
@@ -147,18 +167,18 @@ def test_it_fine_tunes_from_weights_at_another_resolution(
     gain = tuned["curve"][0]["val_accuracy"] - scratch["curve"][0]["val_accuracy"]
     assert gain > 0.1  # at this learning rate nothing is learned in an epoch
     capsys.readouterr()
-    train(str(small), "digits", tmp_path / "tuned", from_=str(weights), as_json=True, **options)
+    train(str(small), tmp_path / "tuned", "digits", from_=str(weights), as_json=True, **options)
     assert json.loads(capsys.readouterr().out) == tuned
     with weights.open("ab") as file:
         file.write(b"0")
     with pytest.raises(UserError, match=r"^(out|.*weights\.pt)"):
-        train(str(small), "digits", tmp_path / "tuned", from_=str(weights), **options)
+        train(str(small), tmp_path / "tuned", "digits", from_=str(weights), **options)
 
 
 def test_weights_that_do_not_fit_are_refused_before_anything_is_written(small: Path, tmp_path: Path) -> None:
-    train(str(small), "digits", tmp_path / "first", epochs=1, set_=["recipe.precision=float32"])
+    train(str(small), tmp_path / "first", "digits", epochs=1, set_=["recipe.precision=float32"])
     other = tmp_path / "other.yaml"
     other.write_text(small.read_text(encoding="utf-8").replace("width: 16", "width: 24"), encoding="utf-8")
     with pytest.raises(UserError, match=r"weights\.pt"):
-        train(str(other), "digits", tmp_path / "out", from_=str(tmp_path / "first" / "weights.pt"))
+        train(str(other), tmp_path / "out", "digits", from_=str(tmp_path / "first" / "weights.pt"))
     assert not (tmp_path / "out").exists()

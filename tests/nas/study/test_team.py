@@ -32,6 +32,11 @@ def test_it_fills_what_was_not_asked_for(tmp_path: Path) -> None:
     assert str(Team()) == ""
 
 
+def test_a_part_of_it_is_what_it_says_of_some_options(tmp_path: Path) -> None:
+    team = team_of(tmp_path, "data: digits\nepochs: 12\nloaders: 3\ntracker: wandb\n").part(("data", "loaders"))
+    assert (team.request, team.program) == ({"data": "digits"}, {"loaders": 3})
+
+
 def test_it_may_say_how_data_are_split(tmp_path: Path) -> None:
     team = team_of(tmp_path, "val_fraction: 0.2\nimages_per_class: 100\nsplit_seed: 3\n")
     assert asked_splitting(team.fill(Request()), {}) == Splitting(val=0.2, images_per_class=100, seed=3)
