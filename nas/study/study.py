@@ -1,7 +1,7 @@
 """A study as it is written down: what is searched, on which data, by which recipe, for which budget."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -36,6 +36,21 @@ MAY_CHANGE = {"budget", "max_trials", "workers", "cpus_per_trial", "gpus_per_tri
 MAY_CHANGE |= {"confirm", "until", "cpus_per_model", "gpus_per_model"}
 MAY_CHANGE |= {"storage_name", "identity"}  # which are those of the run
 MAY_CHANGE |= {"finals.seeds"}  # more of them may be asked for
+
+
+_MAPPING = "tag:yaml.org,2002:map"
+_WIDE = 10_000  # characters of a line, which nothing here has
+
+
+class _OneLine(dict[str, Any]):
+    """A mapping that YAML has in one line."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML's own, which knows of these."""
+
+
+_Dumper.add_representer(_OneLine, lambda dumper, it: dumper.represent_mapping(_MAPPING, it, flow_style=True))
 
 
 class StudyError(UserError):
@@ -178,8 +193,11 @@ class Study(Spec):
         return get(self.space, self.settings)
 
     def to_yaml(self) -> str:
-        """The study as YAML text, every field spelled out."""
-        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120)
+        """The study as YAML text, every field spelled out; a model of an earlier search takes one line."""
+        fields = self.model_dump(mode="json")
+        if self.prior is not None:
+            fields["prior"]["models"] = [_OneLine(model) for model in fields["prior"]["models"]]
+        text: str = yaml.dump(fields, Dumper=_Dumper, sort_keys=False, width=_WIDE)
         return text
 
     @classmethod

@@ -177,3 +177,11 @@ def test_what_cannot_be_started_from_is_one_line(tmp_path: Path, earlier: Path) 
 
 def study_of(prior: Path, **asked: str) -> Request:
     return replace(Request(prior=str(prior), budget="6cpu-minutes"), **asked)
+
+
+def test_a_study_file_has_a_line_for_each_earlier_model_and_reads_as_it_was(space: SearchSpace, tmp_path: Path) -> None:
+    study = a_study().model_copy(update={"prior": prior_of(space, 40)})
+    written = tmp_path / "study.yaml"
+    written.write_text(study.to_yaml(), encoding="utf-8")
+    assert sum("val_accuracy" in line and "mixer_1" in line for line in study.to_yaml().splitlines()) == 40
+    assert Study.from_file(written) == study
