@@ -73,6 +73,10 @@ class Reference:
     @property
     def verdict(self) -> str:
         """How it stands to the found models, with the probability that one of them dominates it, or that it does."""
+        return self.verdict_naming(lambda trial: f"#{trial.number}")
+
+    def verdict_naming(self, name: Callable[[TrialRecord], str]) -> str:
+        """The same, with trials called by their `name`."""
         known = self.p_dominated
         p = "" if known is None else f" with {probability_text(known)}"
         if self.rivals and self.is_dominated:
@@ -83,7 +87,7 @@ class Reference:
             first = self.beaten[0]
             sure = "" if first.p_dominates is None else f" with {probability_text(first.p_dominates)}"
             more = f" and {len(self.beaten) - 1} more of what was found" if len(self.beaten) > 1 else ""
-            return f"dominates #{first.trial.number}{sure}{more}"
+            return f"dominates {name(first.trial)}{sure}{more}"
         is_doubtful = known is not None and known > 1 - CLEAR
         return self.standing + (f"; a found model dominates it{p}" if is_doubtful else "")
 

@@ -11,7 +11,8 @@ from tests.nas.disks import disk
 from tests.nas.photographs import prepare, write_photographs
 from tests.nas.programs import PATIENCE, QUICK, Outcome, Recorded, read_study, run_program
 
-RAY_GROUPS = ("ray", "ray_2", "ray_3")  # of xdist; each has one search or cluster at a time, and "ray" the run below
+# Of xdist; each has one search or cluster at a time, "ray" the run below, and "browser" its pages
+PATIENT_GROUPS = ("ray", "ray_2", "ray_3", "postgresql", "commands", "browser")
 
 
 class GoodRun(NamedTuple):
@@ -25,10 +26,10 @@ class GoodRun(NamedTuple):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start Ray, and wait for whole searches, have time for it where other programs run beside them."""
+    """Tests that wait for whole searches, or for pages, have time for it where other programs run beside them."""
     for item in items:
         group = item.get_closest_marker("xdist_group")
-        if group and group.args[0] in RAY_GROUPS and not item.get_closest_marker("timeout"):
+        if group and group.args[0] in PATIENT_GROUPS and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(2 * PATIENCE))
 
 

@@ -8,8 +8,10 @@ from rich.table import Table
 
 from nas.results.finish.finals import Final, RankCorrelation, finals_of, rank_correlation
 from nas.results.results import Results, mixers_text, percent
-from nas.results.words import basis_text, interval_text, plural, spent_text
+from nas.results.words import basis_text, interval_text, plural, probability_text, spent_text
 from nas.study.budget import Budget
+
+_MOST_RIVALS = 3  # that are named beside a hand-designed model
 
 
 def print_finals(console: Console, results: Results) -> None:
@@ -17,6 +19,8 @@ def print_finals(console: Console, results: Results) -> None:
     finals, run = finals_of(results), results.run
     console.print(finals_table(results, finals))
     for line in finals_lines(results, finals):
+        console.print(line)
+    for line in standing_lines(results, finals):
         console.print(line)
     budget = Budget.parse(run.study.budget)
     console.print(f"spent {spent_text(results.spent_seconds, run.record.lost_seconds, budget)}")
@@ -63,6 +67,24 @@ def finals_lines(results: Results, finals: Sequence[Final]) -> list[str]:
     missing = num_missing(results, finals)
     if missing:
         lines.append(f"{plural(missing, 'training')} of {_num_asked(results)} did not complete.")
+    return lines
+
+
+def standing_lines(results: Results, finals: Sequence[Final]) -> list[str]:
+    """How each hand-designed model stands to the found ones, and which of these come first before it, with p."""
+    names = {trial.number: final.name for final in finals for trial in final.trials}
+    lines = []
+    for reference in results.references:
+        if reference.trial is None or reference.trial.number not in names:
+            continue
+        rivals = [
+            names[rival.trial.number]
+            + ("" if rival.p_dominates is None else f" ({probability_text(rival.p_dominates)})")
+            for rival in reference.rivals[:_MOST_RIVALS]
+        ]
+        by = f": {', '.join(rivals)}" if rivals else ""
+        verdict = reference.verdict_naming(lambda trial: names[trial.number])
+        lines.append(f"{' = '.join(reference.names)}: {verdict}{by}")
     return lines
 
 

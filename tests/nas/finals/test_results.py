@@ -15,7 +15,7 @@ from nas.results.comparison.comparison import Comparison
 from nas.results.exports.card import card_text
 from nas.results.exports.subject import Subject
 from nas.results.finish.finals import Spread, finals_of, rank_correlation
-from nas.results.finish.view import finals_lines, print_finals
+from nas.results.finish.view import finals_lines, print_finals, standing_lines
 from nas.results.picks import pick_trial
 from nas.results.report_files import summarise, write_report
 from nas.results.results import Results
@@ -156,6 +156,16 @@ def test_the_console_the_page_the_table_and_the_json_say_the_same(run: Run) -> N
     trials = pd.read_csv(run.folder.trials_csv)
     assert list(trials["seed"]) == [1, 1, 1, 2, 2, 2]
     assert trials["on_front"].all()
+
+
+def test_hand_designed_models_stand_to_the_found_ones_by_their_names_in_the_search(run: Run) -> None:
+    results = Results(run)
+    [line] = standing_lines(results, finals_of(results))
+    [reference] = results.references
+    assert line.startswith(f"poolformer_s12: {reference.verdict}")
+    found = {f"#{final.model.trial}" for final in finals_of(results) if not final.model.references}
+    assert set(re.findall(r"#\d+", line)) <= found
+    assert len(re.findall(r"#\d+ \(p [=<>] [\d.]+\)", line)) == len(reference.rivals) > 0
 
 
 def test_trainings_that_are_missing_are_counted(tmp_path: Path) -> None:
