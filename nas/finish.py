@@ -34,6 +34,7 @@ def finish(
     set_: cli.Settings = None,
     epochs: cli.Epochs = None,
     batch_size: cli.BatchSize = None,
+    images_per_class: cli.ImagesPerClass = None,
     name: Annotated[
         str | None, typer.Option(help="Folder in that of the search; an earlier one goes on.", show_default="finish")
     ] = None,
@@ -55,7 +56,8 @@ def finish(
     """Train the front of a search and its hand-designed models from scratch, several times each, and test them.
 
     What comes out is a run of its own, in RUN/finish: its front is that of mean accuracies, with their spread, and it
-    says how well the search had ranked the models. The seeds are others than that of the search. The same command goes
+    says how well the search had ranked the models. They train on all images, also where the search had a part of them,
+    by the search's recipe unless another is named. The seeds are others than that of the search. The same command goes
     on where it was interrupted or killed; a larger --seeds or --extend adds to it. With --gpus-per-model each model
     is trained on several GPUs at once, which divide every batch of the recipe among themselves.
 

@@ -8,12 +8,12 @@ from metaformer.cost import count_cost
 from metaformer.errors import UserError, shown, unknown_name
 from nas.data import open_dataset
 from nas.launch import Order
-from nas.make_study import Images, check_extension, describe_recipe, extended, make_study
+from nas.make_study import Images, check_data, check_extension, describe_recipe, extended, make_study
 from nas.record.run_folder import Run, RunFolder, check_name
 from nas.record.trials import TrialRecord
 from nas.results.results import Results
 from nas.study.finals import MOST_SEEDS, FinalModel, Finals
-from nas.study.request import Request
+from nas.study.request import Request, asked_splitting
 from nas.study.study import Study, StudyError
 
 NAME = "finish"  # of the folder in that of the search
@@ -58,6 +58,7 @@ def order_finals(search: Run, asked: Asked, request: Request) -> Order:
     else:
         fields = search.study.model_dump(mode="json", exclude=_NOT_TAKEN)
         fields["recipe"]["precision"] = "auto"  # chosen again, by these models
+        fields["splitting"]["images_per_class"] = None  # the limit is one of proxies
     finals = _finals(search, asked, None if earlier is None else earlier.finals)
     fields |= {
         "finals": finals.model_dump(mode="json"),
@@ -65,10 +66,14 @@ def order_finals(search: Run, asked: Asked, request: Request) -> Order:
         "stopper": "none",
     }
     study, settings = search.study, search.study.settings
-    info = open_dataset(study.data, resolution=settings.resolution, splitting=study.splitting).info
+    splitting = asked_splitting(request, fields)
+    info = open_dataset(study.data, resolution=settings.resolution, splitting=splitting).info
+    if earlier is None and splitting != study.splitting:
+        check_data(study, open_dataset(study.data, resolution=settings.resolution, splitting=study.splitting).info)
+        fields["data_fingerprint"] = info.fingerprint
     made = make_study(request, fields, info)
     folder = RunFolder(folder.path, made.checkpoints)
-    images = Images(study.data, settings.resolution, "as in the search", study.splitting)
+    images = Images(study.data, settings.resolution, "as in the search", splitting)
     source = describe_recipe(request, fields, run="the run" if earlier else "the search")
     return Order(made, folder, info, images, source, said=[])
 

@@ -211,17 +211,26 @@ def _prior(path: Path, space_name: str, known: object) -> object:
     return Prior(run=str(path), identity=own, models=tuple(models)).model_dump(mode="json")
 
 
+def check_data(study: Study, info: DataInfo) -> None:
+    """Check that the data are those of the study, divided as it says.
+
+    Raises:
+        StudyError: They are not.
+    """
+    if study.data_fingerprint != info.fingerprint:
+        raise StudyError(
+            f"data: must hold what the study was made with (fingerprint {study.data_fingerprint}), "
+            f"got {info.name!r} with {info.fingerprint}"
+        )
+
+
 def _check(study: Study, info: DataInfo) -> None:
     """What the fields of a study must be to each other and to the data."""
     if study.sampler not in proposers.names():
         raise StudyError(unknown_name("sampler", study.sampler, proposers.names()))
     if study.stopper not in stoppers.names():
         raise StudyError(unknown_name("stopper", study.stopper, stoppers.names()))
-    if study.data_fingerprint != info.fingerprint:
-        raise StudyError(
-            f"data: must hold what the study was made with (fingerprint {study.data_fingerprint}), "
-            f"got {info.name!r} with {info.fingerprint}"
-        )
+    check_data(study, info)
     if study.settings.num_classes != info.num_classes:
         raise StudyError(
             f"settings.num_classes: must be {info.num_classes}, as in {info.name!r}, got {study.settings.num_classes}"

@@ -348,6 +348,8 @@ FINISH = [
             ("recipe", "augmentation.crop_scale", ("poolformer",)),  # which digits cannot follow
             ("set", "set", ("epochs=3", "recipe.epochs")),
             ("epochs", "epochs", NO_NUMBER),
+            ("images-per-class", "splitting.images_per_class", ("0", "-1")),
+            ("images-per-class", "images_per_class", NO_NUMBER),
             ("epochs", "recipe.epochs", ("0", "-1")),
             ("name", "name", ("..", "a/b", "")),
             ("deadline", "deadline", ("0h", "12")),
