@@ -87,8 +87,8 @@ class Comparison:
         num_val = next((results.num_val for results in self.runs if results.num_val), None)
         if not trials or not num_val:
             return None
-        recipes = [results.run.study.recipe for results in self.runs]
-        settings = [recipes.index(recipes[place]) for place, _ in self._copies]
+        trained = [(results.run.study.recipe, results.run.study.splitting) for results in self.runs]
+        settings = [trained.index(trained[place]) for place, _ in self._copies]
         return Uncertainty(trials, self.goals, num_val=num_val, settings=settings)
 
     @cached_property
@@ -208,19 +208,28 @@ def _check_another(earlier: Run, run: Run) -> None:
 
 
 def _check_comparable(earlier: Run, run: Run) -> None:
-    """Check that two runs have objectives, data and splits in common, and the device that measured an objective."""
+    """Check that two runs have objectives, data and splits in common, and the device that measured an objective.
+
+    A search and its finals have val and test in common, also where the finals train on more images.
+    """
     here, there = run.study, earlier.study
     if set(here.objectives) != set(there.objectives):
         _refuse(earlier, run, "objectives", ",".join(there.objectives), ",".join(here.objectives))
-    if here.data_fingerprint != there.data_fingerprint:
+    is_one_search = _search_of(here) is not None and _search_of(here) == _search_of(there)
+    if here.data_fingerprint != there.data_fingerprint and not is_one_search:
         _refuse(earlier, run, "data", *(f"{study.data} ({study.data_fingerprint})" for study in (there, here)))
     for field in Splitting.model_fields:
         before, now = getattr(there.splitting, field), getattr(here.splitting, field)
-        if before != now:
+        if before != now and not (is_one_search and field == "images_per_class"):
             _refuse(earlier, run, f"splitting.{field}", before, now)
     devices = [other.record.notes.device for other in (earlier, run)]
     if here.goals.measured and None not in devices and devices[0] != devices[1]:
         _refuse(earlier, run, "device", devices[0], devices[1])
+
+
+def _search_of(study: Study) -> str | None:
+    """The identity of the search that a study is, or whose finals it trains."""
+    return study.identity if study.finals is None else study.finals.search
 
 
 def _refuse(earlier: Run, run: Run, field: str, before: object, now: object) -> None:

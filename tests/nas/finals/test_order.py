@@ -1,17 +1,23 @@
 """From a search to the study of its finals: on which images they train."""
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from metaformer.errors import UserError
 from nas.data import open_dataset
 from nas.make_finals import Asked, order_finals
 from nas.record.run_folder import Run
+from nas.results.comparison.comparison import Comparison
+from nas.session.session import Decision
+from nas.study.lease import Report
 from nas.study.request import Request
 from nas.study.splitting import Splitting
 from nas.study.study import StudyError
 from tests.nas.finals.runs import RESOLUTION, make_search
+from tests.nas.runs import NUM_IMAGES, open_folder
 
 PROXY = Splitting(images_per_class=20, seed=3)
 BUDGET = "6cpu-minutes"
@@ -36,6 +42,32 @@ def test_finals_of_a_proxy_train_on_all_images_or_on_as_many_as_asked_for(tmp_pa
         order.folder.study_file.write_text(order.study.to_yaml(), encoding="utf-8")
         again = order_finals(search, Asked(seeds=4), Request())
         assert (again.study.splitting, again.info.num_images) == (splitting, info.num_images)
+
+
+def test_a_search_of_a_proxy_and_its_finals_stand_side_by_side_but_no_other_proxy(tmp_path: Path) -> None:
+    search = search_of_a_proxy(tmp_path / "search")
+    known = search.study.model_copy(update={"identity": "0123456789abcdef"})
+    search = replace(search, study=known)
+    study = order_finals(search, Asked(), Request(budget=BUDGET)).study
+    assert study.finals is not None
+    finals, session = open_folder(search.folder.path / "finish", study)
+    while lease := session.next():
+        if lease.task == "test":
+            session.tested(lease.name, 0.8, device_seconds=0.01)
+            continue
+        for epoch in range(1, lease.epochs + 1):
+            report = Report(epoch=epoch, val_accuracy=0.8, train_loss=1.0, checkpoint=f"{epoch}.pt")
+            if session.report(lease.name, report, device_seconds=0.1 * epoch) is Decision.STOP:
+                break
+        session.finish(lease.name, device_seconds=0.1 * lease.epochs)
+    for run in (search, finals):
+        run.record.note(num_images=NUM_IMAGES)
+    comparison = Comparison([search, finals])
+    assert [row.values for row in comparison.differences if row.field == "splitting.images_per_class"] == [(20, None)]
+    assert comparison.uncertainty is not None
+    assert comparison.uncertainty.num_replicates == len(finals.record.complete) - len(study.finals.models)
+    with pytest.raises(UserError, match="data: must be"):
+        Comparison([finals, make_search(tmp_path / "other")])
 
 
 def test_images_that_are_no_longer_those_of_the_search_are_refused(tmp_path: Path) -> None:
