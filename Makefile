@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 # A worker that dies ends the run, which would wait for ever where xdist replaces it
 GROUPED := --dist loadgroup --max-worker-restart 0
 
-.PHONY: help install search test quick-tests types test-slow test-services lint format docs lock clean
+.PHONY: help install search test quick-tests types test-slow test-services test-long lint format docs lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -42,6 +42,9 @@ test-slow: $(INSTALLED)  ## the tests that take longer: every size of every mode
 
 test-services: $(INSTALLED)  ## with PostgreSQL and chromium, installed where they are not and this user may; and the documents' commands
 	$(BIN)/python -m pytest -q -m services --durations=10
+
+test-long: $(INSTALLED)  ## both of these at once, which mostly wait: sooner than one after the other
+	$(BIN)/python -m pytest -q -n 4 $(GROUPED) -m "slow or services" --durations=40
 
 lint: $(INSTALLED)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

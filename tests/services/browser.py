@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.nas.programs import PATIENCE
+
 OURS = {"127.0.0.1", None}  # hosts that a page may ask; None: no host, as of file: and data:
 
 
@@ -53,6 +55,7 @@ def open_page(browser: Any, *, width: int = 1280, height: int = 900, colours: st
         colours: What the reader's machine prefers, light or dark.
     """
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=colours)
+    page.set_default_timeout(1000 * PATIENCE)
     watched = Watched(page)
     page.on(
         "console", lambda said: watched.errors.append(f"{said.text} ({page.url})") if said.type == "error" else None

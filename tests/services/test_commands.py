@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.nas.photographs import write_photographs
-from tests.nas.programs import ROOT
+from tests.nas.programs import PATIENCE, ROOT
 from tests.test_documents import BLOCKS
 
-pytestmark = [pytest.mark.services, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.services, pytest.mark.xdist_group("commands"), pytest.mark.timeout(3600)]
 
 ORDER = ("first_hour.md", "cifar10.md", "README.md", "run_folder.md", "models.md")  # some use what earlier ones made
 HERE = {None, "CIFAR-10"}  # what a block may need
@@ -52,7 +52,6 @@ def test_there_is_something_to_run_on_each_page_of_a_newcomer() -> None:
         assert any(program in command for command in commands), program
 
 
-@pytest.mark.timeout(1200)
 def test_commands_and_code_of_the_documents_run_in_their_order(tmp_path: Path) -> None:
     photos = write_photographs(tmp_path / "cifar10", side=32, per_class=50, num_test=10)
     [made] = re.findall(r"^search:.*\n\t\$\(BIN\)/(.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
@@ -67,7 +66,7 @@ def test_commands_and_code_of_the_documents_run_in_their_order(tmp_path: Path) -
         step = _fitted(text, photos, tmp_path / "fast" / "cifar10")
         command = [sys.executable, "-c", step] if language == "python" else ["bash", "-euo", "pipefail", "-c", step]
         outcome = subprocess.run(
-            command, cwd=work, env=environment, capture_output=True, text=True, timeout=600, check=False
+            command, cwd=work, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
         assert outcome.returncode == 0, f"{step}\n{outcome.stdout[-2000:]}\n{outcome.stderr[-2000:]}"
 

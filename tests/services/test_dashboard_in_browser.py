@@ -17,7 +17,7 @@ from nas.results.report_files import write_report
 from tests.nas.runs import FAILURE, make_run
 from tests.services.browser import open_page
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.xdist_group("browser")]
 
 NAME = "shown_*<b>bold*"  # neither Markdown nor HTML may read it as markup
 

@@ -33,7 +33,7 @@ from tests.nas.record.rows import check_rows_as_optuna_writes
 from tests.nas.runs import make_run
 from tests.services.postgresql import PASSWORD, Server, running_server
 
-pytestmark = [pytest.mark.services, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.services, pytest.mark.xdist_group("postgresql")]
 
 COMMAND = (*QUICK, "--references", "none")
 

@@ -12,7 +12,7 @@ from nas.results.results import Results
 from tests.nas.runs import make_run
 from tests.services.browser import Watched, open_page
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.xdist_group("browser")]
 
 
 @pytest.fixture(scope="module")

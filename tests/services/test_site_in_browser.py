@@ -15,7 +15,7 @@ import pytest
 from tests.nas.programs import ROOT
 from tests.services.browser import Watched, open_page
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.xdist_group("browser")]
 
 
 class Quiet(SimpleHTTPRequestHandler):
