@@ -9,6 +9,9 @@ import pytest
 import yaml
 
 from benchmarks.ablation import CURVES, Ablation, read, table
+from metaformer import load
+from metaformer.cost import count_cost
+from metaformer.zoo import resolve
 from nas.data import open_dataset
 from nas.make_study import find_images, make_study
 from nas.record.run_folder import open_run
@@ -23,6 +26,8 @@ STUDIES = sorted(FOLDER.glob("*.yaml"))
 EMBEDDED = [path for path in STUDIES if ":" not in str(read_mapping(path)["data"])]
 ABLATIONS = sorted((FOLDER / "ablations").glob("*.yaml"))
 RECORDS = sorted((FOLDER / "records").iterdir())
+WINNERS = sorted((FOLDER / "cifar10_hybrid_stages").glob("*.yaml"))
+_MOST_BYTES = 20_000_000  # of all that was exported
 
 
 def curves_of(ablation: Path) -> Path:
@@ -87,3 +92,22 @@ def test_what_a_page_says_of_genes_is_what_its_record_says(record: Path, tmp_pat
     known = re.findall(r"[+−]\d+\.\d\d ± \d+\.\d\d", text)
     assert [f"{each.points:+.2f} ± {1.645 * each.sd:.2f}".replace("-", "−") in known for each in found]
     assert set(known) - written == set()
+
+
+def test_exported_winners_stay_small() -> None:
+    assert len(WINNERS) >= 3
+    assert sum(path.stat().st_size for path in WINNERS[0].parent.iterdir()) <= _MOST_BYTES
+
+
+@pytest.mark.parametrize("path", WINNERS, ids=lambda path: path.stem)
+def test_an_exported_winner_is_that_of_the_page_and_its_weights_of_each_seed_load(path: Path) -> None:
+    page = path.parents[1] / f"{path.parent.name}.md"
+    arch = resolve(str(path))
+    cost = count_cost(arch)
+    [row] = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith(f"| #{path.stem} |")]
+    assert f"| {cost.params:,} | {cost.macs:,} |" in row
+    weights = sorted(path.parent.glob(f"{path.stem}_seed_*.pt"))
+    assert [each.stem.rpartition("_")[2] for each in weights] == ["1", "2", "3"]
+    states = [load(arch, each).state_dict() for each in weights]
+    name = next(iter(states[0]))
+    assert not any(states[0][name].equal(other[name]) for other in states[1:])
