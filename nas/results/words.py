@@ -168,7 +168,7 @@ def standing_text(first: str, second: str, p_dominates: float | None) -> str:
 
 def basis_text(uncertainty: Uncertainty) -> str:
     """On what the intervals rest."""
-    spread = f"{100 * 0.9 * 0.1 * uncertainty.seed_sd:.1g} points at 90 %"
+    spread = f"a standard deviation of {100 * 0.9 * 0.1 * uncertainty.seed_sd:.1g} points where accuracy is 90 %"
     if uncertainty.num_replicates:
         seeds = f"the spread of {plural(uncertainty.num_replicates, 'replicate')} between seeds ({spread})"
     else:
