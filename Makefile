@@ -43,7 +43,7 @@ test-slow: $(INSTALLED)  ## the tests that take longer: every size of every mode
 test-services: $(INSTALLED)  ## with PostgreSQL and chromium, installed where they are not and this user may; and the documents' commands
 	$(BIN)/python -m pytest -q -m services --durations=10
 
-test-long: $(INSTALLED)  ## both of these at once, which mostly wait: sooner than one after the other
+test-long: $(INSTALLED)  ## both of these in one run
 	$(BIN)/python -m pytest -q -n 4 $(GROUPED) -m "slow or services" --durations=40
 
 lint: $(INSTALLED)  ## ruff, mypy, import-linter

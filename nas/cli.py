@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nas.study.request import Request
 
 __all__ = [
+    "OF_ALL_TRAININGS",
     "RUNS",
     "TEAM_FILE",
     "AsJson",
@@ -47,6 +48,7 @@ __all__ = [
 
 RUNS = Path("runs")
 TEAM_FILE = Path("nas.yaml")  # in the working folder: a team's defaults
+OF_ALL_TRAININGS = ("data", "recipe", "val_fraction", "split_seed")  # of these defaults; the others are for proxies
 
 # Options that several programs have
 ValFraction = Annotated[

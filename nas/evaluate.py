@@ -8,7 +8,6 @@ import typer
 
 from nas import cli
 
-_OF_A_TEAM = ("data", "recipe", "val_fraction", "split_seed")
 _LEVEL = 0.9  # of the interval
 
 
@@ -58,7 +57,7 @@ def evaluate(
         raise UserError(f"checkpoint: must be a file that exists, got {str(checkpoint)!r}")
     arch = zoo.resolve(model)
     given = Request(data=data, recipe=recipe, val_fraction=val_fraction, split_seed=split_seed)
-    request = cli.fill_from_team(given, _OF_A_TEAM)
+    request = cli.fill_from_team(given, cli.OF_ALL_TRAININGS)
     data = request.named_data()
     asked = (find_recipe(request.recipe) if request.recipe is not None else default_recipe(data)).model_copy(
         update={"precision": "float32"}

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from nas.study.lease import Lease, Metrics, Report, Start
     from nas.study.recipe import Recipe
 
-_OF_A_TEAM = ("data", "recipe", "val_fraction", "split_seed")  # that hold for all trainings, not for proxies alone
-
 
 def train(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of the zoo, or an architecture's YAML file.")],
@@ -103,7 +101,7 @@ def train(
         images_per_class=images_per_class,
         split_seed=split_seed,
     )
-    request = cli.fill_from_team(given, _OF_A_TEAM)
+    request = cli.fill_from_team(given, cli.OF_ALL_TRAININGS)
     data, splitting = request.named_data(), asked_splitting(request, {})
     asked = _recipe(data, request.recipe, epochs=epochs, batch_size=batch_size, settings=set_ or [])
     check_recipe(data, asked)

@@ -152,7 +152,7 @@ def save(lease: Lease, files: CheckpointFolder, training: State) -> str:
     After the last epoch of the recipe it is the weights alone.
     """
     done = training.num_done
-    document: dict[str, object] = {"version": 1, "digest": lease.architecture.digest, "epoch": done}
+    document = _head(lease, training)
     if done == lease.recipe.epochs:
         document["model"] = training.evaluated.state_dict()
         name, kept = WEIGHTS, [checkpoint_name(done - 1)]
@@ -172,9 +172,13 @@ def save(lease: Lease, files: CheckpointFolder, training: State) -> str:
 
 def save_best(lease: Lease, files: CheckpointFolder, training: State, *, val_accuracy: float) -> None:
     """Write the weights as those of the best epoch so far."""
-    document = {"version": 1, "digest": lease.architecture.digest, "epoch": training.num_done}
-    document |= {"model": training.evaluated.state_dict(), "val_accuracy": val_accuracy}
+    document = _head(lease, training) | {"model": training.evaluated.state_dict(), "val_accuracy": val_accuracy}
     files.save(BEST, partial(torch.save, document), attempt=lease.attempt)
+
+
+def _head(lease: Lease, training: State) -> dict[str, object]:
+    """What every file of a training begins with."""
+    return {"version": 1, "digest": lease.architecture.digest, "epoch": training.num_done}
 
 
 def find_best(files: CheckpointFolder) -> Best | None:

@@ -115,7 +115,7 @@ def test_a_search_that_never_reaches_tpe_counts_as_one_that_takes_longer() -> No
 
 
 def test_a_median_surface_is_what_half_of_the_searches_attain() -> None:
-    """By hand: each search has one point; half of the two attain what the better one does, all what both do."""
+    """By hand: of two searches half attain what the better one does, and all what both do."""
     searches = [np.array([[1.0, 0.5], [3.0, 0.1]]), np.array([[2.0, 0.4], [4.0, 0.2]])]
     assert surface(searches, share=0.5).tolist() == [[1.0, 0.5], [2.0, 0.4], [3.0, 0.1]]
     assert surface(searches, share=1.0).tolist() == [[2.0, 0.5], [3.0, 0.4], [4.0, 0.2]]

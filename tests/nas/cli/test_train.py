@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_it_and_evaluate_take_data_recipe_and_split_from_a_team_but_no_proxy(
     monkeypatch.chdir(tmp_path)
     team = "data: digits\nrecipe: digits\nsplit_seed: 4\nimages_per_class: 20\nepochs: 7\n"
     Path("nas.yaml").write_text(team, encoding="utf-8")
-    train(str(small), Path("out"), epochs=1, as_json=True)
+    train(str(small), Path("out"), epochs=1, as_json=True, set_=["recipe.precision=float32"])  # as evaluate has it
     said = capsys.readouterr()
     record = json.loads(said.out)
     assert said.err.startswith("nas.yaml: data digits, recipe digits, split_seed 4\n")
@@ -135,7 +136,7 @@ def test_a_folder_of_before_splits_were_noted_goes_on(small: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"epochs": 3}, {"data": "digits-changed"}])
-def test_a_folder_of_another_training_is_refused(small: Path, tmp_path: Path, changed: dict[str, object]) -> None:
+def test_a_folder_of_another_training_is_refused(small: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
     train(str(small), tmp_path, "digits", epochs=1)
     if "data" in changed:
         record = json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))
@@ -144,7 +145,7 @@ def test_a_folder_of_another_training_is_refused(small: Path, tmp_path: Path, ch
     with pytest.raises(
         UserError, match=r"^out: must be a new folder or one of the same training, got .* with another "
     ):
-        train(str(small), tmp_path, "digits", **{"epochs": 1, **changed})  # type: ignore[arg-type]
+        train(str(small), tmp_path, "digits", **{"epochs": 1, **changed})
 
 
 @pytest.mark.slow
