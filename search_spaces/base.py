@@ -21,6 +21,7 @@ CostName = Literal["params", "macs"]
 HEAD_SIZE = 32  # of every attention in the papers' hybrids; widths are multiples of it
 SMALL_IMAGES = 64  # pixels, up to which a space is fitted to small images
 SMALL_WIDTHS = 0.25  # factor on all widths for them
+_MOST_KEPT = 256  # architectures that were encoded lately
 _TRIES = 200  # uniform draws before an architecture is brought below the limits step by step
 
 
@@ -109,6 +110,7 @@ class SearchSpace(ABC):
     def __init__(self, settings: SpaceSettings) -> None:
         self.settings = settings
         self._smallest: dict[CostName, Architecture] = {}
+        self._encoded: dict[tuple[Gene, ...], Architecture] = {}  # the last few, by their genes
 
     @abstractmethod
     def decode(self, genes: Mapping[str, Gene]) -> Architecture:
@@ -147,6 +149,10 @@ class SearchSpace(ABC):
     def cost(self, arch: Architecture) -> Cost:
         """What an architecture costs; a space whose costs come from a table says them here."""
         return count_cost(arch)
+
+    def again(self, genes: Genes) -> Architecture:
+        """As `decode`; of genes that were encoded lately it is the same object, whose digest may be known already."""
+        return self._encoded.get(tuple(genes.values())) or self.decode(genes)
 
     def within(self, limits: Limits) -> Self:
         """The same space under other limits."""
@@ -292,10 +298,14 @@ class SearchSpace(ABC):
             if genes[choice.name] not in choice.values:
                 raise SpaceError(f"{choice.name}: must be one of {choice.values}, got {genes[choice.name]!r}")
         decoded = self.decode(genes)
-        if decoded != arch and decoded.digest != arch.digest:  # to compare values takes less than a digest
+        is_equal = decoded == arch  # to compare values takes less than a digest
+        if not is_equal and decoded.digest != arch.digest:
             raise SpaceError(
                 f"architecture: must follow the rules of {self.name}, got one that differs outside its genes"
             )
+        if len(self._encoded) >= _MOST_KEPT:
+            self._encoded.clear()
+        self._encoded[tuple(genes.values())] = arch if is_equal else decoded
         return genes
 
     def _shrink(self, genes: Genes, rng: random.Random) -> Architecture:

@@ -27,6 +27,7 @@ from sqlalchemy import (
     Insert,
     Integer,
     MetaData,
+    Select,
     Table,
     Update,
     bindparam,
@@ -77,18 +78,18 @@ class DriverStorage(RDBStorage):
         ]
         statements = self._statements
         with self.engine.begin() as connection:
-            if connection.execute(statements.lock_study, {"of": study_id}).first() is None:  # two drivers take turns
+            if statements.lock_study.execute(connection, {"of": study_id}).first() is None:  # two drivers take turns
                 raise KeyError(f"no study {study_id}")
             begun_at = template_trial.datetime_start
             last, number = self._last.get(study_id, (-1, -1))
             row = {
                 "of": study_id,
                 "how": template_trial.state.name,
-                "at": None if begun_at is None else begun_at.astimezone(UTC).replace(tzinfo=None),
+                "at": None if begun_at is None else statements.time(begun_at),
                 "last": last,
                 "next": number + 1,
             }
-            trial_id, number = connection.execute(statements.begin_trial, row).one()
+            trial_id, number = statements.begin_trial.execute(connection, row).one()
             self._check_genes(connection, study_id, template_trial.distributions)
             statements.insert_genes.execute_all(connection, [{"trial_id": trial_id, **gene} for gene in genes])
             attributes = {key: json.dumps(value) for key, value in template_trial.user_attrs.items()}
@@ -145,22 +146,21 @@ class DriverStorage(RDBStorage):
             values: One finite number for each objective.
             attributes: By name, as JSON.
         """
-        ended = {"of": trial_id, "how": state.name, "at": datetime.now(UTC).replace(tzinfo=None)}
+        ended = {"of": trial_id, "how": state.name, "at": self._statements.time(datetime.now(UTC))}
         with self.engine.begin() as connection:
             new = {
                 key: text
                 for key, text in attributes.items()
                 if not self._update_attribute(connection, trial_id, key, text)
             }
-            if connection.execute(self._statements.end_trial, ended).rowcount == 0:
+            if self._statements.end_trial.execute(connection, ended).rowcount == 0:
                 return False
             self._insert_attributes(connection, trial_id, new)
             rows = [
                 {"trial_id": trial_id, "objective": objective, "value": value, "value_type": "FINITE"}
                 for objective, value in enumerate(values or ())
             ]
-            if rows:
-                connection.execute(self._statements.insert_values, rows)
+            self._statements.insert_values.execute_all(connection, rows)
         return True
 
     @cached_property
@@ -207,8 +207,10 @@ class DriverStorage(RDBStorage):
 class _Prepared:
     """A statement as text, without what SQLAlchemy does each time that it carries one out."""
 
-    def __init__(self, statement: Insert | Update, dialect: Dialect, *, columns: Sequence[str]) -> None:
-        """Translate it; `columns` are those that it sets."""
+    def __init__(
+        self, statement: Insert | Update | Select[Any], dialect: Dialect, *, columns: Sequence[str] = ()
+    ) -> None:
+        """Translate it; `columns` are those that it sets, unless it names them itself."""
         compiled = statement.compile(dialect=dialect, column_keys=columns)
         self._text, self._fixed = str(compiled), compiled.params
         self._order: Sequence[str] | None = getattr(compiled, "positiontup", None)  # None: by name
@@ -238,7 +240,9 @@ class _Statements:
         """
         trials, genes, attributes = (tables[name] for name in ("trials", "trial_params", "trial_user_attributes"))
         study_id, trial_id = tables["studies"].c.study_id, trials.c.trial_id
-        self.lock_study = select(study_id).where(study_id == bindparam("of")).with_for_update()
+        self._write_time = trials.c.datetime_start.type.dialect_impl(dialect).bind_processor(dialect)
+        lock_study = select(study_id).where(study_id == bindparam("of")).with_for_update()
+        self.lock_study = _Prepared(lock_study, dialect)
         since = (trials.c.study_id == bindparam("of")) & (trial_id > bindparam("last"))
         number = select(func.count() + bindparam("next", type_=Integer)).select_from(trials).where(since)
         begun: dict[str, Any] = {
@@ -247,12 +251,13 @@ class _Statements:
             "datetime_start": bindparam("at"),
         }
         new = insert(trials).values(number=number.scalar_subquery(), **begun)  # how many were before it
-        self.begin_trial = new.returning(trial_id, trials.c.number)
+        self.begin_trial = _Prepared(new.returning(trial_id, trials.c.number), dialect)
         new_gene, new_attribute = insert(genes).inline(), insert(attributes).inline()
         columns = ["trial_id", "param_name", "param_value", "distribution_json"]
         self.insert_genes = _Prepared(new_gene, dialect, columns=columns)
         self.insert_attributes = _Prepared(new_attribute, dialect, columns=["trial_id", "key", "value_json"])
-        self.insert_values = insert(tables["trial_values"])
+        columns = ["trial_id", "objective", "value", "value_type"]
+        self.insert_values = _Prepared(insert(tables["trial_values"]).inline(), dialect, columns=columns)
         of_study = select(genes.c.distribution_json).join(trials, trial_id == genes.c.trial_id).limit(1)
         self.find_gene = of_study.where(trials.c.study_id == bindparam("of"), genes.c.param_name == bindparam("named"))
         states = (trials.c.state == TrialState.RUNNING.name) | (trials.c.state == TrialState.WAITING.name)
@@ -263,7 +268,12 @@ class _Statements:
         self.update_attribute = _Prepared(update_attribute, dialect, columns=["value_json"])
         is_running = (trial_id == bindparam("of")) & (trials.c.state == TrialState.RUNNING.name)
         end: dict[str, Any] = {"state": bindparam("how"), "datetime_complete": bindparam("at")}
-        self.end_trial = update(trials).where(is_running).values(end)
+        self.end_trial = _Prepared(update(trials).where(is_running).values(end), dialect)
+
+    def time(self, moment: datetime) -> object:
+        """A time as the database is given it: UTC that says no zone."""
+        moment = moment.astimezone(UTC).replace(tzinfo=None)
+        return moment if self._write_time is None else self._write_time(moment)
 
 
 def set_json(storage: BaseStorage, trial_id: int, key: str, text: str) -> None:

@@ -53,8 +53,8 @@ class OptunaProposer(Proposer):
     def propose(self, history: Sequence[TrialRecord], *, limits: Limits, seed: int) -> Genes | None:
         self._fresh.read(history)
         rng = random.Random(seed)
-        sampler = self._make(seed)
-        if not isinstance(sampler, RandomSampler):
+        if self._make is not _MAKERS["random"]:
+            sampler = self._make(seed)
             self._copy.update(history, sampler)
             genes = self._copy.ask(sampler)
             for _ in range(_MUTATIONS if genes else 0):
