@@ -8,8 +8,9 @@ Expected:  exact_cost has more of the true front's hypervolume than multivariate
 
 A sampler sees the mean accuracy over the table's seeds. The hypervolume is that of error and costs, each divided by the
 most in the table, as a share of that of all rows. A trial of an architecture that was tried before is a duplicate, and
-counts as a trial. `optuna_*` are Optuna's own samplers, asked as its documentation says; the others are this
-project's proposers. Tests: Wilcoxon's signed ranks over the seeds, two-sided, Holm's correction over all of the table.
+counts as a trial. `optuna_*` are Optuna's own samplers, asked as its documentation says, and `botorch_qnehvi` is that
+of its integration; the others are this project's proposers. Tests: Wilcoxon's signed ranks over the seeds, two-sided,
+Holm's correction over all of the table.
 """
 
 import warnings
@@ -43,9 +44,26 @@ from tests.services.picture import take_figure
 T = TypeVar("T")
 CHECKPOINTS = (50, 100, 200, 400)
 _ATTAINED_IN = 100  # trials; with many more all samplers lie on the true front
+
+
+def _botorch(seed: int) -> optuna.samplers.BaseSampler:
+    """BoTorch's noisy expected hypervolume improvement, as Optuna's integration asks it."""
+    try:
+        from optuna_integration.botorch import BoTorchSampler
+        from optuna_integration.botorch.botorch import qnehvi_candidates_func
+    except ImportError:
+        raise typer.BadParameter(
+            "botorch_qnehvi needs pip install optuna-integration botorch", param_hint="--samplers"
+        ) from None
+    sampler: optuna.samplers.BaseSampler = BoTorchSampler(candidates_func=qnehvi_candidates_func, seed=seed)
+    return sampler
+
+
 PEERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "optuna_tpe_multivariate": lambda seed: optuna.samplers.TPESampler(multivariate=True, seed=seed),
     "optuna_tpe_independent": lambda seed: optuna.samplers.TPESampler(multivariate=False, seed=seed),
+    "optuna_gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
+    "botorch_qnehvi": _botorch,
     "optuna_nsga2": lambda seed: optuna.samplers.NSGAIISampler(population_size=20, seed=seed),
     "optuna_random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
 }
@@ -81,18 +99,18 @@ def history_of(name: str, space: TableSpace, objectives: Sequence[str], *, trial
 
 def ask_optuna(name: str, space: TableSpace, objectives: Sequence[str], *, trials: int, seed: int) -> list[int]:
     """The rows that one of Optuna's samplers tries."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = PEERS[name](seed)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(directions=["maximize", *["minimize"] * (len(objectives) - 1)], sampler=sampler)
     found = []
-    for _ in range(trials):
-        trial = study.ask()
-        row = space.row(space.suggest(trial))
-        costs = {"params": space.params[row], "macs": space.macs[row]}
-        study.tell(trial, [float(space.accuracy[row]), *(float(costs[objective]) for objective in objectives[1:])])
-        found.append(row)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the peers' own
+        directions = ["maximize", *["minimize"] * (len(objectives) - 1)]
+        study = optuna.create_study(directions=directions, sampler=PEERS[name](seed))
+        for _ in range(trials):
+            trial = study.ask()
+            row = space.row(space.suggest(trial))
+            costs = {"params": space.params[row], "macs": space.macs[row]}
+            study.tell(trial, [float(space.accuracy[row]), *(float(costs[objective]) for objective in objectives[1:])])
+            found.append(row)
     return found
 
 

@@ -2,10 +2,12 @@
 
 import itertools
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from benchmarks.attainment import surface
 from benchmarks.search import Searched, ask_optuna, ask_proposer, attainment_of, compare, holm, in_virtual_time
@@ -71,10 +73,19 @@ def test_exact_cost_tries_every_row_once_and_repeats_itself_for_a_seed(
     assert ask_proposer("exact_cost", space, objectives, trials=100, seed=4) != rows
 
 
-def test_optunas_samplers_may_repeat_themselves(table: Path) -> None:
-    rows = ask_optuna("optuna_random", TableSpace(table), ("accuracy", "macs"), trials=30, seed=0)
-    assert len(rows) == 30
+@pytest.mark.parametrize(("sampler", "trials"), [("optuna_random", 30), ("optuna_gp", 12), ("botorch_qnehvi", 12)])
+def test_a_peer_is_asked_for_so_many_trials_and_may_repeat_itself(table: Path, sampler: str, trials: int) -> None:
+    if sampler == "botorch_qnehvi":
+        pytest.importorskip("optuna_integration.botorch", reason="needs optuna-integration and botorch")
+    rows = ask_optuna(sampler, TableSpace(table), ("accuracy", "macs"), trials=trials, seed=0)
+    assert len(rows) == trials
     assert set(rows) <= set(range(24))
+
+
+def test_a_peer_that_is_not_installed_says_what_to_install(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna_integration.botorch", None)
+    with pytest.raises(typer.BadParameter, match="botorch_qnehvi needs pip install optuna-integration botorch"):
+        ask_optuna("botorch_qnehvi", TableSpace(table), ("accuracy", "macs"), trials=1, seed=0)
 
 
 def test_holm_multiplies_by_how_many_are_left_and_never_falls() -> None:
