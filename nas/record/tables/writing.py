@@ -89,7 +89,7 @@ class DriverStorage(RDBStorage):
                 "last": last,
                 "next": number + 1,
             }
-            trial_id, number = statements.begin_trial.execute(connection, row).one()
+            trial_id, number = map(int, statements.begin_trial.execute(connection, row).one())
             self._check_genes(connection, study_id, template_trial.distributions)
             statements.insert_genes.execute_all(connection, [{"trial_id": trial_id, **gene} for gene in genes])
             attributes = {key: json.dumps(value) for key, value in template_trial.user_attrs.items()}
