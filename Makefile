@@ -41,7 +41,7 @@ test-slow: $(INSTALLED)  ## the tests that take longer: every size of every mode
 	$(BIN)/python -m pytest -q -n 3 $(GROUPED) -m "slow and not services" --durations=25
 
 test-services: $(INSTALLED)  ## with PostgreSQL and chromium, installed where they are not and this user may; and the documents' commands
-	$(BIN)/python -m pytest -q -m services --durations=10
+	$(BIN)/python -m pytest -q -n 2 $(GROUPED) -m services --durations=10
 
 test-long: $(INSTALLED)  ## both of these in one run
 	$(BIN)/python -m pytest -q -n 4 $(GROUPED) -m "slow or services" --durations=40

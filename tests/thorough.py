@@ -16,8 +16,8 @@ with_all_strikes = pytest.mark.skipif(
 
 
 def strikes(number: int) -> int:
-    """How many drivers, workers or nodes a test takes away: a fifth of the number, all of it with ALL_STRIKES=1."""
-    return number if os.environ.get(ALL_STRIKES) else number // 5
+    """How many drivers, workers or nodes a test takes away: a tenth of the number, all of it with ALL_STRIKES=1."""
+    return number if os.environ.get(ALL_STRIKES) else max(2, number // 10)
 
 
 def thorough(values: Iterable[object]) -> list[Any]:

@@ -28,7 +28,7 @@ from tests.thorough import strikes
 pytestmark = pytest.mark.xdist_group("ray_2")
 
 _POLL = 0.02  # seconds between looks at a session
-_EPOCHS = 12
+_EPOCHS = 8
 
 
 @pytest.fixture

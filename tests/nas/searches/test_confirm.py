@@ -47,7 +47,9 @@ def test_a_killed_search_goes_on_with_new_seeds_and_keeps_to_their_part(tmp_path
     assert len(trials) - len(again) == NUM_TRIALS
     assert set(Counter((trial.architecture.digest, trial.seed) for trial in trials).values()) == {1}
     # One training at a time, and none begins where the part is spent; the last may take longer than was foreseen
-    assert run.record.confirm_seconds <= PART * SECONDS + max(trial.device_seconds + trial.lost_seconds for trial in again)
+    assert run.record.confirm_seconds <= PART * SECONDS + max(
+        trial.device_seconds + trial.lost_seconds for trial in again
+    )
     results = Results(run)
     assert any(len(group) > 1 for group in results.replicates)
     for member in results.front:

@@ -17,7 +17,7 @@ from tests.thorough import strikes, with_all_strikes
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray_3"), pytest.mark.timeout(7200)]
 
 NUM_KILLS, NUM_WORKERS = strikes(20), strikes(20)  # of drivers in each way, and of workers
-NUM_TRIALS = 12 + 2 * NUM_KILLS
+NUM_TRIALS = 8 + 2 * NUM_KILLS
 # Early stopping is on: what has been stopped must be stopped after a restart too.
 COMMAND = (*QUICK, "--stopper", "hypervolume")
 HALF_BEGUN = "the driver was killed while it began this trial"

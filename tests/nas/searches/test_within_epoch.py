@@ -7,6 +7,7 @@ import pytest
 
 from tests.nas.gate import Gate
 from tests.nas.programs import QUICK, Program, progress_seen
+from tests.thorough import with_all_strikes
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray_2")]
 
@@ -17,7 +18,7 @@ def sign_of(run: Path) -> dict[str, object] | None:
     return signs[-1] if signs else None
 
 
-@pytest.mark.parametrize("cut", ["ctrl_c", "terminate", "kill"])
+@pytest.mark.parametrize("cut", ["ctrl_c", pytest.param("terminate", marks=with_all_strikes), "kill"])
 def test_what_was_trained_of_the_epoch_is_kept(tmp_path: Path, cut: str) -> None:
     """Each step leaves a checkpoint; the program ends within the first epoch, and the next lease begins there."""
     gate = Gate(tmp_path / "gate", data="tests.nas.gated_within")
