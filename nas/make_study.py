@@ -73,6 +73,9 @@ def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Stud
         "recipe": default_recipe(info.name).model_dump(mode="json"),
         "seed": 0,
     }
+    fit = fit_of(info.name, resolution=info.resolution)
+    if fit.until is not None and request.max_trials is None and "max_trials" not in fields:
+        defaults["until"] = fit.until
     if request.recipe is not None:
         fields = {**fields, "recipe": find_recipe(request.recipe).model_dump(mode="json")}
     merged = overlay(overlay(defaults, fields), asked_fields(request))
@@ -84,8 +87,7 @@ def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Stud
     if request.epochs:
         shorten_warmup(merged["recipe"])
     merged = overlay(merged, {"recipe": recipe_changes(request)})
-    fitted = fit_of(info.name, resolution=info.resolution).references
-    merged["references"] = _references(request.references, merged, get(space_name, settings), fitted)
+    merged["references"] = _references(request.references, merged, get(space_name, settings), fit.references)
     if request.prior is not None:
         merged["prior"] = _prior(Path(request.prior), space_name, fields.get("prior"))
     if "budget" not in merged:

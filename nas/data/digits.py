@@ -49,7 +49,8 @@ _REFERENCES = (  # one of each pattern that fits
     "digits",
     resolution=16,
     recipe=_RECIPE,
-    fit=Fit(width_scale=1 / 16, max_macs=250_000, references=_REFERENCES),  # seconds a trial on one core
+    # Seconds a trial on one core, and little is left to find after minutes
+    fit=Fit(width_scale=1 / 16, max_macs=250_000, references=_REFERENCES, until="converged"),
     takes_splitting=True,
 )
 class Digits(Dataset):

@@ -172,6 +172,7 @@ class Fit:
     width_scale: float | None = None
     max_macs: int | None = None
     references: tuple[str, ...] | None = None  # hand-designed models to train first
+    until: str | None = None  # when a search without a number of trials ends before its budget is spent
 
 
 class _Kind(NamedTuple):

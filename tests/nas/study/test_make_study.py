@@ -67,6 +67,14 @@ def test_a_study_file_wins_over_the_defaults_field_by_field() -> None:
     assert study.settings.limits == Limits(max_params=10**6, max_macs=macs)
 
 
+def test_a_search_of_the_embedded_images_ends_when_little_is_left_to_find_unless_it_has_an_end() -> None:
+    photographs = dataclasses.replace(DIGITS, name="folder:/photographs")
+    assert study_of().until == "converged"
+    assert study_of(until="budget").until == study_of({"until": "budget"}).until == "budget"
+    assert study_of(max_trials=9).until == study_of({"max_trials": 9}).until == "budget"
+    assert study_of(info=photographs).until == "budget"
+
+
 def test_flags_win_over_the_study_file_field_by_field() -> None:
     fields = {
         "seed": 3,
