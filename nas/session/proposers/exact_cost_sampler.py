@@ -100,6 +100,7 @@ class ExactCostSampler(BaseSampler):
         self._uncertain, self._best_possible, self._num_first = uncertain, best_possible, n_startup_trials
         self._seed = secrets.randbits(32) if seed is None else seed
         self._suggested: dict[tuple[str, int], Point] = {}  # by study and trial, of those that have not ended
+        self._ended: dict[tuple[str, int], tuple[Params, Point | None]] = {}  # by study and trial
         self._fitted: tuple[tuple[Point, ...], tuple[float, ...], Hyperparameters] | None = None
         self._lock = threading.RLock()
 
@@ -159,11 +160,11 @@ class ExactCostSampler(BaseSampler):
             self._suggested.pop((study.study_name, trial.number), None)
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_ended")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.RLock()
+        self._ended, self._lock = {}, threading.RLock()
 
     # ------------------------------------------------------------------ the history
 
@@ -182,7 +183,7 @@ class ExactCostSampler(BaseSampler):
             if trial.number == own.number or trial.state is TrialState.WAITING:
                 continue
             history.num += 1
-            point = self._space.point(trial.params)
+            point = self._point_of(study.study_name, trial)
             if point is None and trial.state is TrialState.RUNNING:
                 point = self._suggested.get((study.study_name, trial.number))
             if point is None:
@@ -194,6 +195,16 @@ class ExactCostSampler(BaseSampler):
                 history.points.append(point)
                 history.errors.append(self._error(trial.values[self._uncertain], is_maximised=is_maximised))
         return history
+
+    def _point_of(self, study_name: str, trial: FrozenTrial) -> Point | None:
+        """Where a trial lies, which is known of one that had ended before: its parameters are looked at once."""
+        params, key = trial.params, (study_name, trial.number)
+        if not trial.state.is_finished():
+            return self._space.point(params)
+        known = self._ended.get(key)
+        if known is None or (known[0] is not params and known[0] != params):  # another study of the same name
+            known = self._ended[key] = params, self._space.point(params)
+        return known[1]
 
     def _error(self, value: float, *, is_maximised: bool) -> float:
         sign = -1 if is_maximised else 1
@@ -243,9 +254,11 @@ class ExactCostSampler(BaseSampler):
 
     def _front(self, history: "_History") -> list[int]:
         """Places of the complete trials that no other dominates."""
-        costs = self._known.oriented(history.points)
-        is_member = moocore.is_nondominated(np.column_stack([costs, history.errors]))
-        return [int(place) for place in np.flatnonzero(is_member)]
+        if history.front is None:
+            costs = self._known.oriented(history.points)
+            is_member = moocore.is_nondominated(np.column_stack([costs, history.errors]))
+            history.front = [int(place) for place in np.flatnonzero(is_member)]
+        return history.front
 
     def _best(self, history: "_History", candidates: list[Point]) -> Point:
         """The candidate of most expected growth of the hypervolumes over the costs and over their logarithms."""
@@ -312,6 +325,7 @@ class _History:
         self.errors: list[float] = []
         self.running: list[Point] = []
         self.tried: set[Point] = set()
+        self.front: list[int] | None = None  # places of the members; None: not asked for yet
 
 
 def _costs_of(space: SearchSpace, exact: Sequence[ExactObjective], params: Params) -> list[float]:

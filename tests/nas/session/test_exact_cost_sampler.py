@@ -99,6 +99,19 @@ def test_the_same_seed_gives_the_same_trials_also_to_a_sampler_made_anew_or_kept
     assert params(4) != whole
 
 
+def test_a_study_is_not_taken_for_an_earlier_one_of_the_same_name() -> None:
+    def ended(sampler: BaseSampler, seed: int) -> optuna.Study:
+        study = optuna.create_study(study_name="x", directions=["minimize", "minimize"], sampler=RandomSampler(seed))
+        study.optimize(large, n_trials=9)
+        study.sampler = sampler
+        return study
+
+    used = sampler_of(LARGE)
+    ended(used, seed=0).ask(LARGE)
+    found = [ended(sampler, seed=1).ask(LARGE).params for sampler in (used, sampler_of(LARGE))]
+    assert found[0] == found[1]
+
+
 def test_another_seed_is_drawn_when_asked() -> None:
     sampler = sampler_of(LARGE)
     sampler.reseed_rng()
