@@ -2,6 +2,7 @@
 
 Command:   python -m benchmarks.search --table nas_bench_201_cifar10.csv --seeds 20 --processes 2
            python -m benchmarks.search --devices 1,8,64 --samplers exact_cost --seeds 20 --processes 2
+           the same with --curves cifar10.csv, a table that python -m nas.table has made
 Hardware:  one CPU core for each process; nothing is trained
 Expected:  exact_cost has more of the true front's hypervolume than multivariate TPE and NSGA-II at each checkpoint
            with 8 devices it needs about a quarter of the device-seconds that TPE spends (studies/sampler.md)
@@ -154,6 +155,9 @@ def compare(
     first_seed: Annotated[int, typer.Option(min=0, help="The seed of the first search.")] = 0,
     objectives: Annotated[int, typer.Option(min=2, max=3, help="3: parameters too.")] = 2,
     devices: Annotated[str | None, typer.Option(help="Instead of a table: simulated devices, such as 1,8,64.")] = None,
+    curves: Annotated[
+        Path | None, typer.Option(help="With --devices: a table of nas.table, its study beside it; by default digits.")
+    ] = None,
     stopper: Annotated[str, typer.Option(help="With --devices: early stopping, beside none.")] = "chance",
     budget: Annotated[str, typer.Option(help="With --devices: device time of a search.")] = "20cpu-minutes",
     processes: Annotated[int, typer.Option(min=1, help="Seeds searched at the same time.")] = 1,
@@ -170,7 +174,7 @@ def compare(
     names, numbers = samplers.split(","), range(first_seed, first_seed + seeds)
     if table is None:
         searches = virtual_time.settings(names, stopper=stopper, devices=[int(n) for n in (devices or "").split(",")])
-        reach = partial(virtual_time.reach, searches=searches, budget=budget)
+        reach = partial(virtual_time.reach, searches=searches, budget=budget, table=curves)
         for found in _by_seed(reach, numbers, processes):
             text = in_virtual_time(searches, found)
             if out:

@@ -1,18 +1,21 @@
 """What `python -m benchmarks.search --devices 1,8,64` does: searches by the real session on simulated devices.
 
-Curves are those of `studies/curves/digits_hybrid_stages.csv`; those of architectures that it lacks are predicted by a
-random forest (`nas.replay`). What is asked is how many device-seconds a search needs until it has the hypervolume with
-which this project's multivariate TPE, every trial trained to the end, ends its budget.
+Curves are those of `studies/curves/digits_hybrid_stages.csv`, or of another table that `python -m nas.table` has
+written with its study beside it; those of architectures that it lacks are predicted by a random forest (`nas.replay`).
+What is asked is how many device-seconds a search needs until it has the hypervolume with which this project's
+multivariate TPE, every trial trained to the end, ends its budget.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import wilcoxon
 
 from benchmarks.halving import STUDY, TABLE, study_of_table
+from nas.data import open_dataset
 from nas.execution.curves import CurveTable
 from nas.replay.surrogate import PredictedCurves, Recorded
 from nas.replay.virtual import search_in_virtual_time
@@ -46,9 +49,9 @@ def settings(samplers: Sequence[str], *, stopper: str, devices: Sequence[int]) -
     return [Setting(name, stop, number) for number in devices for name in samplers for stop in stoppers]
 
 
-def reach(seed: int, *, searches: Sequence[Setting], budget: str) -> list[Reached]:
+def reach(seed: int, *, searches: Sequence[Setting], budget: str, table: Path | None = None) -> list[Reached]:
     """What each search came to with one seed."""
-    study, curves = study_and_curves()
+    study, curves = study_and_curves(table)
     tpe = study.model_copy(update={"sampler": "tpe", "seed": seed, "budget": budget, "max_trials": None})
     bases = {
         devices: search_in_virtual_time("tpe", tpe, curves, num_devices=devices)
@@ -67,13 +70,24 @@ def reach(seed: int, *, searches: Sequence[Setting], budget: str) -> list[Reache
 
 
 @cache
-def study_and_curves() -> tuple[Study, PredictedCurves]:
-    space = Study.from_file(STUDY).make_space()
-    table = CurveTable(TABLE, space)
-    study = study_of_table(table)
+def study_and_curves(path: Path | None = None) -> tuple[Study, PredictedCurves]:
+    """Those of a table; None: of the digits.
+
+    Raises:
+        StudyError: There is no such table, or no study beside it.
+        DataError: Its images are not here, which are counted.
+    """
+    recorded = Study.from_file(STUDY if path is None else path.with_suffix(".yaml"))
+    space = recorded.make_space()
+    table = CurveTable(path or TABLE, space)
+    study = study_of_table(table, recorded)
     curves = [(arch, table.curve(arch)) for arch in table.architectures]
     whole = [Recorded(arch, curve.val_accuracies, curve.epoch_seconds) for arch, curve in curves]
-    return study, PredictedCurves(space, study.goals, whole=whole, epochs=study.recipe.epochs, num_images=_NUM_IMAGES)
+    num_images: Mapping[str, int] = _NUM_IMAGES
+    if path is not None:
+        resolution, splitting = study.settings.resolution, study.splitting
+        num_images = {**open_dataset(study.data, resolution=resolution, splitting=splitting).info.num_images}
+    return study, PredictedCurves(space, study.goals, whole=whole, epochs=study.recipe.epochs, num_images=num_images)
 
 
 def rows(searches: Sequence[Setting], found: Sequence[Sequence[Reached]]) -> list[list[str]]:

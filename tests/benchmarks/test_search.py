@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 import typer
 
 from benchmarks.attainment import surface
+from benchmarks.halving import STUDY, TABLE
 from benchmarks.search import Searched, ask_optuna, ask_proposer, attainment_of, compare, holm, in_virtual_time
 from benchmarks.tables import TableSpace
-from benchmarks.virtual_time import Reached, settings
+from benchmarks.virtual_time import Reached, settings, study_and_curves
 from metaformer.errors import UserError
 from search_spaces.enumeration import architectures_within
 from search_spaces.space import Limits
@@ -112,6 +114,16 @@ def test_the_comparison_prints_one_table_and_writes_it(
     text = out.read_text()
     assert text in capsys.readouterr().out
     assert text.splitlines()[2] == "| exact_cost | 1.0000 | 1.0000 | 0 % |"
+
+
+def test_curves_may_be_those_of_any_table_beside_its_study(tmp_path: Path) -> None:
+    lines = TABLE.read_text().splitlines()[:20]
+    (tmp_path / "few.csv").write_text("\n".join(lines) + "\n")
+    shutil.copy(STUDY, tmp_path / "few.yaml")
+    study, curves = study_and_curves(tmp_path / "few.csv")
+    assert (study.data, study.sampler, study.max_trials) == ("digits", "random", curves.num_complete)
+    assert curves.num_complete == len({line.partition(",")[0] for line in lines[1:]})
+    assert curves.num_images == study_and_curves()[1].num_images
 
 
 def test_a_search_that_never_reaches_tpe_counts_as_one_that_takes_longer() -> None:
