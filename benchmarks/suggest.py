@@ -6,8 +6,9 @@ Time:      a minute for 1,000 trials, five for 10,000
 Expected:  at most 50 ms at 1,000 trials and 100 ms at 10,000
 
 Every proposer is asked with the same history of random architectures and made-up accuracies, which is longer by a
-trial in each round. What it suggests is new and within limits; Optuna's own suggestion need be neither. Rounds take
-the proposers in turn. Times are of the processor, so that what else runs on the machine counts little.
+trial in each round. What it suggests is new and within limits. Optuna's own suggestion need be neither; it and
+`nas.ExactCostSampler`, that of a study of one's own, are asked in such a study, which a round makes longer by two
+trials. Rounds take all in turn. Times are of the processor, so that what else runs on the machine counts little.
 """
 
 import random
@@ -28,12 +29,14 @@ from nas.data import default_recipe
 from nas.record.record import Record, distribution
 from nas.record.storage import IN_MEMORY
 from nas.session.proposers import make_proposer, names
+from nas.session.proposers.exact_cost_sampler import ExactCostSampler
 from nas.study.lease import Report
 from nas.study.objectives import DEFAULT, choose
 from search_spaces.space import Limits, SearchSpace, SpaceSettings, get
 
 LIMITS = Limits(max_macs=3_000_000_000)
 GOALS = choose(DEFAULT)
+_PEER = "Optuna's TPE alone"
 
 
 def trials_made_up(record: Record, space: SearchSpace) -> Iterator[None]:
@@ -52,12 +55,12 @@ def trials_made_up(record: Record, space: SearchSpace) -> Iterator[None]:
         yield
 
 
-def plain_tpe(space: SearchSpace, record: Record) -> Callable[[int], object]:
-    """Optuna's own multivariate TPE, asked as its documentation says."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(directions=["maximize", "minimize", "minimize"])
+def in_optuna(
+    space: SearchSpace, record: Record, sampler_of: Callable[[int], optuna.samplers.BaseSampler]
+) -> Callable[[int], object]:
+    """A sampler in a study of Optuna's in memory, asked as its documentation says."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(directions=["maximize", "minimize", "minimize"])
     distributions = {choice.name: distribution(choice) for choice in space.choices}
     num_read = 0
 
@@ -68,12 +71,18 @@ def plain_tpe(space: SearchSpace, record: Record) -> Callable[[int], object]:
             values = GOALS.values(trial)
             study.add_trial(optuna.trial.create_trial(params=genes, distributions=distributions, values=values))
         num_read = len(record.trials)
-        study.sampler = optuna.samplers.TPESampler(multivariate=True, seed=seed)
+        study.sampler = sampler_of(seed)
         suggested = study.ask(distributions)
         study.tell(suggested, state=optuna.trial.TrialState.FAIL)
         return count_cost(space.decode(suggested.params))
 
     return ask
+
+
+def _tpe(seed: int) -> optuna.samplers.BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(multivariate=True, seed=seed)
 
 
 def suggest(
@@ -86,7 +95,8 @@ def suggest(
     made_up = trials_made_up(record, space)
     for _ in track(range(trials), description="trials", console=Console(stderr=True)):
         next(made_up)
-    asked: dict[str, Callable[[int], object]] = {"Optuna's TPE alone": plain_tpe(space, record)}
+    own = ExactCostSampler.of(space, seed=0)
+    asked = {_PEER: in_optuna(space, record, _tpe), "nas.ExactCostSampler": in_optuna(space, record, lambda _: own)}
     for name in names():
         proposer = make_proposer(name, space, GOALS)
         asked[name] = lambda seed, ours=proposer: ours.propose(record.trials, limits=LIMITS, seed=seed)  # type: ignore[misc]
@@ -97,7 +107,7 @@ def suggest(
             ask(seed)
             times[name].append(1e3 * (time.process_time() - start))
         next(made_up)
-    peer = median(times["Optuna's TPE alone"][1:])
+    peer = median(times[_PEER][1:])
     table = Table(title=f"The next suggestion after {trials:,} trials", title_justify="left")
     for column in ("", "median ms", "slowest ms", "first s", "of Optuna's TPE"):
         table.add_column(column, justify="right" if column else "left")

@@ -12,8 +12,8 @@ import secrets
 import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
-from typing import Any, Self
+from functools import cached_property
+from typing import Any
 
 import moocore
 import numpy as np
@@ -25,7 +25,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from metaformer.errors import UserError, check_type, shown
 from nas.record.record import distribution
-from nas.session.proposers.exact_cost import exact_costs
+from nas.record.trials import TrialRecord
+from nas.record.trials import TrialState as RecordState
+from nas.session.proposers.exact_cost import ExactCost, exact_costs
 from nas.session.proposers.gaussian_process import (
     LEAST_COMPLETE,
     POINTS_TO_FIT,
@@ -38,7 +40,8 @@ from nas.session.proposers.gaussian_process import (
 )
 from nas.session.proposers.improvement import undominated
 from nas.session.proposers.parameters import Costs, Parameters, Params, Point
-from nas.study.objectives import ACCURACY, DEFAULT, ExactObjective, choose
+from nas.study.lease import Report
+from nas.study.objectives import ACCURACY, DEFAULT, Objectives, choose
 from search_spaces.space import Genes, SearchSpace
 
 Floats = NDArray[np.float64]
@@ -104,8 +107,10 @@ class ExactCostSampler(BaseSampler):
         self._fitted: tuple[tuple[Point, ...], tuple[float, ...], Hyperparameters] | None = None
         self._lock = threading.RLock()
 
-    @classmethod
-    def of(cls, space: SearchSpace, objectives: Sequence[str] = DEFAULT, *, seed: int | None = None) -> Self:
+    @staticmethod
+    def of(
+        space: SearchSpace, objectives: Sequence[str] = DEFAULT, *, seed: int | None = None
+    ) -> "ArchitectureSampler":
         """The sampler for an objective function that calls `space.suggest(trial)`.
 
         Args:
@@ -114,18 +119,7 @@ class ExactCostSampler(BaseSampler):
         Raises:
             UserError: The objectives are others, or the space has limits, which a suggestion would not keep.
         """
-        chosen = choose(objectives)
-        limits = space.settings.limits
-        if limits != type(limits)():
-            raise UserError(f"settings.limits: must be none for a sampler of your own study, got {shown(limits)}")
-        return cls(
-            {choice.name: distribution(choice) for choice in space.choices},
-            partial(_costs_of, space, exact_costs(chosen)),
-            uncertain=chosen.names.index(ACCURACY),
-            best_possible=1.0,
-            canonical=partial(_canonical_in, space),
-            seed=seed,
-        )
+        return ArchitectureSampler(space, objectives, seed=seed)
 
     def reseed_rng(self) -> None:
         self._seed = secrets.randbits(32)
@@ -152,8 +146,7 @@ class ExactCostSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        seed = zlib.crc32(f"{self._seed} {trial.number} {param_name}".encode())
-        return RandomSampler(seed=seed).sample_independent(study, trial, param_name, param_distribution)
+        return _draw(self._seed, study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         with self._lock:
@@ -328,14 +321,129 @@ class _History:
         self.front: list[int] | None = None  # places of the members; None: not asked for yet
 
 
-def _costs_of(space: SearchSpace, exact: Sequence[ExactObjective], params: Params) -> list[float]:
-    cost = space.cost(space.decode(_genes(params)))
-    return [objective.of(cost) for objective in exact]
+class ArchitectureSampler(BaseSampler):
+    """What a search with `--sampler exact_cost` tries, for a study of one's own: see `ExactCostSampler.of`.
+
+    Running trials count as if they had ended at what the model expects. Failed and pruned ones are not suggested again
+    and teach nothing. Architectures repeat only where no other is left.
+    """
+
+    def __init__(self, space: SearchSpace, objectives: Sequence[str], *, seed: int | None) -> None:
+        """Raises UserError as `ExactCostSampler.of`."""
+        self._space, self._goals = space, choose(objectives)
+        exact_costs(self._goals)
+        limits = space.settings.limits
+        if limits != type(limits)():
+            raise UserError(f"settings.limits: must be none for a sampler of your own study, got {shown(limits)}")
+        self._seed = secrets.randbits(32) if seed is None else seed
+        self._suggested: dict[tuple[str, int], Genes] = {}  # by study and trial, of those that have not ended
+        self._met: _Met | None = None
+        self._lock = threading.RLock()
+
+    def reseed_rng(self) -> None:
+        self._seed = secrets.randbits(32)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {choice.name: distribution(choice) for choice in self._space.choices}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The genes of an architecture.
+
+        Raises:
+            UserError: The study has other objectives than the sampler, or a trial an accuracy above 1.
+        """
+        if [direction is StudyDirection.MAXIMIZE for direction in study.directions] != self._goals.is_maximised:
+            wanted = ", ".join(f"{goal.name} {'up' if goal.is_maximised else 'down'}" for goal in self._goals)
+            raise UserError(
+                f"directions: must be those of {wanted}, got {', '.join(each.name for each in study.directions)}"
+            )
+        with self._lock:
+            trials = {each.number: each for each in study.get_trials(deepcopy=False) if each.number != trial.number}
+            if self._met is None or not self._met.is_of(trials):
+                self._met = _Met(self._space, self._goals)
+            own = {number: genes for (name, number), genes in self._suggested.items() if name == study.study_name}
+            self._met.update(trials, own)
+            rng = random.Random(f"{self._seed} {trial.number}")
+            seed = rng.getrandbits(32)
+            genes = self._met.proposer.propose(self._met.history, limits=self._space.settings.limits, seed=seed)
+            if genes is None:
+                genes = self._space.encode(self._space.sample(rng))
+            self._suggested[study.study_name, trial.number] = genes
+        return {name: genes[name] for name in search_space if name in genes}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return _draw(self._seed, study, trial, param_name, param_distribution)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        with self._lock:
+            self._suggested.pop((study.study_name, trial.number), None)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_met")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._met, self._lock = None, threading.RLock()
 
 
-def _canonical_in(space: SearchSpace, params: Params) -> Genes:
-    return space.encode(space.decode(_genes(params)))
+class _Met:
+    """The trials of one study as proposers read them, in the order in which they were met."""
+
+    def __init__(self, space: SearchSpace, goals: Objectives) -> None:
+        self._space, self._accuracy = space, goals.names.index(ACCURACY)
+        self.proposer = ExactCost(space, goals)
+        self.history: list[TrialRecord] = []
+        self._params: dict[int, Mapping[str, Any]] = {}  # by number, of those in the history
+        self._places: dict[int, int] = {}  # likewise
+
+    def is_of(self, trials: Mapping[int, FrozenTrial]) -> bool:
+        """Whether all trials that were met are among these, with the parameters that they had or were to get."""
+        return all(
+            (trial := trials.get(number)) is not None
+            and (not trial.state.is_finished() or trial.params is params or trial.params == params)
+            for number, params in self._params.items()
+        )
+
+    def update(self, trials: Mapping[int, FrozenTrial], suggested: Mapping[int, Genes]) -> None:
+        """Take note of what is new; a trial without an architecture of the space is left out.
+
+        Args:
+            suggested: Genes that running trials are about to have.
+        """
+        for number, trial in trials.items():
+            if number not in self._places:
+                params: Mapping[str, Any] = trial.params
+                if not trial.state.is_finished():
+                    params = suggested.get(number, params)
+                if any(params.get(choice.name) not in choice.values for choice in self._space.choices):
+                    continue
+                self._places[number], self._params[number] = len(self.history), params
+                self.history.append(self._begun(params))
+            record = self.history[self._places[number]]
+            if record.state is RecordState.RUNNING and trial.state.is_finished():
+                self._end(record, trial)
+
+    def _begun(self, params: Mapping[str, Any]) -> TrialRecord:
+        arch = self._space.decode({choice.name: params[choice.name] for choice in self._space.choices})
+        cost, number = self._space.cost(arch), len(self.history)
+        return TrialRecord(number, arch, cost.params, cost.macs, checkpoint_trial=number)
+
+    def _end(self, record: TrialRecord, trial: FrozenTrial) -> None:
+        accuracy = trial.values[self._accuracy] if trial.state is TrialState.COMPLETE else math.nan
+        if not math.isfinite(accuracy):
+            record.state = RecordState.FAILED
+            return
+        if accuracy > 1:
+            raise UserError(f"accuracy: must be at most 1, got {accuracy} of trial {trial.number}")
+        record.add_epoch(Report(epoch=1, val_accuracy=max(accuracy, 0.0), train_loss=0.0, checkpoint=""))
+        record.state = RecordState.COMPLETE
 
 
-def _genes(params: Params) -> Genes:
-    return {name: value for name, value in params.items() if isinstance(value, int | str)}
+def _draw(seed: int, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
+    """A parameter that was not declared: uniform, by the trial and the name."""
+    sampler = RandomSampler(seed=zlib.crc32(f"{seed} {trial.number} {name}".encode()))
+    return sampler.sample_independent(study, trial, name, distribution)

@@ -14,13 +14,18 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import Trial, TrialState
 from scipy.special import ndtri
 
+from metaformer import Architecture
 from metaformer.errors import UserError
 from nas import ExactCostSampler
+from nas.record.trials import TrialRecord
+from nas.record.trials import TrialState as RecordState
 from nas.session.pareto import HypervolumeScale
+from nas.session.proposers import make_proposer
 from nas.session.proposers.improvement import normal_shortfall
 from nas.session.proposers.parameters import Parameters
+from nas.study.lease import Report
 from nas.study.objectives import DEFAULT, choose
-from search_spaces.space import Limits, SpaceSettings, get
+from search_spaces.space import Limits, SearchSpace, SpaceSettings, get
 from tests.search_spaces.tiny import FewModels
 
 LARGE: dict[str, BaseDistribution] = {
@@ -29,6 +34,8 @@ LARGE: dict[str, BaseDistribution] = {
     "rate": FloatDistribution(1e-4, 1, log=True),
     "act": CategoricalDistribution(["relu", "gelu", "tanh"]),
 }
+FEW, HYBRID = (get(name, SpaceSettings()) for name in (FewModels.name, "hybrid_stages"))
+UP_DOWN_DOWN = ["maximize", "minimize", "minimize"]
 SMALL: dict[str, BaseDistribution] = {"width": IntDistribution(1, 4), "act": CategoricalDistribution(["relu", "gelu"])}
 
 
@@ -170,6 +177,76 @@ def test_values_without_a_number_teach_nothing() -> None:
         trial = study.ask(LARGE)
         study.tell(trial, [value, *weights(trial.params)])
     assert study.ask(LARGE).params
+
+
+def ask_for(space: SearchSpace, study: optuna.Study) -> tuple[Trial, Architecture]:
+    trial = study.ask()
+    return trial, space.suggest(trial)
+
+
+def test_it_tries_in_a_study_of_ones_own_what_a_search_would_try() -> None:
+    proposer = make_proposer("exact_cost", HYBRID, choose(DEFAULT))
+    study = optuna.create_study(directions=UP_DOWN_DOWN, sampler=ExactCostSampler.of(HYBRID, seed=0))
+    history: list[TrialRecord] = []
+    for number in range(30):
+        seed = random.Random(f"0 {number}").getrandbits(32)
+        expected = proposer.propose(history, limits=Limits(), seed=seed)
+        trial, arch = ask_for(HYBRID, study)
+        assert trial.params == expected
+        cost = HYBRID.cost(arch)
+        accuracy = 1 - 1 / math.log(cost.macs)
+        history.append(TrialRecord(number, arch, cost.params, cost.macs, checkpoint_trial=number))
+        if number % 5 == 4:
+            study.tell(trial, state=TrialState.FAIL)
+            history[-1].state = RecordState.FAILED
+        elif number % 7 < 6:  # the others run on
+            study.tell(trial, [accuracy, cost.params, cost.macs])
+            history[-1].add_epoch(Report(epoch=1, val_accuracy=accuracy, train_loss=0.0, checkpoint="x"))
+            history[-1].state = RecordState.COMPLETE
+
+
+def test_trials_that_others_have_queued_count_with_what_they_came_to() -> None:
+    study = optuna.create_study(directions=UP_DOWN_DOWN, sampler=ExactCostSampler.of(FEW, seed=0))
+    queued = FEW.encode(FEW.sample(random.Random(5)))
+    study.enqueue_trial(queued)
+    digests = set()
+    for _ in range(FEW.size):
+        trial, arch = ask_for(FEW, study)
+        cost = FEW.cost(arch)
+        digests.add(arch.digest)
+        study.tell(trial, [0.5, cost.params, cost.macs])
+    assert study.trials[0].params == queued
+    assert len(digests) == FEW.size
+    study.add_trial(optuna.trial.create_trial(values=[0.9, 1, 1]))  # of no architecture
+    assert ask_for(FEW, study)[1].digest in digests  # nothing new is left
+
+
+def test_another_study_is_not_taken_for_the_one_before() -> None:
+    def ended(sampler: BaseSampler, seed: int) -> optuna.Study:
+        study = optuna.create_study(study_name="x", directions=UP_DOWN_DOWN, sampler=RandomSampler(seed))
+        for number in range(12):
+            trial, arch = ask_for(FEW, study)
+            study.tell(trial, [number / 20, FEW.cost(arch).params, FEW.cost(arch).macs])
+        study.sampler = sampler
+        return study
+
+    used = ExactCostSampler.of(FEW, seed=0)
+    ask_for(FEW, ended(used, seed=0))
+    kept = pickle.loads(pickle.dumps(used))  # noqa: S301  our own
+    samplers = (used, kept, ExactCostSampler.of(FEW, seed=0))
+    found = [ask_for(FEW, ended(sampler, seed=1))[0].params for sampler in samplers]
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_study_of_ones_own_has_the_directions_of_the_objectives_and_no_accuracy_above_one() -> None:
+    study = optuna.create_study(directions=["minimize"] * 3, sampler=ExactCostSampler.of(FEW, seed=0))
+    wanted = "accuracy up, params down, macs down, got MINIMIZE, MINIMIZE, MINIMIZE"
+    with pytest.raises(UserError, match=f"directions: must be those of {wanted}"):
+        ask_for(FEW, study)
+    study = optuna.create_study(directions=UP_DOWN_DOWN, sampler=ExactCostSampler.of(FEW, seed=0))
+    study.tell(ask_for(FEW, study)[0], [50.0, 1.0, 1.0])
+    with pytest.raises(UserError, match=r"accuracy: must be at most 1, got 50\.0 of trial 0"):
+        ask_for(FEW, study)
 
 
 def test_a_project_space_is_searched_by_its_architectures() -> None:
