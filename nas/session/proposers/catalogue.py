@@ -107,8 +107,8 @@ class Catalogue:
         return self._shares[rows]
 
     def log_costs(self, rows: Rows) -> Floats:
-        """Natural logarithms of parameters and MACs, (n, 2)."""
-        found: Floats = np.log(self._counts[rows])
+        """Natural logarithms of parameters and MACs, (n, 2); that of 0, which a table may hold, is 0."""
+        found: Floats = np.log(np.maximum(self._counts[rows], 1))
         return found
 
     @property
