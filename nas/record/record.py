@@ -6,6 +6,7 @@ user attribute, written whole at each report, so that a driver killed at any mom
 
 import json
 import logging
+import math
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -353,13 +354,13 @@ class Record:
             )
         except ValidationError as error:
             raise StudyError(f"{where}: {explain(error, Attributes)}") from None
-        cost = count_cost(architecture)
+        params, macs = self._costs_of(frozen, architecture)
         self._genes[frozen.number] = frozen.params
         trial = TrialRecord(
             number=frozen.number,
             architecture=architecture,
-            params=cost.params,
-            macs=cost.macs,
+            params=params,
+            macs=macs,
             checkpoint_trial=attrs.home,
             references=attrs.names_of_references,
             seed=attrs.seed,
@@ -377,6 +378,15 @@ class Record:
             except ValueError as error:
                 raise StudyError(f"{where}: {error}") from None
         return trial
+
+    def _costs_of(self, frozen: optuna.trial.FrozenTrial, architecture: Architecture) -> tuple[int, int]:
+        """Parameters and MACs: those written with its values, if any; to count them again takes longer."""
+        written = dict(zip(self.objectives.names, frozen.values or (), strict=False))
+        params, macs = written.get("params", math.nan), written.get("macs", math.nan)
+        if math.isfinite(params + macs):
+            return int(params), int(macs)
+        cost = count_cost(architecture)
+        return cost.params, cost.macs
 
 
 def distribution(choice: Choice) -> BaseDistribution:
