@@ -54,7 +54,37 @@ _MARGIN = 0.1  # of the reference point beyond the front's worst, as part of the
 _LEAST_ERROR = 1e-4  # whose logarithm is taken, as part of the worst
 
 
-class ExactCostSampler(BaseSampler):
+class _Seeded(BaseSampler):
+    """What depends on a seed, the number of the trial and the trials before it alone; threads may share it."""
+
+    def __init__(self, seed: int | None) -> None:
+        self._seed = secrets.randbits(32) if seed is None else seed
+        self._lock = threading.RLock()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Know nothing of trials that have ended, which are read again."""
+
+    def reseed_rng(self) -> None:
+        self._seed = secrets.randbits(32)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A parameter that was not declared, uniformly."""
+        sampler = RandomSampler(seed=zlib.crc32(f"{self._seed} {trial.number} {param_name}".encode()))
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_ended", "_met")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+        self._forget()
+
+
+class ExactCostSampler(_Seeded):
     """Suggests the point of most expected hypervolume improvement, where all objectives but one are known exactly.
 
     A Gaussian process models the uncertain objective. The first trials are spread over the costs. Running trials count
@@ -98,14 +128,15 @@ class ExactCostSampler(BaseSampler):
             check_type(number, int, rule, error=UserError)
             if number < least:
                 raise UserError(f"{rule}, got {number}")
+        super().__init__(seed)
         self._space = Parameters(search_space, canonical)
         self._known = Costs(self._space, costs)
         self._uncertain, self._best_possible, self._num_first = uncertain, best_possible, n_startup_trials
-        self._seed = secrets.randbits(32) if seed is None else seed
         self._suggested: dict[tuple[str, int], Point] = {}  # by study and trial, of those that have not ended
-        self._ended: dict[tuple[str, int], tuple[Params, Point | None]] = {}  # by study and trial
         self._fitted: tuple[tuple[Point, ...], tuple[float, ...], Hyperparameters] | None = None
-        self._lock = threading.RLock()
+
+    def _forget(self) -> None:
+        self._ended: dict[tuple[str, int], tuple[Params, Point | None]] = {}  # by study and trial
 
     @staticmethod
     def of(
@@ -120,9 +151,6 @@ class ExactCostSampler(BaseSampler):
             UserError: The objectives are others, or the space has limits, which a suggestion would not keep.
         """
         return ArchitectureSampler(space, objectives, seed=seed)
-
-    def reseed_rng(self) -> None:
-        self._seed = secrets.randbits(32)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return dict(self._space.distributions)
@@ -143,21 +171,9 @@ class ExactCostSampler(BaseSampler):
         params = self._space.params(point)
         return {name: params[name] for name in search_space if name in params}
 
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        return _draw(self._seed, study, trial, param_name, param_distribution)
-
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         with self._lock:
             self._suggested.pop((study.study_name, trial.number), None)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_ended")}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        self._ended, self._lock = {}, threading.RLock()
 
     # ------------------------------------------------------------------ the history
 
@@ -321,7 +337,7 @@ class _History:
         self.front: list[int] | None = None  # places of the members; None: not asked for yet
 
 
-class ArchitectureSampler(BaseSampler):
+class ArchitectureSampler(_Seeded):
     """What a search with `--sampler exact_cost` tries, for a study of one's own: see `ExactCostSampler.of`.
 
     Running trials count as if they had ended at what the model expects. Failed and pruned ones are not suggested again
@@ -335,13 +351,11 @@ class ArchitectureSampler(BaseSampler):
         limits = space.settings.limits
         if limits != type(limits)():
             raise UserError(f"settings.limits: must be none for a sampler of your own study, got {shown(limits)}")
-        self._seed = secrets.randbits(32) if seed is None else seed
+        super().__init__(seed)
         self._suggested: dict[tuple[str, int], Genes] = {}  # by study and trial, of those that have not ended
-        self._met: _Met | None = None
-        self._lock = threading.RLock()
 
-    def reseed_rng(self) -> None:
-        self._seed = secrets.randbits(32)
+    def _forget(self) -> None:
+        self._met: _Met | None = None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return {choice.name: distribution(choice) for choice in self._space.choices}
@@ -373,21 +387,9 @@ class ArchitectureSampler(BaseSampler):
             self._suggested[study.study_name, trial.number] = genes
         return {name: genes[name] for name in search_space if name in genes}
 
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        return _draw(self._seed, study, trial, param_name, param_distribution)
-
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         with self._lock:
             self._suggested.pop((study.study_name, trial.number), None)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_met")}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        self._met, self._lock = None, threading.RLock()
 
 
 class _Met:
@@ -441,9 +443,3 @@ class _Met:
             raise UserError(f"accuracy: must be at most 1, got {accuracy} of trial {trial.number}")
         record.add_epoch(Report(epoch=1, val_accuracy=max(accuracy, 0.0), train_loss=0.0, checkpoint=""))
         record.state = RecordState.COMPLETE
-
-
-def _draw(seed: int, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
-    """A parameter that was not declared: uniform, by the trial and the name."""
-    sampler = RandomSampler(seed=zlib.crc32(f"{seed} {trial.number} {name}".encode()))
-    return sampler.sample_independent(study, trial, name, distribution)
