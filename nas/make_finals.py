@@ -22,6 +22,7 @@ _MOST_DIGITS = 12  # of a trial's number
 _MOST_NAMED = 10  # of the front, in a line
 # Of the search: what is its own, and what suits its short trainings.
 _NOT_TAKEN = {"identity", "storage", "storage_name", "checkpoints", "budget", "confirm", "max_trials", "prior"}
+_NOT_TAKEN |= {"until"}  # models that were asked for are all trained
 _NOT_TAKEN |= {"measured_limits", "workers", "cpus_per_trial", "gpus_per_trial", "cpus_per_model", "gpus_per_model"}
 
 

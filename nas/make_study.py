@@ -74,7 +74,7 @@ def make_study(request: Request, fields: dict[str, Any], info: DataInfo) -> Stud
         "seed": 0,
     }
     fit = fit_of(info.name, resolution=info.resolution)
-    if fit.until is not None and request.max_trials is None and "max_trials" not in fields:
+    if fit.until is not None and request.max_trials is None and not {"max_trials", "finals"} & fields.keys():
         defaults["until"] = fit.until
     if request.recipe is not None:
         fields = {**fields, "recipe": find_recipe(request.recipe).model_dump(mode="json")}

@@ -112,7 +112,7 @@ def search(
         typer.Option(
             help="budget: spend it all; converged, or a part such as 0.2%: begin no more trials when the rest of the "
             "budget is expected to add less than that part (converged: 0.5%) of the hypervolume, at 90 %.",
-            show_default="budget; of the embedded digits converged",
+            show_default="budget; with the embedded digits converged, unless there is --max-trials",
         ),
     ] = None,
     max_trials: Annotated[int | None, typer.Option(help="Most trials beside the references and new seeds.")] = None,

@@ -150,9 +150,9 @@ class SearchSpace(ABC):
         """What an architecture costs; a space whose costs come from a table says them here."""
         return count_cost(arch)
 
-    def again(self, genes: Genes) -> Architecture:
+    def recall(self, genes: Genes) -> Architecture:
         """As `decode`; of genes that were encoded lately it is the same object, whose digest may be known already."""
-        return self._encoded.get(tuple(genes.values())) or self.decode(genes)
+        return self._encoded.get(tuple(genes[choice.name] for choice in self.choices)) or self.decode(genes)
 
     def within(self, limits: Limits) -> Self:
         """The same space under other limits."""

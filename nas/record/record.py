@@ -381,6 +381,7 @@ class Record:
 
     def _costs_of(self, frozen: optuna.trial.FrozenTrial, architecture: Architecture) -> tuple[int, int]:
         """Parameters and MACs: those written with its values, if any; to count them again takes longer."""
+        # Not strict: only a complete trial has values, and a damaged study may hold too few
         written = dict(zip(self.objectives.names, frozen.values or (), strict=False))
         params, macs = written.get("params", math.nan), written.get("macs", math.nan)
         if math.isfinite(params + macs):

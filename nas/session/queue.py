@@ -146,7 +146,7 @@ class TrialQueue:
             self.is_exhausted = not is_tight
             return None
         self.num_suggested += 1
-        return self._record.start(self._record.space.again(genes), genes=genes)
+        return self._record.start(self._record.space.recall(genes), genes=genes)
 
 
 def _planned(study: Study, space: SearchSpace) -> list[Planned]:

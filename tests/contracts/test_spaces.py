@@ -38,7 +38,7 @@ def test_what_is_sampled_encodes_and_decodes_to_itself(space: SearchSpace) -> No
         genes = space.encode(arch)
         assert space.decode(genes).digest == arch.digest
         assert space.encode(space.decode(genes)) == genes
-        assert space.again(genes) == space.decode(genes)
+        assert space.recall(genes) == space.recall(dict(reversed(genes.items()))) == space.decode(genes)
         assert all(genes[choice.name] in choice.values for choice in space.choices)
         assert space.contains(arch)
 
@@ -46,7 +46,7 @@ def test_what_is_sampled_encodes_and_decodes_to_itself(space: SearchSpace) -> No
 def test_genes_met_long_ago_are_decoded_again(space: SearchSpace) -> None:
     rng = random.Random(3)
     met = [(space.encode(arch), arch.digest) for arch in (space.sample(rng) for _ in range(300))]
-    assert [space.again(genes).digest for genes, _ in met] == [digest for _, digest in met]
+    assert [space.recall(genes).digest for genes, _ in met] == [digest for _, digest in met]
 
 
 def test_every_reference_encodes(space: SearchSpace) -> None:

@@ -369,10 +369,9 @@ class ArchitectureSampler(_Seeded):
             UserError: The study has other objectives than the sampler, or a trial an accuracy above 1.
         """
         if [direction is StudyDirection.MAXIMIZE for direction in study.directions] != self._goals.is_maximised:
-            wanted = ", ".join(f"{goal.name} {'up' if goal.is_maximised else 'down'}" for goal in self._goals)
-            raise UserError(
-                f"directions: must be those of {wanted}, got {', '.join(each.name for each in study.directions)}"
-            )
+            wanted = ", ".join("maximize" if up else "minimize" for up in self._goals.is_maximised)
+            found = ", ".join(each.name.lower() for each in study.directions)
+            raise UserError(f"directions: must be {wanted} ({', '.join(self._goals.names)}), got {found}")
         with self._lock:
             trials = {each.number: each for each in study.get_trials(deepcopy=False) if each.number != trial.number}
             if self._met is None or not self._met.is_of(trials):

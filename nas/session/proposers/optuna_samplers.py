@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial
 
@@ -20,10 +20,10 @@ from nas.session.proposers.base import FreshGenes, Proposer
 from nas.study.objectives import Objectives, Point
 from search_spaces.space import Genes, Limits, SearchSpace
 
-_MAKERS: dict[str, Callable[[int], BaseSampler]] = {
+_MAKERS: dict[str, Callable[[int], BaseSampler] | None] = {  # None: uniform draws alone
     "tpe": lambda seed: TPESampler(multivariate=True, seed=seed),  # the independent one repeats itself
     "nsga2": lambda seed: NSGAIISampler(seed=seed),
-    "random": lambda seed: RandomSampler(seed=seed),
+    "random": None,
 }
 _MOST_OF_TPE = 500  # trials that its densities are made of
 _BEST_OF_TPE = 100  # of them, by rank; it models the best tenth
@@ -53,7 +53,7 @@ class OptunaProposer(Proposer):
     def propose(self, history: Sequence[TrialRecord], *, limits: Limits, seed: int) -> Genes | None:
         self._fresh.read(history)
         rng = random.Random(seed)
-        if self._make is not _MAKERS["random"]:
+        if self._make is not None:
             sampler = self._make(seed)
             self._copy.update(history, sampler)
             genes = self._copy.ask(sampler)

@@ -24,7 +24,7 @@ _STEPS = (0.02, 0.1, 0.3)  # standard deviations of the neighbours of one with m
 _MOST_COSTS = 2
 _DRAWS = 200  # from which the range of the costs is known
 _MARGIN_OF_COSTS = 0.1  # beyond the most that is known, as part of the range
-_MOST_KEPT = 50_000  # costs of points, and points in one form
+_MOST_KEPT = 50_000  # costs of points
 _INHERITED = (0.5, 0.75)  # parts of the parameters
 
 
@@ -42,7 +42,6 @@ class Parameters:
         self.distributions = dict(search_space)
         self._columns = [_column(name, found) for name, found in search_space.items()]
         self._canonical = canonical
-        self._forms: dict[Point, Point] = {}  # points in one form, by the same as they were met
         self.groups = np.repeat(np.arange(len(self._columns)), [column.num_features for column in self._columns])
 
     @property
@@ -101,14 +100,8 @@ class Parameters:
     def _in_one_form(self, point: Point) -> Point:
         if self._canonical is None:
             return point
-        if point not in self._forms:
-            if len(self._forms) >= _MOST_KEPT:
-                self._forms.clear()
-            params = self._canonical(self.params(point))
-            self._forms[point] = tuple(
-                float(column.distribution.to_internal_repr(params[column.name])) for column in self._columns
-            )
-        return self._forms[point]
+        params = self._canonical(self.params(point))
+        return tuple(float(column.distribution.to_internal_repr(params[column.name])) for column in self._columns)
 
     def _distinct(self, points: Iterable[Point]) -> list[Point]:
         return list(dict.fromkeys(self._in_one_form(point) for point in points))

@@ -44,6 +44,12 @@ def test_finals_of_a_proxy_train_on_all_images_or_on_as_many_as_asked_for(tmp_pa
         assert (again.study.splitting, again.info.num_images) == (splitting, info.num_images)
 
 
+def test_finals_train_every_model_also_of_a_search_that_ended_when_little_was_left_to_find(tmp_path: Path) -> None:
+    search = make_search(tmp_path / "search", until="converged")
+    with closing(search.record):
+        assert order_finals(search, Asked(), Request(budget=BUDGET)).study.until == "budget"
+
+
 def test_a_search_of_a_proxy_and_its_finals_stand_side_by_side_but_no_other_proxy(tmp_path: Path) -> None:
     search = search_of_a_proxy(tmp_path / "search")
     known = search.study.model_copy(update={"identity": "0123456789abcdef"})

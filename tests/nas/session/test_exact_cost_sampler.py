@@ -240,8 +240,8 @@ def test_another_study_is_not_taken_for_the_one_before() -> None:
 
 def test_a_study_of_ones_own_has_the_directions_of_the_objectives_and_no_accuracy_above_one() -> None:
     study = optuna.create_study(directions=["minimize"] * 3, sampler=ExactCostSampler.of(FEW, seed=0))
-    wanted = "accuracy up, params down, macs down, got MINIMIZE, MINIMIZE, MINIMIZE"
-    with pytest.raises(UserError, match=f"directions: must be those of {wanted}"):
+    wanted = r"maximize, minimize, minimize \(accuracy, params, macs\), got minimize, minimize, minimize"
+    with pytest.raises(UserError, match=f"directions: must be {wanted}"):
         ask_for(FEW, study)
     study = optuna.create_study(directions=UP_DOWN_DOWN, sampler=ExactCostSampler.of(FEW, seed=0))
     study.tell(ask_for(FEW, study)[0], [50.0, 1.0, 1.0])
