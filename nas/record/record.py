@@ -6,7 +6,6 @@ user attribute, written whole at each report, so that a driver killed at any mom
 
 import json
 import logging
-import math
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -51,6 +50,7 @@ _ENDS: dict[TrialEnd, optuna.trial.TrialState] = {
 _BEGINNING = Progress().model_dump(mode="json")
 # What version 0.1 wrote in place of a stop reason; such studies go on.
 _EARLIER_REASONS = {"the budget was spent before its last epoch": StopReason.BUDGET}
+_MOST_COUNTED = 2**53  # Optuna keeps values as floats, which hold whole numbers up to here
 
 
 @contextmanager
@@ -383,11 +383,18 @@ class Record:
         """Parameters and MACs: those written with its values, if any; to count them again takes longer."""
         # Not strict: only a complete trial has values, and a damaged study may hold too few
         written = dict(zip(self.objectives.names, frozen.values or (), strict=False))
-        params, macs = written.get("params", math.nan), written.get("macs", math.nan)
-        if math.isfinite(params + macs):
-            return int(params), int(macs)
+        if {"params", "macs"} <= written.keys():
+            for name in ("params", "macs"):
+                _check_count(f"storage: trial {frozen.number}: {name}", written[name])
+            return int(written["params"]), int(written["macs"])
         cost = count_cost(architecture)
         return cost.params, cost.macs
+
+
+def _check_count(where: str, value: object) -> None:
+    # Floats, as Optuna keeps them; SQLite holds whatever was written into a column, text too
+    if not (isinstance(value, float) and 0 <= value < _MOST_COUNTED and value.is_integer()):
+        raise StudyError(f"{where}: must be a whole number from 0 to 2**53, got {value!r}")
 
 
 def distribution(choice: Choice) -> BaseDistribution:

@@ -13,7 +13,7 @@ from scipy.special import ndtr
 from nas.session.certainty.noise import Floats, Ints, Posterior
 
 MOST_RIVALS = 128  # that each trial meets in the draws
-_FIRST_RIVALS = 16  # that are looked at first, since they leave few draws
+_RIVALS_AT_ONCE = 16  # the first ones leave few draws to look at
 _FAR = 4.0  # standard deviations behind a cheaper trial at which membership is out of the question
 _MOST_NEAR = 2048  # trials whose membership is drawn
 MOST_CANDIDATES = 512  # architectures that one more training is considered of
@@ -143,8 +143,11 @@ def draw_fronts(
 
 def _draws_above(theta_US: NDArray[np.float32], own: int, rivals: Ints) -> Ints:
     """The draws in which one of U architectures is above all rivals, the most accurate of which come first."""
-    first, others = rivals[:_FIRST_RIVALS], rivals[_FIRST_RIVALS:]
-    left = np.flatnonzero(theta_US[own] > theta_US[first].max(axis=0, initial=-np.inf))
-    if len(left) and len(others):
-        left = left[theta_US[own, left] > theta_US[others[:, None], left].max(axis=0)]
+    left = np.arange(theta_US.shape[1])
+    for start in range(0, len(rivals), _RIVALS_AT_ONCE):
+        at_once = rivals[start : start + _RIVALS_AT_ONCE]
+        highest = theta_US[at_once].max(axis=0)[left] if start == 0 else theta_US[at_once[:, None], left].max(axis=0)
+        left = left[theta_US[own, left] > highest]
+        if not len(left):
+            break
     return left

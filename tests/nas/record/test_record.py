@@ -1,6 +1,8 @@
 """The record: what it reads of earlier versions, and what it does not take for anything else."""
 
 import logging
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -9,12 +11,13 @@ import pytest
 from metaformer.cost import count_cost
 from nas.record.notes import EventKind
 from nas.record.record import Record
+from nas.record.run_folder import open_run
 from nas.record.run_log import log_to
 from nas.record.storage import sqlite_url
 from nas.record.trials import StopReason, TrialState
 from nas.study.lease import Report
 from nas.study.study import StudyError
-from tests.nas.runs import make_study
+from tests.nas.runs import make_run, make_study
 
 STUDY = make_study()
 
@@ -99,3 +102,13 @@ def test_a_trial_costs_what_its_architecture_costs(tmp_path: Path) -> None:
     record = open_record(tmp_path)
     trial = record.start(record.space.smallest("params"))
     assert (trial.params, trial.macs) == (count_cost(trial.architecture).params, count_cost(trial.architecture).macs)
+
+
+@pytest.mark.parametrize("value", ["null", -1.0, 0.5, 2.0**64, 1e400], ids=str)
+def test_a_written_cost_that_cannot_be_one_is_an_error(tmp_path: Path, value: object) -> None:
+    make_run(tmp_path, max_trials=1).record.close()
+    with closing(sqlite3.connect(tmp_path / "study.db")) as connection, connection:
+        [row] = connection.execute("SELECT MIN(trial_id) FROM trials WHERE state = 'COMPLETE'").fetchone()
+        connection.execute("UPDATE trial_values SET value = ? WHERE trial_id = ? AND objective = 2", (value, row))
+    with pytest.raises(StudyError, match=r"^storage: trial \d+: macs: must be a whole number from 0 to "):
+        open_run(tmp_path)
