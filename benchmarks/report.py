@@ -36,10 +36,10 @@ from benchmarks.scale import GrowingWithCost
 from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from nas.record.record import STUDY_NAME, Record, distribution
-from nas.record.run_folder import RunFolder, identify, open_run
+from nas.record.run_folder import RunFolder, identify
 from nas.record.storage import close_storage, open_storage, sqlite_url
 from nas.record.trials import LeaseCharge, LeaseEnd, Progress
-from nas.results.report_files import write_report
+from nas.results.report_files import report_of
 from nas.study.lease import Report
 from nas.study.recipe import Recipe
 from nas.study.study import Study
@@ -218,18 +218,14 @@ def report(
         with watch.step("trials read by Optuna (peer)"):
             _read_by_optuna(sqlite_url(place.database))
         with watch.step("study to file"):
-            with watch.step("  run opened"):
-                run = open_run(place.path)
-            with watch.step("  report written"):
-                path = write_report(run)
+            run, path = report_of(place)
         page = _open_page(path)
         load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
         table = Table(title=f"report of {len(run.record.trials):,} trials; load {load}", title_justify="left")
         for column in ("what", "measured", "of a core", "budget", ""):
             table.add_column(column, justify="left" if column == "what" else "right")
         budgets = {"study to file": 5.0, "file to page, first chart sketched": 2.0}
-        steps = sorted(watch.seconds.items(), key=lambda step: step[0].startswith("  "))
-        for name, (wall, core) in (*steps, *page.items()):
+        for name, (wall, core) in (*watch.seconds.items(), *page.items()):
             most = budgets.get(name)
             limit = "" if most is None else f"{most:g} s"
             table.add_row(

@@ -27,7 +27,7 @@ from nas.execution.ray_backend import RayBackend
 from nas.execution.signals import interruptible
 from nas.execution.slots import check_address
 from nas.make_study import Images, check_extension, describe_recipe, extended, find_images, make_study
-from nas.measured import Costs, fit_to_budget, known_costs, measure, note_costs
+from nas.measured import Costs, Shortened, fit_to_budget, known_costs, measure, note_costs
 from nas.record.atomic import replace_text
 from nas.record.lock import StudyLock, lock_study
 from nas.record.notes import EventKind
@@ -218,10 +218,11 @@ def _run(study: Study, around: "_Around", measured: Costs | None, deadline_secon
         shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed; under the lock, so of no live one
         record = open_record(study, around.folder, study.make_space(), writes=True)
         study = identify(study, record, around.folder)
-        replace_text(around.folder.study_file, study.to_yaml())
         if around.shortened is not None:
-            record.add_event(EventKind.SHORTENED, around.shortened)
-            _LOG.info("%s", around.shortened)
+            record.note(whole_recipe=around.shortened.whole_recipe.model_dump())
+            record.add_event(EventKind.SHORTENED, around.shortened.text)
+            _LOG.info("%s", around.shortened.text)
+        replace_text(around.folder.study_file, study.to_yaml())
         search = _open_search(study, record, around, measured)
         if lock is not None:
             lock.on_lost = search.give_up
@@ -327,7 +328,7 @@ class _Around(NamedTuple):
     recipe_source: str  # a clause for people
     console: Console
     tracker: str | None  # that is told of each epoch, by name
-    shortened: str | None = None  # what the budget made of the training, for people
+    shortened: Shortened | None = None
 
 
 class _Search:

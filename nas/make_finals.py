@@ -58,7 +58,8 @@ def order_finals(search: Run, asked: Asked, request: Request) -> Order:
         raise StudyError(f"extend: must be of trainings that have begun, got none in {shown(str(folder.path))}")
     else:
         fields = search.study.model_dump(mode="json", exclude=_NOT_TAKEN)
-        fields["recipe"]["precision"] = "auto"  # chosen again, by these models
+        recipe = search.record.notes.whole_recipe or search.study.recipe
+        fields["recipe"] = recipe.model_dump(mode="json") | {"precision": "auto"}  # chosen again, by these models
         fields["splitting"]["images_per_class"] = None  # the limit is one of proxies
     finals = _finals(search, asked, None if earlier is None else earlier.finals)
     fields |= {
@@ -75,7 +76,8 @@ def order_finals(search: Run, asked: Asked, request: Request) -> Order:
     made = make_study(request, fields, info)
     folder = RunFolder(folder.path, made.checkpoints)
     images = Images(study.data, settings.resolution, "as in the search", splitting)
-    source = describe_recipe(request, fields, run="the run" if earlier else "the search")
+    was = " before its budget shortened it" if search.record.notes.whole_recipe else ""
+    source = describe_recipe(request, fields, run="the run" if earlier else f"the search{was}")
     return Order(made, folder, info, images, source, said=[])
 
 

@@ -15,7 +15,7 @@ from nas.session.forecast import fit_speed, to_measure
 from nas.session.sizing import REFERENCE_SHARE, shorten
 from nas.study.budget import Budget
 from nas.study.lease import Speed, Step
-from nas.study.recipe import Precision
+from nas.study.recipe import Precision, Recipe
 from nas.study.study import Study
 
 _BELOW, _ABOVE = 2.0, 4.0  # how far a measured objective's bounds lie beyond what a few architectures had
@@ -73,12 +73,19 @@ def _device(steps: list[Step]) -> str | None:
     return next((step.measurement.device for step in steps if step.measurement), None)
 
 
+class Shortened(NamedTuple):
+    """What the budget made of the training."""
+
+    text: str  # for people
+    whole_recipe: Recipe  # before
+
+
 class Fitted(NamedTuple):
     """A study with what measuring decides."""
 
     study: Study
     info: DataInfo
-    shortened: str | None = None  # what the budget made of the training, for people
+    shortened: Shortened | None = None
 
 
 def fit_to_budget(
@@ -127,7 +134,8 @@ def _shortened(
     if shorter.splitting != study.splitting:
         info = open_dataset(study.data, resolution=study.settings.resolution, splitting=shorter.splitting).info
         backend.use(info)
-    return Fitted(shorter.model_copy(update={"data_fingerprint": info.fingerprint}), info, text)
+    shortened = Shortened(text, study.recipe)
+    return Fitted(shorter.model_copy(update={"data_fingerprint": info.fingerprint}), info, shortened)
 
 
 def _by_split(info: DataInfo) -> dict[str, int]:

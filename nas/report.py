@@ -23,13 +23,10 @@ def report(
       python -m nas.report smoke --open
       python -m nas.report runs/smoke --json
     """
-    from nas.record.run_folder import open_run
-    from nas.results.report_files import summarise, write_report
+    from nas.record.run_folder import find_run
+    from nas.results.report_files import report_of, summarise
 
-    opened = open_run(cli.run_path(run))
-    with opened.folder.report_lock():
-        opened = open_run(opened.folder.path)  # read under the lock, so never older than what was written
-        path = write_report(opened, empties_front=force)
+    opened, path = report_of(find_run(cli.run_path(run)), empties_front=force)
     if as_json:
         typer.echo(json.dumps(summarise(opened), indent=2))
     else:

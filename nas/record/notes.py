@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from metaformer.specs import Spec
 from nas.study.lease import Speed
-from nas.study.recipe import Fraction
+from nas.study.recipe import Fraction, Recipe
 
 
 class EventKind(StrEnum):
@@ -51,6 +51,7 @@ class Notes(Spec):
 
     identity: str | None = None  # the study file has the same
     num_images: dict[str, NonNegativeInt] | None = None  # by split
+    whole_recipe: Recipe | None = None  # before the budget shortened it: that of finals
     speed: Speed | None = None
     peak_bytes: NonNegativeInt | None = None  # of a trial, on its device
     alive: dict[str, NonNegativeFloat] = Field(

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nas.record.atomic import replace_text, replacing_folder
-from nas.record.run_folder import Run
+from nas.record.run_folder import Run, RunFolder, open_run
 from nas.record.tables.collector import without_collection
 from nas.results.finish.finals import final_as_plain, finals_of, rank_correlation
 from nas.results.finish.view import finals_frame
@@ -14,6 +14,17 @@ from nas.results.results import Reference, Results, front_as_plain
 from nas.results.tables.frames import curves_csv, front_frame, trial_frame
 from nas.study.prior import Prior
 from nas.study.study import StudyError
+
+
+def report_of(folder: RunFolder, *, empties_front: bool = False) -> tuple[Run, Path]:
+    """The run in a folder, read and reported as `write_report` does, and the path of the page.
+
+    Raises:
+        StudyError: It cannot be read, or as `write_report`.
+    """
+    with folder.report_lock(), without_collection():  # under the lock: never older than what others wrote
+        run = open_run(folder.path)
+        return run, write_report(run, empties_front=empties_front)
 
 
 def write_report(run: Run, *, empties_front: bool = False) -> Path:

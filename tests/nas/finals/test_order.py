@@ -50,6 +50,18 @@ def test_finals_train_every_model_also_of_a_search_that_ended_when_little_was_le
         assert order_finals(search, Asked(), Request(budget=BUDGET)).study.until == "budget"
 
 
+def test_finals_train_as_long_as_the_search_would_have_without_its_budget(tmp_path: Path) -> None:
+    search = make_search(tmp_path / "search")
+    whole = search.study.recipe.model_copy(update={"epochs": 7 * search.study.recipe.epochs, "batch_size": 48})
+    with closing(search.record):
+        search.record.note(whole_recipe=whole.model_dump())
+        order = order_finals(search, Asked(), Request(budget=BUDGET))
+        assert (order.study.recipe.epochs, order.study.recipe.batch_size) == (whole.epochs, 48)
+        assert order.recipe_source == "that of the search before its budget shortened it"
+        asked = order_finals(search, Asked(), Request(budget=BUDGET, epochs=3))
+        assert asked.study.recipe.epochs == 3
+
+
 def test_a_search_of_a_proxy_and_its_finals_stand_side_by_side_but_no_other_proxy(tmp_path: Path) -> None:
     search = search_of_a_proxy(tmp_path / "search")
     known = search.study.model_copy(update={"identity": "0123456789abcdef"})
