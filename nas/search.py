@@ -1,6 +1,6 @@
 """python -m nas.search: look through a space for a budget of device time."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -169,6 +169,9 @@ def search(
     limits, changes = parse_limits(max_latency, limit or []), parse_changes(set or [])
     request = Request(**asked, measured_limits=limits, changes=changes)
     team = read_team(cli.TEAM_FILE)
+    if "prior" in team.request:
+        known = str(cli.run_path(team.request["prior"], "prior"))
+        team = replace(team, request={**team.request, "prior": known})
     program = {**dict.fromkeys(PROGRAM), "runs": str(cli.RUNS), **team.program}
     program |= {name: value for name in PROGRAM if (value := options[name]) is not None}
     return launch(

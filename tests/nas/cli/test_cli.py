@@ -10,9 +10,11 @@ import typer
 
 from metaformer.errors import ArchitectureError, UserError
 from nas.cli import one_line_errors, run, run_path
+from nas.search import search
 from nas.study.budget import BudgetError
 from nas.study.study import StudyError
 from search_spaces.space import SpaceError
+from tests.nas.runs import make_run
 
 
 @pytest.mark.parametrize("kind", [ArchitectureError, SpaceError, StudyError, BudgetError, UserError])
@@ -40,6 +42,14 @@ def test_a_bare_name_is_a_run_under_runs_unless_it_is_a_run_here(
     assert run_path("smoke") == Path("runs/smoke")
     assert run_path("other/smoke") == Path("other/smoke")
     assert run_path("/smoke") == Path("/smoke")
+
+
+def test_the_prior_of_a_team_is_a_run_under_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("ours/earlier"), max_trials=1).record.close()
+    Path("nas.yaml").write_text("prior: earlier\nruns: ours\ndata: digits\n", encoding="utf-8")
+    with pytest.raises(StudyError, match=r"^prior: must have trained \d+ architectures .* in 'ours/earlier'$"):
+        search(budget="6cpu-minutes")
 
 
 def test_an_unknown_run_is_one_line_that_names_the_nearest(tmp_path: Path) -> None:
