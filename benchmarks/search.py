@@ -80,7 +80,7 @@ def ask_proposer(name: str, space: TableSpace, objectives: Sequence[str], *, tri
 
 def history_of(name: str, space: TableSpace, objectives: Sequence[str], *, trials: int, seed: int) -> list[TrialRecord]:
     """The trials of a search by one of this project's proposers, each of a device-second."""
-    proposer = make_proposer(name, space, choose(objectives))
+    proposer = make_proposer(name, space, choose(objectives), per_trial=True)
     history: list[TrialRecord] = []
     while len(history) < trials:
         genes = proposer.propose(history, limits=Limits(), seed=(seed * 1_000_003 + len(history)) % 2**32)

@@ -23,10 +23,12 @@ def _optuna(sampler: str) -> Maker:
     return make
 
 
-def _exact_cost(space: SearchSpace, objectives: Objectives, prior: Prior | None = None) -> Proposer:
+def _exact_cost(
+    space: SearchSpace, objectives: Objectives, prior: Prior | None = None, *, per_trial: bool = False
+) -> Proposer:
     from nas.session.proposers.exact_cost import ExactCost
 
-    return ExactCost(space, objectives, prior)
+    return ExactCost(space, objectives, prior, per_trial=per_trial)
 
 
 _MAKERS: dict[str, Maker] = {
@@ -84,16 +86,19 @@ def check_prior(name: str) -> None:
         raise UserError(f"prior: must go with the sampler exact_cost, got {shown(name)}")
 
 
-def make_proposer(name: str, space: SearchSpace, objectives: Objectives, prior: Prior | None = None) -> Proposer:
+def make_proposer(
+    name: str, space: SearchSpace, objectives: Objectives, prior: Prior | None = None, *, per_trial: bool = False
+) -> Proposer:
     """The proposer of that name.
 
     Args:
         prior: An earlier search to start from; `exact_cost` alone does.
+        per_trial: Whether the search pays for trials, not for device time; `exact_cost` alone asks.
     Raises:
         UserError: There is none.
     """
     if name not in _MAKERS:
         raise UserError(unknown_name("sampler", name, _MAKERS))
-    if name == "exact_cost" and prior is not None:
-        return _exact_cost(space, objectives, prior)
+    if name == "exact_cost":
+        return _exact_cost(space, objectives, prior, per_trial=per_trial)
     return _MAKERS[name](space, objectives)

@@ -396,7 +396,7 @@ class _Met:
 
     def __init__(self, space: SearchSpace, goals: Objectives) -> None:
         self._space, self._accuracy = space, goals.names.index(ACCURACY)
-        self.proposer = ExactCost(space, goals)
+        self.proposer = ExactCost(space, goals, per_trial=True)
         self.history: list[TrialRecord] = []
         self._params: dict[int, Mapping[str, Any]] = {}  # by number, of those in the history
         self._places: dict[int, int] = {}  # likewise

@@ -52,10 +52,10 @@ def prior_of(space: SearchSpace, number: int, *, inverted: bool = False) -> Prio
 
 def search(space: SearchSpace, prior: Prior | None, *, seed: int, num_trials: int, restarts: bool = False) -> Record:
     record = Record(IN_MEMORY, space, GOALS, writes=True)
-    proposer = make_proposer("exact_cost", space, GOALS, prior)
+    proposer = make_proposer("exact_cost", space, GOALS, prior, per_trial=True)
     for number in range(num_trials):
         if restarts:
-            proposer = make_proposer("exact_cost", space, GOALS, prior)
+            proposer = make_proposer("exact_cost", space, GOALS, prior, per_trial=True)
         genes = proposer.propose(record.trials, limits=LIMITS, seed=1000 * seed + number)
         assert genes is not None
         arch = space.decode(genes)

@@ -1,5 +1,6 @@
 """The sampler that knows the costs: its closed form against hypervolumes, its model, and what it does in a search."""
 
+import math
 import random
 
 import moocore
@@ -156,19 +157,28 @@ def few() -> SearchSpace:
     return get(FewModels.name, SpaceSettings())
 
 
-def test_the_first_trials_are_spread_over_the_logarithm_of_the_cost(few: SearchSpace) -> None:
-    goals = choose(("accuracy", "macs"))
-    proposer = make_proposer("exact_cost", few, goals)
+def first_positions(space: SearchSpace, *, number: int, per_trial: bool) -> list[float]:
+    """Where the first trials lie between the least MACs and the most, on a logarithmic scale from 0 to 1."""
+    proposer = make_proposer("exact_cost", space, choose(("accuracy", "macs")), per_trial=per_trial)
     history: list[TrialRecord] = []
-    for number in range(8):
-        genes = proposer.propose(history, limits=Limits(), seed=number)
+    for place in range(number):
+        genes = proposer.propose(history, limits=Limits(), seed=place)
         assert genes is not None
-        arch = few.decode(genes)
-        cost = few.cost(arch)
-        history.append(TrialRecord(number, arch, cost.params, cost.macs, number))
-    least, most = few.cost(few.smallest("macs")).macs, few.largest_cost("macs")
-    marks = sorted(np.log([least, *(trial.macs for trial in history), most]))
-    assert max(np.diff(marks)) < 0.4 * (marks[-1] - marks[0])
+        arch = space.decode(genes)
+        cost = space.cost(arch)
+        history.append(TrialRecord(place, arch, cost.params, cost.macs, place))
+    low, high = np.log([space.cost(space.smallest("macs")).macs, space.largest_cost("macs")])
+    return sorted((math.log(trial.macs) - low) / (high - low) for trial in history)
+
+
+def test_the_first_trials_are_spread_over_the_logarithm_of_the_cost(few: SearchSpace) -> None:
+    assert max(np.diff([0, *first_positions(few, number=8, per_trial=True), 1])) < 0.4
+
+
+def test_where_device_time_is_paid_for_most_of_the_first_trials_are_cheap(space: SearchSpace) -> None:
+    cheap, even = (first_positions(space, number=20, per_trial=per_trial) for per_trial in (False, True))
+    assert np.median(cheap) < np.median(even) - 0.1
+    assert cheap[-1] > 0.7
 
 
 def test_running_trials_change_what_is_proposed_next(few: SearchSpace) -> None:

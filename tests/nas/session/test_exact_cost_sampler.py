@@ -185,7 +185,7 @@ def ask_for(space: SearchSpace, study: optuna.Study) -> tuple[Trial, Architectur
 
 
 def test_it_tries_in_a_study_of_ones_own_what_a_search_would_try() -> None:
-    proposer = make_proposer("exact_cost", HYBRID, choose(DEFAULT))
+    proposer = make_proposer("exact_cost", HYBRID, choose(DEFAULT), per_trial=True)
     study = optuna.create_study(directions=UP_DOWN_DOWN, sampler=ExactCostSampler.of(HYBRID, seed=0))
     history: list[TrialRecord] = []
     for number in range(30):
