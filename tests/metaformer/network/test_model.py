@@ -110,9 +110,9 @@ def test_the_whole_zoo_trains_is_written_down_and_read_again_in_small(name: str)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", zoo.names()[::3])
+@pytest.mark.parametrize("name", [name for name in zoo.names()[::3] if count_cost(zoo.get(name)).macs < 10e9])
 def test_the_zoo_trains_is_written_down_and_read_again_in_full_size(name: str) -> None:
-    """Without drop path, which in a small batch may leave out a block altogether."""
+    """Without drop path, which in a small batch may leave out a block altogether; larger models would take minutes."""
     walk(zoo.get(name).model_copy(update={"drop_path": 0.0}))
 
 

@@ -24,6 +24,7 @@ from tests.nas.images import write_folder, write_image
 from tests.nas.programs import QUICK, Outcome, lease_seconds, read_study, run_here, run_program
 from tests.nas.results.pages import read_csv, read_page
 from tests.nas.sets import write_cifar
+from tests.thorough import with_all_strikes
 
 starts_ray = pytest.mark.xdist_group("ray")
 
@@ -550,7 +551,9 @@ def test_a_prepared_set_and_a_set_by_name_end_with_a_front(
 
 @starts_ray
 @pytest.mark.slow
-@pytest.mark.parametrize("space", ["convmixer", "isotropic", "t2t_vit"])
+@pytest.mark.parametrize(
+    "space", ["t2t_vit", *(pytest.param(name, marks=with_all_strikes) for name in ("convmixer", "isotropic"))]
+)
 def test_a_space_of_one_stage_ends_with_a_front_of_its_architectures(search: Search, runs: Path, space: str) -> None:
     small = ("--epochs", 2, "--batch-size", 256, "--stopper", "none")
     limits = ("--max-trials", 3, "--budget", "9cpu-hours", "--workers", 1)
