@@ -37,12 +37,13 @@ _FIRST = 20  # trials that are spread over the costs, hand-designed ones not cou
 _FIRST_AFTER_EARLIER = 8  # the same where an earlier search agrees
 _REMEMBERED = (2, 5, 8)  # places of first ones that are of the earlier front
 _DRAWS_FOR_FIRST = 4  # from which the one nearest to the wanted cost is taken
-_POWER_FOR_FIRST = 2.0  # of positions between 0 and 1, so that a quarter of the range has half of the first ones
+_POWER_FOR_FIRST = 3.0  # of positions between 0 and 1, so that an eighth of the range has half of the first ones
 _STEPS_FOR_FIRST = 30  # gene by gene, towards the wanted cost
 _INHERITED = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.75, 0.75)  # of fresh samples, from the trial that they follow
 _TRIALS_WITH_SAMPLES = 100  # the youngest; each has as many fresh samples as the line above
 _GOLDEN = (5**0.5 - 1) / 2
 _MOST_CANDIDATES = 1500
+_SAME_FOR_ALL = 0.5  # of the time of a median trial's MACs, which every training takes beside that of its own
 _MOST_STOPPED = 100  # trials that teach where they would have ended, and complete ones from which it is foretold
 _MOST_RUNNING = 0.1  # of the trials of a fit
 
@@ -83,13 +84,13 @@ class ExactCost(Proposer):
 
         Args:
             prior: An earlier search to start from.
-            per_trial: Whether the search pays for trials, not for device time. The first ones are then spread evenly
-                over the costs; else most are cheap.
+            per_trial: Whether the search pays for trials, not for device time. If so, the first ones are spread evenly
+                over the costs; else most are cheap, and what counts is the improvement per device-second.
         Raises:
             UserError: Objectives are measured, or more than two are exact.
         """
         exact = exact_costs(objectives)
-        self._power = 1.0 if per_trial else _POWER_FOR_FIRST
+        self._per_trial = per_trial
         self._fresh = FreshGenes(space)
         self._known = Catalogue(space, exact)
         self._earlier = None if prior is None else Earlier(self._known, prior)
@@ -152,7 +153,7 @@ class ExactCost(Proposer):
         if not len(rows):
             return None
         even = (len(self._rows) * _GOLDEN + rng.random() / _FIRST) % 1
-        wanted = self._most_position(limits) * even**self._power
+        wanted = self._most_position(limits) * (even if self._per_trial else even**_POWER_FOR_FIRST)
         best = int(rows[np.argmin(np.abs(self._position(rows) - wanted))])
         for _ in range(_STEPS_FOR_FIRST):
             other = self._known.row(self._fresh.mutate(self._known.genes(best), rng))
@@ -212,7 +213,13 @@ class ExactCost(Proposer):
         for costs in (self._known.positions, self._known.shares):
             boxes = undominated(costs(self._rows[members]), errors)
             gains += boxes.expected_gain(costs(candidates), mean, fitted.std * std)
-        return int(candidates[np.argmax(gains)])
+        return int(candidates[np.argmax(gains if self._per_trial else gains / self._times(candidates))])
+
+    def _times(self, candidates: Rows) -> Floats:
+        """How long trainings take, as parts of that of the median MACs so far; by the costs, so that no clock decides."""
+        macs, tried = (np.exp(self._known.log_costs(rows)[:, 1]) for rows in (candidates, self._rows))
+        times: Floats = macs / np.median(tried) + _SAME_FOR_ALL
+        return times
 
     def _foretell(self, history: Sequence[TrialRecord], complete: Rows) -> tuple[Rows, Foretold]:
         """The youngest of the trials that were stopped early, and where they would have ended."""
