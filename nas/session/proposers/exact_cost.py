@@ -216,7 +216,7 @@ class ExactCost(Proposer):
         return int(candidates[np.argmax(gains if self._per_trial else gains / self._times(candidates))])
 
     def _times(self, candidates: Rows) -> Floats:
-        """How long trainings take, as parts of that of the median MACs so far; by the costs, so that no clock decides."""
+        """How long trainings take, as parts of that of the median MACs; by costs, so that no clock decides."""
         macs, tried = (np.exp(self._known.log_costs(rows)[:, 1]) for rows in (candidates, self._rows))
         times: Floats = macs / np.median(tried) + _SAME_FOR_ALL
         return times

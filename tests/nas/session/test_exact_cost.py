@@ -181,6 +181,29 @@ def test_where_device_time_is_paid_for_most_of_the_first_trials_are_cheap(space:
     assert cheap[-1] > 0.7
 
 
+def test_where_device_time_is_paid_for_later_trials_are_cheaper_too(space: SearchSpace) -> None:
+    """After the same first trials, where dear architectures are better."""
+    mean_log_macs = []
+    for per_trial in (False, True):
+        first, proposer = random.Random(0), make_proposer("exact_cost", space, choose(DEFAULT), per_trial=per_trial)
+        history: list[TrialRecord] = []
+        for number in range(60):
+            genes = space.encode(space.sample(first))
+            if number >= 20:
+                found = proposer.propose(history, limits=Limits(), seed=number)
+                assert found is not None
+                genes = found
+            arch = space.decode(genes)
+            cost = space.cost(arch)
+            trial = TrialRecord(number, arch, cost.params, cost.macs, number)
+            accuracy = math.log(cost.macs) / 30 + (0.1 if arch.stages[3].mixer.kind == "attention" else 0)
+            trial.add_epoch(Report(epoch=1, val_accuracy=accuracy, train_loss=1.0, checkpoint="x"))
+            trial.state = TrialState.COMPLETE
+            history.append(trial)
+        mean_log_macs.append(np.mean([math.log(trial.macs) for trial in history[20:]]))
+    assert mean_log_macs[0] < mean_log_macs[1]
+
+
 def test_running_trials_change_what_is_proposed_next(few: SearchSpace) -> None:
     """With others running, what is proposed is not what would be proposed without them."""
     history = []
