@@ -392,8 +392,8 @@ class Record:
 
 
 def _check_count(where: str, value: object) -> None:
-    # Floats, as Optuna keeps them; SQLite holds whatever was written into a column, text too
-    if not (isinstance(value, float) and 0 <= value < _MOST_COUNTED and value.is_integer()):
+    # Numbers, as Optuna keeps them; SQLite holds whatever was written into a column, text too
+    if not (isinstance(value, float | int) and 0 <= value < _MOST_COUNTED and value == int(value)):
         raise StudyError(f"{where}: must be a whole number from 0 to 2**53, got {value!r}")
 
 

@@ -22,9 +22,18 @@ def report_of(folder: RunFolder, *, empties_front: bool = False) -> tuple[Run, P
     Raises:
         StudyError: It cannot be read, or as `write_report`.
     """
-    with folder.report_lock(), without_collection():  # under the lock: never older than what others wrote
+    with without_collection():
+        before = _last_written(folder)
         run = open_run(folder.path)
-        return run, write_report(run, empties_front=empties_front)
+        with folder.report_lock():
+            if _last_written(folder) != before:
+                run = open_run(folder.path)  # what another has written meanwhile may be of more trials
+            return run, write_report(run, empties_front=empties_front)
+
+
+def _last_written(folder: RunFolder) -> int | None:
+    """When the page was written; None: it was not."""
+    return folder.report_html.stat().st_mtime_ns if folder.report_html.exists() else None
 
 
 def write_report(run: Run, *, empties_front: bool = False) -> Path:
