@@ -25,14 +25,8 @@ ROOT = Path(__file__).parents[2]
 # Trials of one or two seconds, one after another, on the digits; no limit yet, and a budget for the slowest machine.
 QUICK = ("--space", "hybrid_stages", "--references", "poolformer_s12", "--resolution", "16", "--batch-size", "256")
 QUICK += ("--width-scale", "0.125", "--epochs", "6", "--max-macs", "800k", "--workers", "1", "--stopper", "none")
-QUICK += (
-    "--max-params",
-    "4M",
-    "--budget",
-    "9cpu-hours",
-    "--set",
-    "recipe.precision=float32",
-)  # whatever measuring says here and there
+QUICK += ("--max-params", "4M", "--budget", "9cpu-hours")  # a limit of its own, since defaults hang on the data
+QUICK += ("--set", "recipe.precision=float32")  # whatever measuring says here and there
 PATIENCE = 900  # seconds until a program that should have come further is given up; no machine is that slow
 _TITLES_OF_WORKERS = ("ray::ResourceTrainable", "ray::TrialWorker", "ray::_Member")
 _POLL = 0.02  # seconds between looks at a study
