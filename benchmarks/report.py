@@ -218,7 +218,7 @@ def report(
         with watch.step("trials read by Optuna (peer)"):
             _read_by_optuna(sqlite_url(place.database))
         with watch.step("study to file"):
-            run, path = report_of(place)
+            run, path = report_of(place.path)
         page = _open_page(path)
         load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
         table = Table(title=f"report of {len(run.record.trials):,} trials; load {load}", title_justify="left")

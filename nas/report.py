@@ -23,10 +23,9 @@ def report(
       python -m nas.report smoke --open
       python -m nas.report runs/smoke --json
     """
-    from nas.record.run_folder import find_run
     from nas.results.report_files import report_of, summarise
 
-    opened, path = report_of(find_run(cli.run_path(run)), empties_front=force)
+    opened, path = report_of(cli.run_path(run), empties_front=force)
     if as_json:
         typer.echo(json.dumps(summarise(opened), indent=2))
     else:

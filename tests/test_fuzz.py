@@ -27,7 +27,7 @@ from tests.nas.runs import make_run, make_study
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 MANY = settings(max_examples=800, suppress_health_check=list(HealthCheck))
-FEW = settings(max_examples=1500, suppress_health_check=list(HealthCheck))  # each copies a database
+FEW = settings(max_examples=200, suppress_health_check=list(HealthCheck))  # each copies a database
 ODD_NUMBERS = [0, -1, 1, 2**31, 2**63, 10**30, -(2**63), float("nan"), float("inf"), 1e308, 5e-324, 0.5, 1.5]
 SCALARS = st.none() | st.booleans() | st.sampled_from(ODD_NUMBERS) | st.integers() | st.floats() | st.text(max_size=30)
 VALUES = st.recursive(

@@ -164,11 +164,11 @@ def identify(study: Study, record: Record, folder: RunFolder) -> Study:
     return study.model_copy(update={"identity": record.notes.identity})
 
 
-def find_run(path: Path) -> RunFolder:
-    """The folder of a run that `python -m nas.search` has made; nothing of the run is read.
+def open_run(path: Path) -> Run:
+    """The run in a folder that `python -m nas.search` has made.
 
     Raises:
-        StudyError: There is no run.
+        StudyError: There is no run, or it cannot be read.
     """
     check_type(path, (str, Path), "run: must be the path of a folder", error=StudyError)
     check_path(path, "run", error=StudyError)
@@ -180,19 +180,9 @@ def find_run(path: Path) -> RunFolder:
             f"; runs in {path.parent}, nearest first: {', '.join(nearest_first(path.name, beside))}" if beside else ""
         )
         raise StudyError(f"run: must be a folder with a study.yaml, got {shown(str(path))}{known}")
-    return folder
-
-
-def open_run(path: Path) -> Run:
-    """The run in a folder that `python -m nas.search` has made.
-
-    Raises:
-        StudyError: There is no run, or it cannot be read.
-    """
-    folder = find_run(path)
     study = Study.from_file(folder.study_file)
     if study.storage is None and not folder.database.exists():
-        raise StudyError(f"run: must hold {folder.database.name}, got {str(folder.path)!r} without it; {_PUT_BACK}")
+        raise StudyError(f"run: must hold {folder.database.name}, got {str(path)!r} without it; {_PUT_BACK}")
     space = study.make_space()
-    folder = RunFolder(folder.path, study.checkpoints)
+    folder = RunFolder(path, study.checkpoints)
     return Run(folder, study, space, open_record(study, folder, space))

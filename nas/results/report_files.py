@@ -16,24 +16,25 @@ from nas.study.prior import Prior
 from nas.study.study import StudyError
 
 
-def report_of(folder: RunFolder, *, empties_front: bool = False) -> tuple[Run, Path]:
+def report_of(path: Path, *, empties_front: bool = False) -> tuple[Run, Path]:
     """The run in a folder, read and reported as `write_report` does, and the path of the page.
 
     Raises:
         StudyError: It cannot be read, or as `write_report`.
     """
     with without_collection():
-        before = _last_written(folder)
-        run = open_run(folder.path)
-        with folder.report_lock():
-            if _last_written(folder) != before:
-                run = open_run(folder.path)  # what another has written meanwhile may be of more trials
+        before = _last_written(path)
+        run = open_run(path)
+        with run.folder.report_lock():
+            if _last_written(path) != before:
+                run = open_run(path)  # what another has written meanwhile may be of more trials
             return run, write_report(run, empties_front=empties_front)
 
 
-def _last_written(folder: RunFolder) -> int | None:
-    """When the page was written; None: it was not."""
-    return folder.report_html.stat().st_mtime_ns if folder.report_html.exists() else None
+def _last_written(path: Path) -> int | None:
+    """When the page of the run in a folder was written; None: it was not."""
+    page = RunFolder(path).report_html
+    return page.stat().st_mtime_ns if page.exists() else None
 
 
 def write_report(run: Run, *, empties_front: bool = False) -> Path:

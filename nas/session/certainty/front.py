@@ -145,9 +145,8 @@ def _draws_above(theta_US: NDArray[np.float32], own: int, rivals: Ints) -> Ints:
     """The draws in which one of U architectures is above all rivals, the most accurate of which come first."""
     left = np.arange(theta_US.shape[1])
     for start in range(0, len(rivals), _RIVALS_AT_ONCE):
-        at_once = rivals[start : start + _RIVALS_AT_ONCE]
-        highest = theta_US[at_once].max(axis=0)[left] if start == 0 else theta_US[at_once[:, None], left].max(axis=0)
-        left = left[theta_US[own, left] > highest]
+        highest_S = theta_US[rivals[start : start + _RIVALS_AT_ONCE]].max(axis=0)
+        left = left[theta_US[own, left] > highest_S[left]]
         if not len(left):
             break
     return left

@@ -43,7 +43,7 @@ _INHERITED = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.75, 0.75)  # of fresh sa
 _TRIALS_WITH_SAMPLES = 100  # the youngest; each has as many fresh samples as the line above
 _GOLDEN = (5**0.5 - 1) / 2
 _MOST_CANDIDATES = 1500
-_SAME_FOR_ALL = 0.5  # of the time of a median trial's MACs, which every training takes beside that of its own
+_SAME_FOR_ALL = 0.5  # time that any training takes beside that of its MACs; that of the median MACs is 1
 _MOST_STOPPED = 100  # trials that teach where they would have ended, and complete ones from which it is foretold
 _MOST_RUNNING = 0.1  # of the trials of a fit
 
@@ -66,6 +66,8 @@ def exact_costs(objectives: Objectives) -> list[ExactObjective]:
 
 class ExactCost(Proposer):
     """The candidate of most expected hypervolume improvement, by a Gaussian process on the logarithm of the error.
+
+    Where a search pays for device time, it is the one of most improvement for the time that it takes.
 
     The hypervolume is the sum of two, over the logarithm of the costs and over the costs, so that the choice does not
     hang on one of them alone. Candidates are all changes of one gene of the front's members and some fresh samples.
