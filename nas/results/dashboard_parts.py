@@ -7,7 +7,7 @@ from typing import Any
 from metaformer.errors import as_line
 from nas.record.run_folder import Run
 from nas.record.trials import TrialRecord
-from nas.results.charts.figures import OTHERS, accuracy_faces, hover_text
+from nas.results.charts.figures import OTHERS, TEMPLATE, accuracy_faces, hover_text
 from nas.results.page import facts_of, headline_of
 from nas.results.picks import origin_lines
 from nas.results.results import Results, mixers_text, percent, stage_mixers_text
@@ -81,7 +81,9 @@ def front_figures(results: Results) -> Mapping[str, Any]:
                 trace.hovertemplate = "trial %{customdata}<extra></extra>"
             elif trace.hoverinfo == "text":
                 trace.hovertext = [hover_text(shown[number], results) for number in trace.customdata]
-        figure.update_layout(height=None, showlegend=True, paper_bgcolor="white", plot_bgcolor="white")
+        figure.update_layout(
+            template=TEMPLATE, height=None, showlegend=True, paper_bgcolor="white", plot_bgcolor="white"
+        )
         figures[chart.name] = figure
     return figures
 

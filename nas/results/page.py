@@ -8,10 +8,12 @@ from importlib.resources import files
 
 import plotly
 from jinja2 import Environment, StrictUndefined, Template
+from plotly.io import templates
 from plotly.offline import get_plotlyjs
 
 from metaformer.errors import UserError
 from nas.record.trials import TrialRecord, TrialState
+from nas.results.charts.figures import TEMPLATE
 from nas.results.charts.gallery import charts_of
 from nas.results.charts.mixer_figures import mixer_colours
 from nas.results.explain.effects import FEWEST, Explanation
@@ -84,6 +86,8 @@ def render(results: Results) -> str:
     study, goals = results.run.study, results.goals
     charts, finals = charts_of(results), finals_of(results)
     scripts = {chart.name: chart.figure.to_json() for group in charts.values() for chart in group}
+    if charts:
+        scripts["template"] = json.dumps(templates[TEMPLATE].to_plotly_json())
     scripts["trials"] = json.dumps(columns_of(results), ensure_ascii=False, separators=(",", ":"))
     return read_template("nas.results", "report.html.jinja", filters).render(
         results=results,

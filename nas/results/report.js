@@ -1,6 +1,7 @@
 "use strict";
 // The page's own code: charts and the table of all trials share one selection, a set of trial numbers.
-// The page holds JSON in scripts: NAME-data is the figure of the chart NAME, trials-data the columns of all trials.
+// The page holds JSON in scripts: NAME-data is the figure of the chart NAME, template-data what all figures share,
+// trials-data the columns of all trials.
 const PAGE = 50, selection = new Set(), drawn = new Map(), figures = new Map(), said = [], written = [];
 const at = id => document.getElementById(id);
 let dark = matchMedia("(prefers-color-scheme: dark)").matches, sortedBy = 0, descends = false, pageNumber = 0;
@@ -68,6 +69,7 @@ function figure(name) {  // of a chart that is not drawn yet
   const data = at(`${name}-data`);
   if (!data) return figures.get(name);
   const chart = JSON.parse(data.textContent);
+  chart.layout.template = JSON.parse(at("template-data").textContent);
   for (const trace of chart.data) {
     for (const axis of ["x", "y", "z", "customdata"]) if (axis in trace) trace[axis] = unpack(trace[axis]);
     for (const dimension of trace.dimensions ?? []) dimension.values = unpack(dimension.values);

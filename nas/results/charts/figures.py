@@ -29,6 +29,7 @@ from nas.results.results import Results, block_line, percent, stage_mixers_text
 from nas.results.words import cost_text, interval_text, probability_text
 from nas.study.objectives import ACCURACY, Objectives
 
+TEMPLATE = "plotly_white"  # of all charts
 OTHERS = "other trials"  # the trace of those that are neither on the front nor hand-designed
 _MANY_POINTS = 2000  # from here on drawn by the graphics card, no longer as vectors
 _PAD = 0.06  # of an axis, beyond its outermost points
@@ -52,9 +53,9 @@ class Chart:
 
 
 def finish(figure: go.Figure, *, height: float) -> go.Figure:
-    """The look that all charts share."""
+    """The look that all charts share, but for the template, which a page with many charts has once."""
+    figure.layout.template = None
     figure.update_layout(
-        template="plotly_white",
         paper_bgcolor="rgba(0,0,0,0)",  # the page's own shows through, light or dark
         plot_bgcolor="rgba(0,0,0,0)",
         height=height,
@@ -258,8 +259,11 @@ def _write_names(
         size=size,
         keep_free=[pixel(trial) for trial in _found_front(results)],
     )
-    for (trial, text), offset in zip(named, offsets, strict=True):
-        figure.add_annotation(x=axes[0].position(trial), y=axes[1].position(trial), **_annotation(text, offset))
+    # All at once: plotly checks those that are there again at each one more
+    figure.layout.annotations = [
+        {"x": axes[0].position(trial), "y": axes[1].position(trial), **_annotation(text, offset)}
+        for (trial, text), offset in zip(named, offsets, strict=True)
+    ]
 
 
 def _annotation(text: str, offset: labels.Pixel) -> dict[str, object]:

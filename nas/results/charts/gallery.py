@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from metaformer.errors import UserError, check_type, unknown_name
 from nas.results.charts.curves import learning_curves
-from nas.results.charts.figures import Chart, accuracy_faces, cost_faces, hover_text, space_chart
+from nas.results.charts.figures import TEMPLATE, Chart, accuracy_faces, cost_faces, hover_text, space_chart
 from nas.results.charts.mixer_figures import mixer_shares, mixer_tiles
 from nas.results.charts.overview import parallel_coordinates, progress_chart
 from nas.results.results import Results
@@ -46,7 +46,7 @@ def figure_of(results: Results, name: str) -> go.Figure:
     figures = {FRONT: charts[0].figure} | {chart.name: chart.figure for chart in charts}
     if name not in figures:
         raise UserError(unknown_name("figure", name, figures))
-    figure = figures[name]
+    figure = figures[name].update_layout(template=TEMPLATE)
     figure.data = [trace for trace in figure.data if trace.meta != "selected"]  # the page's alone, and empty
     shown = {trial.number: trial for trial in (*results.trials, *results.complete)}
     said: dict[int, str] = {}

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import plotly
 from plotly.offline import get_plotlyjs
 
+from nas.results.charts.figures import TEMPLATE
 from nas.results.comparison.comparison import Comparison
 from nas.results.comparison.figures import charts_of
 from nas.results.comparison.view import basis_lines, run_rows, standing_lines, value_text
@@ -22,7 +23,7 @@ def render(comparison: Comparison) -> str:
         "setting": value_text,
     }
     charts = charts_of(comparison)
-    figures = (f'"{chart.name}":{chart.figure.to_json()}' for chart in charts)
+    figures = (f'"{chart.name}":{chart.figure.update_layout(template=TEMPLATE).to_json()}' for chart in charts)
     return read_template("nas.results.comparison", "compare.html.jinja", filters).render(
         names=comparison.names,
         rows=run_rows(comparison),

@@ -115,7 +115,7 @@ def draw_fronts(
     mean_N, var_N = posterior.mean[group_N], posterior.sd[group_N] ** 2
     behind_N = np.full(len(group_N), -np.inf)
     for i in np.flatnonzero(moocore.is_nondominated(np.column_stack([-mean_N, costs_NC]))):
-        beaten = (costs_NC[i] <= costs_NC).all(axis=1) & (group_N != group_N[i])
+        beaten = np.logical_and.reduce([costs_N[i] <= costs_N for costs_N in costs_NC.T]) & (group_N != group_N[i])
         gap_N = (mean_N[i] - mean_N[beaten]) / np.sqrt(var_N[i] + var_N[beaten])
         behind_N[beaten] = np.maximum(behind_N[beaten], gap_N)
     near = np.flatnonzero(behind_N < _FAR)
@@ -124,19 +124,16 @@ def draw_fronts(
     unique, row_K = np.unique(group_N[near], return_inverse=True)
     noise_US = posterior.noise(unique)
     theta_US = posterior.draw_from(noise_US, unique)
-    costs_KC, mean_K, var_K, groups_K = costs_NC[near], mean_N[near], var_N[near], group_N[near]
-    # [row, column]: the column's trial costs no more than the row's
-    no_more_KK = np.logical_and.reduce([costs_K <= costs_K[:, None] for costs_K in costs_KC.T])
-    is_other_KK = groups_K != groups_K[:, None]
-    less_KK = no_more_KK & ~no_more_KK.T
-    gap_KK, var_KK = (of_K.astype(np.float32) for of_K in (mean_K, var_K))
-    gap_KK, var_KK = gap_KK - gap_KK[:, None], var_KK + var_KK[:, None]
-    may_win_KK = (gap_KK > 0) | (gap_KK**2 < _FAR**2 * var_KK)
-    is_rival_KK = no_more_KK & is_other_KK & may_win_KK
+    costs_CK, mean_K, var_K = np.ascontiguousarray(costs_NC[near].T), mean_N[near], var_N[near]
     is_member_KS = np.zeros((len(near), theta_US.shape[1]), dtype=bool)
-    is_cheaper_itself_K = (less_KK & ~is_other_KK).any(axis=1)  # the same architecture, measured as cheaper
-    for k in np.flatnonzero(~is_cheaper_itself_K):
-        rivals = row_K[np.flatnonzero(is_rival_KK[k])[:MOST_RIVALS]]
+    for k in range(len(near)):  # in rows that stay in the cache, not in matrices of all pairs
+        no_more_K = (costs_CK <= costs_CK[:, k, None]).all(axis=0)
+        is_own_K = row_K == row_K[k]
+        if (costs_CK[:, no_more_K & is_own_K] < costs_CK[:, k, None]).any():
+            continue  # the same architecture, measured as cheaper
+        gap_K = mean_K - mean_K[k]
+        may_win_K = (gap_K > 0) | (gap_K**2 < _FAR**2 * (var_K + var_K[k]))
+        rivals = row_K[np.flatnonzero(no_more_K & ~is_own_K & may_win_K)[:MOST_RIVALS]]
         is_member_KS[k, _draws_above(theta_US, int(row_K[k]), rivals)] = True
     return Drawn(posterior, costs_NC, group_N, near, behind_N, noise_US[row_K], is_member_KS)
 

@@ -59,7 +59,7 @@ class Page(HTMLParser):
     def charts(self) -> dict[str, Any]:
         """The figures of the page by name, with plotly's packed arrays as lists."""
         found = {name.removesuffix("-data"): text for name, text in self.scripts.items() if name.endswith("-data")}
-        return {name: unpacked(json.loads(text)) for name, text in found.items() if name != "trials"}
+        return {name: unpacked(json.loads(text)) for name, text in found.items() if name not in ("trials", "template")}
 
     @property
     def columns(self) -> dict[str, list[Any]]:
