@@ -14,38 +14,12 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from nas.execution.backend import tell
-from nas.execution.devices import Devices
-from nas.execution.ray_team import Team
 from nas.execution.slots import Slots
-from nas.execution.worker import Data, Worker
 from nas.session.session import Decision, Session
 from nas.study.lease import OUTCOME, Failed, Lease, LossCause, Lost, Outcome
 
 BEAT_EVERY = 20.0  # seconds between signs of life, at least
 _WORKER_LOST = (RayActorError, NodeDiedError, WorkerCrashedError, OutOfMemoryError)
-
-
-class TrialWorker(tune.Trainable):
-    """An actor of Tune's: one step is one outcome of the lease it holds. Broken trials are results too, so it stays."""
-
-    def setup(self, config: dict[str, Any]) -> None:
-        data, devices = Data.model_validate(config["data"]), Devices.model_validate(config["devices"])
-        self._worker = Worker(data, devices) if devices.processes == 1 else Team(data, devices)
-        self.reset_config(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._worker.begin(Lease.model_validate_json(new_config["lease"]))
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """The next outcome of the lease as JSON, and images that were left out."""
-        outcome = self._worker.step()
-        return {"outcome": outcome.model_dump_json(), "left_out": self._worker.newly_left_out()}
-
-    def cleanup(self) -> None:
-        """End the processes of a model at once; Ray would take its time."""
-        if isinstance(self._worker, Team):
-            self._worker.end()
 
 
 class Adapter:

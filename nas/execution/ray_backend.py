@@ -21,6 +21,7 @@ from ray._private import ray_constants, services
 from ray._private.node import Node as RayNode
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError, RayTaskError
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -30,7 +31,8 @@ from metaformer.errors import UserError
 from nas.data import DataInfo
 from nas.execution.backend import Backend, Steps
 from nas.execution.devices import Devices, Node, Wanted, share_out
-from nas.execution.ray_adapter import Adapter, Beat, LeaseScheduler, LeaseSearcher, TrialWorker, reason_of
+from nas.execution.ray_adapter import Adapter, Beat, LeaseScheduler, LeaseSearcher, reason_of
+from nas.execution.ray_team import TrialWorker
 from nas.execution.signals import guarded, heard, held, stop_on_signals
 from nas.execution.slots import Slots, check_answers
 from nas.execution.worker import Data, measure_steps
@@ -40,6 +42,7 @@ from nas.study.study import StudyError
 from nas.training.errors import MeasuringError
 
 _OBJECT_STORE_BYTES = 200 * 1024**2  # leases and reports are small; nothing large travels
+_STOPPING_SECONDS = 0.5  # in which a worker that has nothing to do ends by itself
 _MOST_TRIALS = 10_000  # at a time, on any cluster
 _SETTINGS_OF_TUNE = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the first Ctrl-C lets running trials report; Tune's own would cut them off
@@ -173,7 +176,7 @@ class RayBackend(Backend):
         )
         for name in ("ray.tune", "ray.train"):  # they list trials of their own that broke, and files they cannot write
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        with stop_on_signals(session.stop), _session_errors(self._scratch), slots, self._demand():
+        with stop_on_signals(session.stop), _session_errors(self._scratch), slots, self._demand(), _ending_soon():
             tuner.fit()
 
     @contextmanager
@@ -281,6 +284,31 @@ def _without_onlookers() -> Iterator[None]:
 
 def _do_nothing(*_: object, **__: object) -> None:
     """What stands in for a part of Ray that is not wanted."""
+
+
+@contextmanager
+def _ending_soon() -> Iterator[None]:
+    """Let Tune end at once the workers that have nothing to do any more.
+
+    It asks each to stop and waits five seconds and more for those that are still starting: often one, begun for the
+    last looks at test, which another had done before it was there.
+    """
+    before: Callable[[TuneController], None] = TuneController._cleanup_trials
+
+    def clean_up(controller: TuneController) -> None:
+        workers, end = controller._actor_manager, time.monotonic() + _STOPPING_SECONDS
+        while workers.num_total_actors and time.monotonic() < end:
+            workers.next(timeout=_STOPPING_SECONDS / 10)
+        for worker in list(controller._stopping_actors):
+            if workers.is_actor_started(worker):
+                workers.remove_actor(worker, kill=True)
+        before(controller)
+
+    setattr(TuneController, "_cleanup_trials", clean_up)  # noqa: B010  a method, to mypy
+    try:
+        yield
+    finally:
+        setattr(TuneController, "_cleanup_trials", before)  # noqa: B010
 
 
 def _ask_memory_of_gpus() -> dict[str, int]:

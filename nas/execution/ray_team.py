@@ -1,8 +1,10 @@
-"""Several Ray actors that train one model together, in the placement group of one trial.
+"""What runs in the processes of a trial: an actor of Tune's, and with it others where several train one model.
 
-Not Ray Train's trainers. Their controller restarts what it loses, keeps checkpoints of its own and reports to a driver
-of its own, while here the session alone decides what goes on, each second is charged to one lease, and a lost process
-is an outcome like any other. What they do beside that is torch.distributed.
+It imports nothing of the session, which takes a worker most of a second.
+
+Several are not Ray Train's trainers. Their controller restarts what it loses, keeps checkpoints of its own and reports
+to a driver of its own, while here the session alone decides what goes on, each second is charged to one lease, and a
+lost process is an outcome like any other. What they do beside that is torch.distributed.
 """
 
 import tempfile
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray import tune
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -24,6 +27,29 @@ from nas.training.errors import ProcessLostError
 _PATIENCE = 10.0  # seconds in which the others say what ended them, once one has ended
 _ENVIRONMENT = {"GLOO_SOCKET_IFNAME": "lo"}  # all processes of a model are on one machine
 _WAS_LOST = "lost a process of the model"
+
+
+class TrialWorker(tune.Trainable):
+    """An actor of Tune's: one step is one outcome of the lease it holds. Broken trials are results too, so it stays."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        data, devices = Data.model_validate(config["data"]), Devices.model_validate(config["devices"])
+        self._worker = Worker(data, devices) if devices.processes == 1 else Team(data, devices)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._worker.begin(Lease.model_validate_json(new_config["lease"]))
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """The next outcome of the lease as JSON, and images that were left out."""
+        outcome = self._worker.step()
+        return {"outcome": outcome.model_dump_json(), "left_out": self._worker.newly_left_out()}
+
+    def cleanup(self) -> None:
+        """End the processes of a model at once; Ray would take its time."""
+        if isinstance(self._worker, Team):
+            self._worker.end()
 
 
 class _Member:
