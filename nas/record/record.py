@@ -11,12 +11,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,9 +25,9 @@ from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from metaformer.errors import explain
 from nas.record.notes import Event, EventKind, Notes
-from nas.record.storage import MALFORMED, close_storage, first_line, no_storage, open_storage
+from nas.record.storage import MALFORMED, close_storage, first_line, newest_tables, no_storage, open_storage
 from nas.record.tables.collector import without_collection
-from nas.record.tables.reading import read_trials
+from nas.record.tables.reading import read_study
 from nas.record.tables.writing import end_trial, set_json
 from nas.record.trials import Attributes, Progress, StopReason, TrialRecord, TrialState
 from nas.study.objectives import Objectives
@@ -50,6 +51,7 @@ _ENDS: dict[TrialEnd, optuna.trial.TrialState] = {
 _BEGINNING = Progress().model_dump(mode="json")
 # What version 0.1 wrote in place of a stop reason; such studies go on.
 _EARLIER_REASONS = {"the budget was spent before its last epoch": StopReason.BUDGET}
+_ATTRIBUTES = frozenset(Attributes.model_fields)
 _MOST_COUNTED = 2**53  # Optuna keeps values as floats, which hold whole numbers up to here
 
 
@@ -108,11 +110,13 @@ class Record:
         self.objectives = objectives
         self.space = space
         self._distributions = {choice.name: distribution(choice) for choice in space.choices}
+        self._writes, self._begins = writes, begins
         try:
-            self._storage = open_storage(url, writes=writes, begins=begins, once=not writes)
-            self._study = self._begin() if writes and begins else self._load()
+            self._engine = None if writes else newest_tables(url)
+            if self._engine is None:
+                _ = self._study
         except KeyError:
-            raise no_storage(url, LookupError(f"it holds no study of the name {name}")) from None
+            raise self._no_study() from None
         except StorageInternalError as error:
             raise no_storage(url, error.__cause__ or error) from None
         except (SQLAlchemyError, sqlite3.Error, ImportError, OSError, RuntimeError, *MALFORMED) as error:
@@ -140,8 +144,18 @@ class Record:
             elif frozen.state is optuna.trial.TrialState.FAIL:
                 self.discarded.append(frozen.number)
 
-    def _begin(self) -> optuna.Study:
-        """The study, which is new where there was none."""
+    @cached_property
+    def _storage(self) -> BaseStorage:
+        """Optuna's; a reader of tables that are as Optuna makes them now needs none."""
+        return open_storage(self.url, writes=self._writes, begins=self._begins, once=not self._writes)
+
+    @cached_property
+    def _study(self) -> optuna.Study:
+        """The study, which is new where a driver may begin one and there was none; else KeyError."""
+        if not (self._writes and self._begins):
+            return optuna.load_study(
+                study_name=self.name, storage=self._storage, sampler=optuna.samplers.RandomSampler()
+            )
         return optuna.create_study(
             storage=self._storage,
             study_name=self.name,
@@ -149,10 +163,6 @@ class Record:
             sampler=optuna.samplers.RandomSampler(),  # proposers have their own; nothing is asked of this one
             load_if_exists=True,
         )
-
-    def _load(self) -> optuna.Study:
-        """The study that is there; KeyError where there is none."""
-        return optuna.load_study(study_name=self.name, storage=self._storage, sampler=optuna.samplers.RandomSampler())
 
     def _name_metrics(self) -> None:
         """Name the values of trials, as Optuna's dashboard shows them, unless they have names."""
@@ -170,17 +180,26 @@ class Record:
             StudyError: It cannot.
         """
         with _reading(self.url):
-            self._study_id = self._storage.get_study_id_from_name(self.name)
-            if isinstance(self._storage, RDBStorage):
-                return self._study.user_attrs, read_trials(self._storage, self._study_id)
-            return self._study.user_attrs, self._study.get_trials(deepcopy=False)
+            engine = self._engine or (self._storage.engine if isinstance(self._storage, RDBStorage) else None)
+            if engine is None:
+                self._study_id = self._storage.get_study_id_from_name(self.name)
+                return self._study.user_attrs, self._study.get_trials(deepcopy=False)
+            found = read_study(engine, self.name, as_text=("progress",))
+        if found is None:
+            raise self._no_study()
+        self._study_id = found.study_id
+        return found.attributes, found.trials
+
+    def _no_study(self) -> StudyError:
+        return no_storage(self.url, LookupError(f"it holds no study of the name {self.name}"))
 
     def __iter__(self) -> Iterator[TrialRecord]:
         return iter(self.trials)
 
     def close(self) -> None:
         """Leave the storage; a SQLite file then holds all by itself, without a log of changes beside it."""
-        close_storage(self._storage)
+        if self._engine is None:
+            close_storage(self._storage)
 
     def open_study(self) -> optuna.Study:
         """The study as Optuna opens it, on connections of its own, by which nothing can be written.
@@ -347,7 +366,9 @@ class Record:
         self, frozen: optuna.trial.FrozenTrial, architecture: Architecture, notes: dict[str, object]
     ) -> TrialRecord:
         where = f"storage: trial {frozen.number}"
-        known = {name: value for name, value in frozen.user_attrs.items() if name in Attributes.model_fields}
+        known = {name: value for name, value in frozen.user_attrs.items() if name in _ATTRIBUTES}
+        if isinstance(known.get("progress"), str):
+            known["progress"] = _parse_progress(where, known["progress"])
         try:
             attrs = Attributes.model_validate(
                 {"home": frozen.number, **known, "test_accuracy": notes.get(_test_key(frozen.number))}
@@ -389,6 +410,13 @@ class Record:
             return int(written["params"]), int(written["macs"])
         cost = count_cost(architecture)
         return cost.params, cost.macs
+
+
+def _parse_progress(where: str, text: str) -> Progress:
+    try:
+        return Progress.model_validate_json(text)
+    except ValidationError as error:
+        raise StudyError(f"{where}: progress: {explain(error, Progress)}") from None
 
 
 def _check_count(where: str, value: object) -> None:

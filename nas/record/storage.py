@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from metaformer.documents import check_path, exists, is_folder
 from metaformer.errors import check_type, mask_passwords
+from nas.record.tables.reading import are_newest
 from nas.record.tables.writing import DriverStorage
 from nas.study.database_url import can_be_parsed, is_kept
 from nas.study.study import StudyError
@@ -110,7 +111,7 @@ def open_storage(url: str, *, writes: bool = False, begins: bool = True, once: b
 
 
 def reading_engine(url: str) -> Engine:
-    """Connections to a database that write nothing, for what lies there beside Optuna's study.
+    """Connections to a database that write nothing, for what lies there beside Optuna's study, or to read that once.
 
     Args:
         url: Of a database; a journal file has no tables.
@@ -118,6 +119,20 @@ def reading_engine(url: str) -> Engine:
     if _is_sqlite(url):
         return create_engine(_read_only(url, once=True), poolclass=NullPool)
     return create_engine(url, poolclass=NullPool, **_reader_kwargs(url))
+
+
+def newest_tables(url: str) -> Engine | None:
+    """Connections that write nothing to Optuna's tables; None where only Optuna itself can tell whether it reads them.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if url == IN_MEMORY or is_journal(url):
+        return None
+    if _is_sqlite(url) and not _sqlite_path(url).exists():
+        raise FileNotFoundError("no such file")
+    engine = reading_engine(url)
+    return engine if are_newest(engine) else None
 
 
 def last_written(url: str) -> datetime | None:

@@ -113,7 +113,7 @@ class Objectives:
     def __len__(self) -> int:
         return len(self.members)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(objective.name for objective in self.members)
 

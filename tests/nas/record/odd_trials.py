@@ -3,7 +3,7 @@
 import optuna
 
 from nas.record.storage import close_storage, open_storage
-from nas.record.tables.reading import read_trials
+from nas.record.tables.reading import read_study
 
 
 def check_read_as_optuna_reads(url: str, name: str = "search") -> None:
@@ -12,8 +12,9 @@ def check_read_as_optuna_reads(url: str, name: str = "search") -> None:
     try:
         assert isinstance(storage, optuna.storages.RDBStorage)
         expected = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
-        found = read_trials(storage, storage.get_study_id_from_name(name))
-        assert [vars(trial) for trial in found] == [vars(trial) for trial in expected]
+        found = read_study(storage.engine, name)
+        assert found is not None
+        assert [vars(trial) for trial in found.trials] == [vars(trial) for trial in expected]
     finally:
         close_storage(storage)
 
