@@ -192,7 +192,7 @@ class _Watch:
     """Wall time and processor time of steps, for a table."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, tuple[float, float]] = {}
+        self.seconds: dict[str, tuple[float, float | None]] = {}
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -217,8 +217,10 @@ def report(
             _read_raw(place.database)
         with watch.step("trials read by Optuna (peer)"):
             _read_by_optuna(sqlite_url(place.database))
-        with watch.step("study to file"):
+        begin = time.time()
+        with watch.step("study to file, tables and architectures"):
             run, path = report_of(place.path)
+        watch.seconds["study to file"] = path.stat().st_mtime - begin, None
         page = _open_page(path)
         load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
         table = Table(title=f"report of {len(run.record.trials):,} trials; load {load}", title_justify="left")
@@ -229,7 +231,11 @@ def report(
             most = budgets.get(name)
             limit = "" if most is None else f"{most:g} s"
             table.add_row(
-                name, f"{wall:.1f} s", f"{core:.1f} s", limit, "over the budget" if most and wall > most else ""
+                name,
+                f"{wall:.1f} s",
+                "" if core is None else f"{core:.1f} s",
+                limit,
+                "over the budget" if most and wall > most else "",
             )
         size = path.stat().st_size / 1e6
         table.add_row("size of the file", f"{size:.1f} MB", "", "15 MB", "over the budget" if size > 15 else "")

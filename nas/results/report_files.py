@@ -61,13 +61,13 @@ def _write_report(results: Results, *, empties_front: bool) -> Path:
             f"report: must have a complete trial where {str(run.folder.architectures)!r} has {num_files} "
             f"architectures, got none of {len(results.trials)} trials; --force empties it"
         )
+    replace_text(run.folder.report_html, render(results))  # first: it is what people wait for
     _write_architectures(results)
     replace_text(run.folder.trials_csv, trial_frame(results, results.trials).to_csv(index=False))
     replace_text(run.folder.curves_csv, curves_csv(results.trials))
     replace_text(run.folder.front_csv, front_frame(results).to_csv(index=False))
     if run.study.finals is not None:
         replace_text(run.folder.finals_csv, finals_frame(results).to_csv(index=False))
-    replace_text(run.folder.report_html, render(results))
     return run.folder.report_html
 
 

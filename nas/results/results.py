@@ -1,7 +1,7 @@
 """What a run has found, as values: the front, and the hand-designed models beside it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -144,11 +144,11 @@ class Results:
     def others(self) -> list[TrialRecord]:
         """The complete trials that are neither on the front nor hand-designed."""
         members = {trial.number for trial in self.front}
-        return [trial for trial in self.complete if trial.number not in members and not trial.reference]
+        return [trial for trial in self.found if trial.number not in members]
 
     @cached_property
     def stages(self) -> list[Stage]:
-        """The stages that have been tried, each object once: architectures share most of theirs."""
+        """The stages that have been tried, each object once, by whose id their texts are kept: trials share most."""
         return list({id(stage): stage for trial in self.trials for stage in trial.architecture.stages}.values())
 
     @cached_property
@@ -164,7 +164,8 @@ class Results:
     @cached_property
     def mixer_counts(self) -> list[tuple[Counter[str], Counter[str]]]:
         """For each stage of the front how many of it, and of all trials, have which mixer there, by its label."""
-        counts = (mixer_counts(trials, self.mixer_label) for trials in (self.front, self.trials))
+        labels = {id(stage): stage_label(stage, self.mixer_label) for stage in self.stages}
+        counts = (label_counts(trials, labels) for trials in (self.front, self.trials))
         return list(zip(*counts, strict=False))  # other trials may have more stages
 
     @cached_property
@@ -174,10 +175,15 @@ class Results:
             return {}
         return {trial.number: str(self.run.record.genes(trial)[FAMILY]) for trial in self.trials}
 
-    @property
+    @cached_property
     def trained_references(self) -> list[TrialRecord]:
         """The complete trials of hand-designed models."""
-        return [trial for trial in self.complete if trial.reference]
+        return [trial for trial in self.complete if trial.references]
+
+    @cached_property
+    def found(self) -> list[TrialRecord]:
+        """The complete trials that are not hand-designed."""
+        return [trial for trial in self.complete if not trial.references]
 
     @cached_property
     def scale(self) -> HypervolumeScale:
@@ -219,7 +225,7 @@ class Results:
     @cached_property
     def front_of_found(self) -> list[TrialRecord]:
         """The front that the trials that are not hand-designed have alone."""
-        return front_of([trial for trial in self.complete if not trial.references], self.goals)
+        return front_of(self.found, self.goals)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -227,7 +233,7 @@ class Results:
         found = Counter(trial.state for trial in self.trials)
         return {state.value: found[state] for state in TrialState}
 
-    @property
+    @cached_property
     def spent_seconds(self) -> float:
         return self.run.record.spent_seconds
 
@@ -246,9 +252,13 @@ class Results:
         """Where the architecture of a member of the front lies, in the run's folder."""
         return f"{self.run.folder.architectures.name}/trial-{trial.number:05d}.yaml"
 
+    @cached_property
+    def _tried_references(self) -> list[TrialRecord]:
+        return [trial for trial in self.trials if trial.references]
+
     def _reference(self, names: tuple[str, ...], architecture: Architecture) -> Reference:
         digest = architecture.digest
-        tried = [trial for trial in self.trials if trial.references and trial.digest == digest]
+        tried = [trial for trial in self._tried_references if trial.digest == digest]
         trial = max(tried, key=lambda trial: trial.state is TrialState.COMPLETE, default=None)
         top1 = _published(self.run.study, names[0], architecture)
         if trial is not None:
@@ -257,12 +267,11 @@ class Results:
         if trial is None or trial.state is not TrialState.COMPLETE:
             standing = _why_not_trained(self.run.study, trial, architecture)
             return Reference(names, architecture, trial, standing, (), None, (), top1)
-        found = [other for other in self.complete if not other.references]
         each, p_dominated = None, None
         if self.uncertainty is not None:
-            each = self.uncertainty.p_dominates(found, trial)
-            p_dominated = self.uncertainty.p_dominated(trial, by=found, each=each)
-        rivals, beaten = self._rivals(trial, found, each), self._beaten(trial)
+            each = self.uncertainty.p_dominates(self.found, trial)
+            p_dominated = self.uncertainty.p_dominated(trial, by=self.found, each=each)
+        rivals, beaten = self._rivals(trial, self.found, each), self._beaten(trial)
         reference = Reference(names, architecture, trial, "", rivals, p_dominated, beaten, top1)
         return replace(reference, standing=self._standing(reference, trial))
 
@@ -361,15 +370,14 @@ def families_text(results: Results) -> str:
     )
 
 
-def mixer_counts(trials: Iterable[TrialRecord], label: Callable[[MixerSpec], str] | None = None) -> list[Counter[str]]:
-    """For each stage, how many of the trials have which mixer there, by kind or another label: see `stage_label`."""
-    stages: list[Counter[str]] = []
-    for trial in trials:
-        for i, stage in enumerate(trial.architecture.stages):
-            if i == len(stages):
-                stages.append(Counter())
-            stages[i][stage_label(stage, label)] += 1
-    return stages
+def label_counts(trials: Iterable[TrialRecord], labels: Mapping[int, str]) -> list[Counter[str]]:
+    """For each stage, how many of the trials have which label there.
+
+    Args:
+        labels: By the id of a stage.
+    """
+    rows = [[labels[id(stage)] for stage in trial.architecture.stages] for trial in trials]
+    return [Counter(row[place] for row in rows if place < len(row)) for place in range(max(map(len, rows), default=0))]
 
 
 def mixer_text(mixer: MixerSpec, *, between: str = " ") -> str:

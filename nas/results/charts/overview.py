@@ -11,7 +11,7 @@ from nas.record.trials import TrialRecord, TrialState
 from nas.results.charts.axes import Axis
 from nas.results.charts.colours import FRONT_COLOUR, REFERENCE_COLOUR, SELECTED_COLOUR
 from nas.results.charts.figures import finish, numbers_of
-from nas.results.results import Results, mixer_counts, stage_label
+from nas.results.results import Results, label_counts, stage_label
 from nas.session.pareto import front
 from nas.study.objectives import ACCURACY, Point
 
@@ -34,8 +34,9 @@ def parallel_coordinates(results: Results) -> go.Figure:
                 "ticktext": list(map(axis.tick_text, ticks)),
             }
         dimensions.append(dimension)
-    mixers = [[stage_label(each) for each in trial.architecture.stages] for trial in trials]
-    for stage, counts in enumerate(mixer_counts(trials)):
+    labels = {id(stage): stage_label(stage) for stage in results.stages}
+    mixers = [[labels[id(each)] for each in trial.architecture.stages] for trial in trials]
+    for stage, counts in enumerate(label_counts(trials, labels)):
         missing = [_NO_STAGE] if counts.total() < len(trials) else []
         kinds = sorted(counts) + missing
         if len(kinds) > 1:

@@ -71,25 +71,25 @@ def columns_of(results: Results) -> dict[str, object]:
     }
     return {
         "columns": columns | {name: packed_texts(of_trials) for name, of_trials in texts.items()},
-        "stages": _stages(trials),
+        "stages": _stages(results, trials),
         "table": list(table_of(results).values()),
         "command": f"python -m nas.export {shlex.quote(str(results.run.folder.path))} --pick",
     }
 
 
-def _stages(trials: Sequence[TrialRecord]) -> list[dict[str, object]]:
+def _stages(results: Results, trials: Sequence[TrialRecord]) -> list[dict[str, object]]:
     """Mixer with its colour, depth and width of each stage; of a trial that has fewer stages None and 0."""
     stages = [trial.architecture.stages for trial in trials]
+    coloured = {
+        id(stage): (stage_mixers_text(stage), MIXER_COLOURS.get(stage.mixer.kind, OTHER_COLOUR))
+        for stage in results.stages
+    }
     found = []
     for place in range(max(map(len, stages), default=0)):
         of_place = [each[place] if place < len(each) else None for each in stages]
-        mixers = [
-            stage and (stage_mixers_text(stage), MIXER_COLOURS.get(stage.mixer.kind, OTHER_COLOUR))
-            for stage in of_place
-        ]
         found.append(
             {
-                "mixer": packed_texts(mixers),
+                "mixer": packed_texts([stage and coloured[id(stage)] for stage in of_place]),
                 "depth": packed([stage.depth if stage else 0 for stage in of_place]),
                 "width": packed([stage.width if stage else 0 for stage in of_place]),
             }
