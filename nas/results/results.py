@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from metaformer import zoo
 from metaformer.architecture import Architecture
 from metaformer.cost import Cost, count_cost
@@ -19,7 +22,7 @@ from nas.session.certainty.outlook import MORE, Outlook, outlook
 from nas.session.pareto import HypervolumeScale, dominates, front_of
 from nas.session.proposers.earlier import Agreement, agreement
 from nas.study.budget import Budget
-from nas.study.objectives import ACCURACY, Objectives
+from nas.study.objectives import ACCURACY, Objective, Objectives
 from nas.study.study import Study
 from search_spaces.union import FAMILY, Union
 
@@ -126,9 +129,19 @@ class Results:
         return [mean_trial(replicates) for replicates in self.replicates]
 
     @cached_property
+    def points(self) -> NDArray[np.float64]:
+        """The objectives of the complete trials, a row each."""
+        points = [self.goals.values(trial) for trial in self.complete]
+        return np.array(points, dtype=np.float64).reshape(len(points), len(self.goals))
+
+    def column(self, objective: Objective) -> NDArray[np.float64]:
+        """One of the objectives of the complete trials."""
+        return self.points[:, self.goals.names.index(objective.name)]
+
+    @cached_property
     def front(self) -> list[TrialRecord]:
         """The complete trials that none dominates, by rising parameters."""
-        return front_of(self.complete, self.goals)
+        return front_of(self.complete, self.goals, points=self.points)
 
     @cached_property
     def best(self) -> TrialRecord | None:
@@ -233,7 +246,7 @@ class Results:
         found = Counter(trial.state for trial in self.trials)
         return {state.value: found[state] for state in TrialState}
 
-    @cached_property
+    @property
     def spent_seconds(self) -> float:
         return self.run.record.spent_seconds
 
@@ -298,19 +311,19 @@ class Results:
         return tuple(sorted(beaten, key=lambda rival: -(rival.p_dominates or 0.0)))
 
     def _rivals(
-        self, trial: TrialRecord, others: Sequence[TrialRecord], each: Sequence[float] | None = None
+        self, trial: TrialRecord, others: Sequence[TrialRecord], p_dominates: NDArray[np.float64] | None = None
     ) -> tuple[Rival, ...]:
         """Those of some other complete trials that dominate a trial or are tied with it.
 
         Args:
-            each: With which probability each dominates it, where that is known.
+            p_dominates: With which probability each dominates it, where that is known.
         """
         if self.uncertainty is None:
             point = self.goals.values(trial)
             rivals = [Rival(other, None) for other in others if dominates(self.goals.values(other), point, self.goals)]
         else:
-            known = zip(others, each or self.uncertainty.p_dominates(others, trial), strict=True)
-            rivals = [Rival(other, p) for other, p in known if p > 1 - CLEAR]
+            known = self.uncertainty.p_dominates(others, trial) if p_dominates is None else p_dominates
+            rivals = [Rival(others[i], float(known[i])) for i in np.flatnonzero(known > 1 - CLEAR).tolist()]
         on_front = {member.number for member in self.front}
 
         def order(rival: Rival) -> tuple[bool, bool, float, int]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from nas.record.trials import TrialRecord
 from nas.session.certainty.front import MOST_RIVALS, membership
-from nas.session.certainty.noise import Floats, expected_on_test, fit, mean_accuracy
+from nas.session.certainty.noise import Floats, Ints, expected_on_test, fit, mean_accuracy
 from nas.session.certainty.seen import Seen
 from nas.study.objectives import Objectives
 
@@ -58,6 +58,7 @@ class Uncertainty:
             raise ValueError(f"trials, num_val: must be at least one, got {len(trials)} and {num_val}")
         self.num_val = num_val
         self._row = {trial.number: row for row, trial in enumerate(trials)}
+        self._asked: tuple[Sequence[TrialRecord], Ints] = ((), np.empty(0, dtype=np.int64))
         self._seen = Seen.of(trials, objectives, settings)
         accuracy_N, costs_NC, group_N = self._seen
         self.num_replicates = len(trials) - int(group_N.max()) - 1
@@ -78,36 +79,34 @@ class Uncertainty:
         """What is believed of one of the trials."""
         return self._estimates[self._row[trial.number]]
 
-    def p_dominates(self, others: Sequence[TrialRecord], trial: TrialRecord) -> list[float]:
+    def p_dominates(self, others: Sequence[TrialRecord], trial: TrialRecord) -> Floats:
         """For each of some other trials, the probability that it costs no more and is more accurate than a trial.
 
         Accuracy is that of the architectures, so no trial dominates another one of its own architecture.
         """
         _, costs_NC, group_N = self._seen
-        rows, own = np.array([self._row[other.number] for other in others], dtype=np.int64), self._row[trial.number]
-        costs_no_more = (costs_NC[rows] <= costs_NC[own]).all(axis=1)
+        rows, own = self._rows(others), self._row[trial.number]
+        costs_no_more = np.logical_and.reduce([costs_N[rows] <= costs_N[own] for costs_N in costs_NC.T])
         p_M = np.zeros(len(rows))
         p_M[costs_no_more] = self._posterior.p_greater(group_N[rows[costs_no_more]], int(group_N[own]))
-        return p_M.tolist()
+        return p_M
 
     def p_dominates_each(self, trial: TrialRecord, others: Sequence[TrialRecord]) -> list[float]:
         """The same the other way round: the probability that a trial costs no more and is more accurate than each."""
         _, costs_NC, group_N = self._seen
-        rows, own = np.array([self._row[other.number] for other in others], dtype=np.int64), self._row[trial.number]
+        rows, own = self._rows(others), self._row[trial.number]
         groups_M, group = group_N[rows], int(group_N[own])
         can = (costs_NC[own] <= costs_NC[rows]).all(axis=1) & (groups_M != group)
         p_M: Floats = np.where(can, 1 - self._posterior.p_greater(groups_M, group), 0.0)
         return p_M.tolist()
 
-    def p_dominated(
-        self, trial: TrialRecord, *, by: Sequence[TrialRecord], each: Sequence[float] | None = None
-    ) -> float:
+    def p_dominated(self, trial: TrialRecord, *, by: Sequence[TrialRecord], each: Floats | None = None) -> float:
         """Probability that at least one of some other trials dominates a trial.
 
         Args:
             each: What `p_dominates` says of them, where that is known.
         """
-        p_M = np.array(self.p_dominates(by, trial) if each is None else each)
+        p_M = self.p_dominates(by, trial) if each is None else each
         likeliest = np.argsort(-p_M, kind="stable")[:MOST_RIVALS]
         likeliest = likeliest[p_M[likeliest] > 0]
         if not len(likeliest):
@@ -115,6 +114,12 @@ class Uncertainty:
         rows = [self._row[each.number] for each in (trial, *(by[i] for i in likeliest))]
         theta_RS = self._posterior.draw(self._seen.group_N[rows])
         return max(float((theta_RS[1:].max(axis=0) > theta_RS[0]).mean()), float(p_M.max()))
+
+    def _rows(self, trials: Sequence[TrialRecord]) -> Ints:
+        """Where some trials stand among all; of the same sequence it is often asked one after the other."""
+        if trials is not self._asked[0]:
+            self._asked = trials, np.array([self._row[trial.number] for trial in trials], dtype=np.int64)
+        return self._asked[1]
 
     def expected_drop(self, trials: Sequence[TrialRecord]) -> float:
         """By how much the mean accuracy of some trials' own weights is expected to fall from val to test, in [0, 1].

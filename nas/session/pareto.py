@@ -19,19 +19,26 @@ from search_spaces.space import SearchSpace
 Bounds = tuple[float, float]
 
 
-def front(points: Sequence[Point], objectives: Objectives) -> list[int]:
+def front(points: Sequence[Point] | NDArray[np.float64], objectives: Objectives) -> list[int]:
     """Indices of the points that no other dominates, in their order; equal points all stay."""
-    if not points:
+    if not len(points):
         return []
     matrix = np.asarray(points, dtype=float)
     kept = moocore.is_nondominated(matrix, maximise=objectives.is_maximised, keep_weakly=True)
     return [int(i) for i in np.flatnonzero(kept)]
 
 
-def front_of(trials: Sequence[TrialRecord], objectives: Objectives) -> list[TrialRecord]:
-    """The completed trials among these that no other dominates, by rising parameters."""
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    members = [complete[i] for i in front([objectives.values(trial) for trial in complete], objectives)]
+def front_of(
+    trials: Sequence[TrialRecord], objectives: Objectives, *, points: NDArray[np.float64] | None = None
+) -> list[TrialRecord]:
+    """The completed trials among these that no other dominates, by rising parameters.
+
+    Args:
+        points: Their objectives, a row each, where these are known and all of the trials are complete.
+    """
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE] if points is None else trials
+    rows = [objectives.values(trial) for trial in complete] if points is None else points
+    members = [complete[i] for i in front(rows, objectives)]
     return sorted(members, key=lambda trial: (trial.params, trial.macs, trial.number))
 
 

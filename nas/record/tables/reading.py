@@ -84,7 +84,10 @@ def _read_trials(connection: Connection, study_id: int, as_text: Collection[str]
     of_name: dict[str, str] = {str(name): str(kind) for name, kind in kinds}
     of_params = ("param_name", "param_value", *(["distribution_json"] if len(of_name) < len(kinds) else []))
     values_of: dict[tuple[Any, ...], Any] = {}
-    for trial_id, name, value, *kind in rows(models.TrialParamModel, *of_params):
+    result = connection.execute(of_study(models.TrialParamModel, "trial_id", *of_params))
+    plain = [] if result.cursor is None else result.cursor.fetchall()  # SQLAlchemy's rows take as long again
+    result.close()
+    for trial_id, name, value, *kind in plain:
         if trial_id not in params:
             continue
         parsed = known[kind[0] if kind else of_name[name]]

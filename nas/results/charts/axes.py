@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.record.trials import TrialRecord
+from nas.results.results import Results
 from nas.study.objectives import ACCURACY, ExactObjective, Objective, find
 from nas.study.objectives.units import short_count
 
 _FEWEST_TICKS = 4
 _STEPS_OF_DECADE = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))
+Values = NDArray[np.float64]
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
@@ -45,42 +47,41 @@ class Axis:
             raise ValueError(f"{self.objective.name}: must be known of trial {trial.number}, got none")
         return 100 * value if self.objective.name == ACCURACY else value
 
-    def values(self, trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
+    def values(self, trials: Sequence[TrialRecord]) -> Values:
         """What the axis shows of some trials; ValueError as above."""
-        known = [self.objective.value(trial) for trial in trials]
-        if None in known:
-            self.value(trials[known.index(None)])
-        values = np.array(known, dtype=np.float64)
+        return np.array([self.value(trial) for trial in trials], dtype=np.float64)
+
+    def of(self, results: Results) -> Values:
+        """What it shows of a run's complete trials."""
+        values = results.column(self.objective)
         return 100 * values if self.objective.name == ACCURACY else values
 
-    def losses(self, trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
-        """The values, with their signs changed where more is better."""
-        return -self.values(trials) if self.is_maximised else self.values(trials)
+    def losses(self, values: Values) -> Values:
+        """Values with their signs changed where more is better."""
+        return -values if self.is_maximised else values
 
     def position(self, trial: TrialRecord) -> float:
         """Where plotly puts a trial on the axis."""
         return self.place(self.value(trial))
 
-    def positions(self, trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
-        """Where plotly puts some trials on the axis."""
-        values = self.values(trials)
+    def positions(self, values: Values) -> Values:
+        """Where plotly puts some values on the axis."""
         return np.log10(values) if self.is_logarithmic else values
 
     def place(self, value: float) -> float:
         """Where plotly puts a value on the axis."""
         return math.log10(value) if self.is_logarithmic else value
 
-    def style(self, trials: Sequence[TrialRecord]) -> dict[str, object]:
-        """Title, scale and ticks of an axis that shows these trials."""
+    def style(self, values: Values) -> dict[str, object]:
+        """Title, scale and ticks of an axis that shows these values."""
         style: dict[str, object] = {"title": {"text": self.title}}
         if not self.is_logarithmic:
             return style
-        ticks = self.log_ticks(trials)
+        ticks = self.log_ticks(values)
         return style | {"type": "log", "tickvals": ticks, "ticktext": [self.tick_text(tick) for tick in ticks]}
 
-    def log_ticks(self, trials: Sequence[TrialRecord]) -> list[float]:
-        """Round values around those of these trials, for a logarithmic axis."""
-        values = self.values(trials)
+    def log_ticks(self, values: Values) -> list[float]:
+        """Round values around these, for a logarithmic axis."""
         return log_ticks(float(values.min()), float(values.max()))
 
     def tick_text(self, value: float) -> str:

@@ -57,7 +57,7 @@ def _add_early(figure: go.Figure, trials: Sequence[TrialRecord], *, name: str, s
 
 def _add_front(figure: go.Figure, front: Sequence[TrialRecord]) -> None:
     """Curves of the front's members, and the scale of their colours."""
-    positions = PARAMS_AXIS.positions(front)
+    positions = PARAMS_AXIS.positions(PARAMS_AXIS.values(front))
     low, high = float(positions.min()), float(positions.max())
     shade_M = np.round((positions - low) / ((high - low) or 1.0) * (_NUM_SHADES - 1)).astype(int)
     colours = sample_colorscale("Viridis_r", np.linspace(0, 1, _NUM_SHADES).tolist())

@@ -113,7 +113,7 @@ def space_chart(results: Results) -> list[Chart]:
     axes = (costs[0], costs[1], ACCURACY_AXIS)
     figure = go.Figure(_marks(results, axes, sizes=(2.5, 5, 6), symbol="diamond"))
     figure.update_layout(
-        scene={f"{letter}axis": axis.style(results.complete) for letter, axis in zip("xyz", axes, strict=True)}
+        scene={f"{letter}axis": axis.style(axis.of(results)) for letter, axis in zip("xyz", axes, strict=True)}
         | {"camera": {"eye": _EYE, "center": _CENTRE}, "aspectratio": _ASPECT}
     )
     return [Chart("space", finish(figure, height=_HEIGHT_3D))]
@@ -152,7 +152,7 @@ def _face(results: Results, x: Axis, y: Axis, *, size: tuple[float, float]) -> g
         size: Rough width and height of the plot area, in pixels; names are placed by it.
     """
     others, *above = _marks(results, (x, y), sizes=(4, 7, 13), symbol="star")
-    steps = front_of_two(results.complete, x, y)
+    steps = front_of_two(results, x, y)
     line = type(others)(
         x=[x.value(trial) for trial in steps],
         y=[y.value(trial) for trial in steps],
@@ -163,18 +163,18 @@ def _face(results: Results, x: Axis, y: Axis, *, size: tuple[float, float]) -> g
     )
     figure = go.Figure([others, line, *above])
     spans = (_span(x, results), _span(y, results))
-    figure.update_xaxes(**x.style(results.complete), range=spans[0])
-    figure.update_yaxes(**y.style(results.complete), range=spans[1])
+    figure.update_xaxes(**x.style(x.of(results)), range=spans[0])
+    figure.update_yaxes(**y.style(y.of(results)), range=spans[1])
     _write_names(figure, results, (x, y), spans, size)
     return finish(figure, height=size[1] + 92)
 
 
-def front_of_two(trials: Sequence[TrialRecord], x: Axis, y: Axis) -> list[TrialRecord]:
-    """The trials that none beats in two objectives at once, from the best `x` to the best `y`; one of equals."""
-    of_x, of_y = x.losses(trials), y.losses(trials)
+def front_of_two(results: Results, x: Axis, y: Axis) -> list[TrialRecord]:
+    """The complete trials that none beats in two objectives, from the best `x` to the best `y`; one of equals."""
+    of_x, of_y = x.losses(x.of(results)), y.losses(y.of(results))
     order = np.lexsort((of_y, of_x))
     before = np.minimum.accumulate(np.append(np.inf, of_y[order]))[:-1]  # the best y at a better x
-    return [trials[i] for i in order[of_y[order] < before]]
+    return [results.complete[i] for i in order[of_y[order] < before]]
 
 
 def _found_front(results: Results) -> list[TrialRecord]:
@@ -233,10 +233,10 @@ def _error_bars(results: Results, trials: Sequence[TrialRecord], *, colour: str)
 
 def _span(axis: Axis, results: Results) -> Span:
     """First and last position of an axis that shows the trials; a few very bad accuracies do not squeeze the others."""
-    positions = np.sort(axis.positions(results.complete))
+    positions = np.sort(axis.positions(axis.of(results)))
     low, high = float(positions[0]), float(positions[-1])
     if not axis.is_logarithmic:
-        shown = axis.positions([*results.front, *results.trained_references])
+        shown = axis.positions(axis.values([*results.front, *results.trained_references]))
         low = min(float(positions[len(positions) // 10]), float(shown.min()))
     pad = _PAD * (high - low) or 0.1
     return low - pad, high + pad

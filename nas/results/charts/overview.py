@@ -24,11 +24,11 @@ def parallel_coordinates(results: Results) -> go.Figure:
     trials = results.complete
     dimensions: list[dict[str, object]] = []
     for axis in map(Axis, results.goals):
-        dimension: dict[str, object] = {"label": axis.title, "values": axis.positions(trials)}
+        values = axis.of(results)
+        dimension: dict[str, object] = {"label": axis.title, "values": axis.positions(values)}
         if axis.is_logarithmic:
-            values = axis.values(trials)
             low, high = values.min(), values.max()
-            ticks = [tick for tick in axis.log_ticks(trials) if low <= tick <= high]
+            ticks = [tick for tick in axis.log_ticks(values) if low <= tick <= high]
             dimension |= {
                 "tickvals": [axis.place(tick) for tick in ticks],
                 "ticktext": list(map(axis.tick_text, ticks)),

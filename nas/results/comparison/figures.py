@@ -28,7 +28,7 @@ def _fronts(comparison: Comparison, cost: Axis) -> go.Figure:
     figure = go.Figure()
     for place, results in enumerate(comparison.runs):
         name, colour = escape(comparison.names[place]), _COLOURS[place % len(_COLOURS)]
-        steps = front_of_two(results.complete, cost, ACCURACY_AXIS)
+        steps = front_of_two(results, cost, ACCURACY_AXIS)
         figure.add_scatter(
             x=[cost.value(trial) for trial in steps],
             y=[ACCURACY_AXIS.value(trial) for trial in steps],
@@ -50,8 +50,8 @@ def _fronts(comparison: Comparison, cost: Axis) -> go.Figure:
             legendgroup=str(place),
         )
     shown = [trial for results in comparison.runs for trial in results.complete]
-    figure.update_xaxes(**cost.style(shown))
-    figure.update_yaxes(**ACCURACY_AXIS.style(shown))
+    figure.update_xaxes(**cost.style(cost.values(shown)))
+    figure.update_yaxes(**ACCURACY_AXIS.style(ACCURACY_AXIS.values(shown)))
     return finish(figure, height=440)
 
 

@@ -203,9 +203,9 @@ def fit(accuracy_N: Floats, costs_NC: Floats, group_N: Ints, *, num_images: int,
         apart_N = z_N - y_G[group_N]
         seen = _Trainings(y_G, v_G, counts_G, np.bincount(group_N, apart_N**2).astype(np.float64))
         hyper = _draw_hyperparameters(seen, x_GP, precision_P, seed=seed)
-        believed = _believe(seen, x_GP, hyper, group_N, apart_N)
-        p_N = expit(believed.own_N).clip(_LEAST / num_images, 1 - _LEAST / num_images)
-    return _condition(seen, hyper, believed, seed=seed)
+        own_N = _own_logits(seen, x_GP, hyper, group_N, apart_N)
+        p_N = expit(own_N).clip(_LEAST / num_images, 1 - _LEAST / num_images)
+    return _condition(seen, x_GP, hyper, own_N, seed=seed)
 
 
 def _regressors(costs_GC: Floats) -> tuple[Floats, Floats]:
@@ -258,39 +258,33 @@ def _draw_hyperparameters(seen: _Trainings, x_GP: Floats, precision_P: Floats, *
     return Hyperparameters(beta_HP, centre, tau_K[node_H], sigma_K[node_H], xi_H)
 
 
-class _Believed(NamedTuple):
-    """What each set of hyperparameters expects of each architecture, and what is left of the trials' own logits."""
-
-    prior_HG: Floats  # means before anything was seen
-    total_HG: Floats  # variances of the means seen around these
-    surprise_HG: Floats  # by how much those differ, over the variance
-    own_N: Floats  # mean logits of the accuracy that each trial's weights have on all images
-
-
-def _believe(seen: _Trainings, x_GP: Floats, hyper: Hyperparameters, group_N: Ints, apart_N: Floats) -> _Believed:
-    """What of each logit was the split's error.
+def _own_logits(seen: _Trainings, x_GP: Floats, hyper: Hyperparameters, group_N: Ints, apart_N: Floats) -> Floats:
+    """Mean logits of the accuracy that each trial's weights have on all images: without the split's error.
 
     Args:
         apart_N: By how much each trial's logit differs from its architecture's mean.
     """
     split_G, training_G = _own(seen.v_G)
-    prior_HG = hyper.centre + hyper.beta_HP @ x_GP.T
-    training_HG = training_G + hyper.sigma_H[:, None] ** 2
-    total_HG = hyper.tau_H[:, None] ** 2 + split_G + training_HG / seen.counts_G
-    surprise_HG = (seen.y_G - prior_HG) / total_HG
-    error_G = (split_G + training_G / seen.counts_G) * surprise_HG.mean(axis=0)
-    of_apart_G = (training_G / training_HG).mean(axis=0)  # share of a trial's difference from its siblings that is f
-    own_N = (seen.y_G - error_G)[group_N] + apart_N * (1 - of_apart_G[group_N])
-    return _Believed(prior_HG, total_HG, surprise_HG, own_N)
+    surprise_G, of_apart_G = np.zeros_like(seen.y_G), np.zeros_like(seen.y_G)
+    for beta_P, tau, sigma in zip(hyper.beta_HP, hyper.tau_H, hyper.sigma_H, strict=True):  # rows stay in the cache
+        all_training_G = training_G + sigma**2
+        surprise_G += (seen.y_G - hyper.centre - x_GP @ beta_P) / (tau**2 + split_G + all_training_G / seen.counts_G)
+        of_apart_G += training_G / all_training_G  # share of a trial's difference from its siblings that is f
+    num_nodes = len(hyper.tau_H)
+    error_G = (split_G + training_G / seen.counts_G) * surprise_G / num_nodes
+    own_N: Floats = (seen.y_G - error_G)[group_N] + apart_N * (1 - of_apart_G / num_nodes)[group_N]
+    return own_N
 
 
-def _condition(seen: _Trainings, hyper: Hyperparameters, believed: _Believed, *, seed: int) -> Posterior:
+def _condition(seen: _Trainings, x_GP: Floats, hyper: Hyperparameters, own_N: Floats, *, seed: int) -> Posterior:
     """True logits given hyperparameters (BDA3 eq. 5.17)."""
     counts_G = seen.counts_G
-    prior_HG, total_HG, surprise_HG, own_N = believed
     split_G, training_G = _own(seen.v_G)
+    prior_HG = hyper.centre + hyper.beta_HP @ x_GP.T
     tau2_H1 = hyper.tau_H[:, None] ** 2
     training_HG = training_G + hyper.sigma_H[:, None] ** 2
+    total_HG = tau2_H1 + split_G + training_HG / counts_G
+    surprise_HG = (seen.y_G - prior_HG) / total_HG
     shared_HG = np.sqrt(SHARED * seen.v_G) * hyper.xi_H[:, None]  # (eq. 4)
     in_mean_G = split_G + training_G / counts_G  # variance of e plus the mean of all f
     left_HG = split_G + training_G - in_mean_G**2 / total_HG - training_G**2 / training_HG * (1 - 1 / counts_G)
