@@ -12,9 +12,10 @@ from scipy.special import ndtr
 
 from nas.session.certainty.noise import Floats, Ints, Posterior
 
-MOST_RIVALS = 128  # that each trial meets in the draws
+MOST_RIVALS = 128  # that each trial meets in the draws where they are met one by one
 _RIVALS_AT_ONCE = 16  # the first ones leave few draws to look at
 _FAR = 4.0  # standard deviations behind a cheaper trial at which membership is out of the question
+_MOST_SORTED = 2  # costs by which a tree finds the highest of all rivals
 _MOST_NEAR = 2048  # trials whose membership is drawn
 MOST_CANDIDATES = 512  # architectures that one more training is considered of
 
@@ -76,8 +77,8 @@ def membership(posterior: Posterior, costs_NC: Floats, group_N: Ints) -> Floats:
 
     A trial is on it if every trial of another architecture that costs no more in anything is less accurate. Trials of
     one architecture are equally accurate, so equal ones stay together. It is drawn for the trials that are less than
-    four standard deviations behind all others, at most 2,048, against rivals that are less than four behind them; for
-    the rest it is the bound that their strongest rival sets.
+    four standard deviations behind all others, at most 2,048; for the rest it is the bound that their strongest rival
+    sets. Where there are more than two costs, or one architecture has several, each meets its 128 most accurate rivals.
 
     Args:
         costs_NC: Less is better; without error.
@@ -124,9 +125,47 @@ def draw_fronts(
     unique, row_K = np.unique(group_N[near], return_inverse=True)
     noise_US = posterior.noise(unique)
     theta_US = posterior.draw_from(noise_US, unique)
-    costs_CK, mean_K, var_K = np.ascontiguousarray(costs_NC[near].T), mean_N[near], var_N[near]
-    is_member_KS = np.zeros((len(near), theta_US.shape[1]), dtype=bool)
-    for k in range(len(near)):  # in rows that stay in the cache, not in matrices of all pairs
+    costs_KC = costs_NC[near]
+    costs_UC = costs_KC[np.unique(row_K, return_index=True)[1]]
+    if costs_KC.shape[1] <= _MOST_SORTED and (costs_KC == costs_UC[row_K]).all():
+        is_member_KS = _undominated(theta_US, costs_UC)[row_K]
+    else:
+        is_member_KS = _above_rivals(theta_US, costs_KC, row_K, mean_N[near], var_N[near])
+    return Drawn(posterior, costs_NC, group_N, near, behind_N, noise_US[row_K], is_member_KS)
+
+
+def _undominated(theta_US: NDArray[np.float32], costs_UC: Floats) -> NDArray[np.bool_]:
+    """The draws in which none of U architectures that costs no more is above one, of shape (U, S), by one or two costs.
+
+    In the order of the first cost, highest values by the second one are kept in Fenwick's tree (1994).
+    """
+    first_U, second_U = costs_UC[:, 0], costs_UC[:, -1]
+    ranks, place_U = np.unique(second_U, return_inverse=True)
+    tree = np.full((len(ranks) + 1, theta_US.shape[1]), -np.inf, np.float32)
+    is_member_US = np.empty(theta_US.shape, dtype=bool)
+    order = np.argsort(first_U, kind="stable")
+    for equal in np.split(order, np.flatnonzero(np.diff(first_U[order])) + 1):
+        for u in equal.tolist():
+            place = int(place_U[u]) + 1
+            while place < len(tree):
+                np.maximum(tree[place], theta_US[u], out=tree[place])
+                place += place & -place
+        for u in equal.tolist():
+            place, highest_S = int(place_U[u]) + 1, theta_US[u]
+            while place:
+                highest_S = np.maximum(highest_S, tree[place])
+                place &= place - 1
+            is_member_US[u] = theta_US[u] >= highest_S
+    return is_member_US
+
+
+def _above_rivals(
+    theta_US: NDArray[np.float32], costs_KC: Floats, row_K: Ints, mean_K: Floats, var_K: Floats
+) -> NDArray[np.bool_]:
+    """The draws in which each of K trials is above its strongest rivals, of shape (K, S), by any number of costs."""
+    costs_CK = np.ascontiguousarray(costs_KC.T)
+    is_member_KS = np.zeros((len(row_K), theta_US.shape[1]), dtype=bool)
+    for k in range(len(row_K)):  # in rows that stay in the cache, not in matrices of all pairs
         no_more_K = (costs_CK <= costs_CK[:, k, None]).all(axis=0)
         is_own_K = row_K == row_K[k]
         if (costs_CK[:, no_more_K & is_own_K] < costs_CK[:, k, None]).any():
@@ -135,7 +174,7 @@ def draw_fronts(
         may_win_K = (gap_K > 0) | (gap_K**2 < _FAR**2 * (var_K + var_K[k]))
         rivals = row_K[np.flatnonzero(no_more_K & ~is_own_K & may_win_K)[:MOST_RIVALS]]
         is_member_KS[k, _draws_above(theta_US, int(row_K[k]), rivals)] = True
-    return Drawn(posterior, costs_NC, group_N, near, behind_N, noise_US[row_K], is_member_KS)
+    return is_member_KS
 
 
 def _draws_above(theta_US: NDArray[np.float32], own: int, rivals: Ints) -> Ints:

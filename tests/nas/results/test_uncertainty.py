@@ -88,6 +88,20 @@ def test_trials_of_one_architecture_stay_on_the_front_together() -> None:
     assert posterior.p_greater(np.array([0]), 0)[0] == 0
 
 
+def test_rivals_met_one_by_one_and_the_highest_of_all_give_the_same_members() -> None:
+    """A third cost that is the same everywhere changes only the way; some costs are equal, as some trials are."""
+    rng = np.random.default_rng(0)
+    posterior = posterior_of(rng.normal(size=60).tolist(), (rng.uniform(0.05, 1, 60) ** 2).tolist())
+    group_N = np.concatenate([np.arange(60), np.arange(20)])
+    costs_NC = rng.integers(1, 12, size=(60, 2)).astype(float)[group_N]
+    found = membership(posterior, costs_NC, group_N)
+    assert 0 < found.min() + 0.01 < found.max() <= 1
+    one_by_one = membership(posterior, np.column_stack([costs_NC, np.ones(80)]), group_N)
+    assert list(found) == list(one_by_one)
+    first = membership(posterior, costs_NC[:, :1], group_N)
+    assert list(first) == list(membership(posterior, np.column_stack([costs_NC[:, [0, 0, 0]]]), group_N))
+
+
 def test_a_trial_far_behind_is_off_the_front() -> None:
     found = membership(posterior_of([3.0, 0.0], [0.01, 0.01]), np.ones((2, 1)), np.arange(2))
     assert found == pytest.approx([1, 0], abs=1e-9)
