@@ -33,7 +33,7 @@ _SHARES = (0.25, 0.5, 0.75, 1.0)  # of the budget
 _SPENT = 0.9  # of it, from which on a search has ended
 
 
-def search(study: Path, runs: Path, sampler: str, seed: int, budget: str) -> Path:
+def search(study: Path, runs: Path, sampler: str, seed: int, *, budget: str, references: str) -> Path:
     """The folder of a run; it is searched, or gone on with, unless its budget is spent.
 
     Raises:
@@ -45,7 +45,7 @@ def search(study: Path, runs: Path, sampler: str, seed: int, budget: str) -> Pat
     if RunFolder(folder).study_file.exists() and open_run(folder).record.spent_seconds >= _SPENT * most:
         return folder
     command = [sys.executable, "-m", "nas.search", "--study", str(study), "--runs", str(runs), "--name", name]
-    command += ["--sampler", sampler, "--seed", str(seed), "--budget", budget]
+    command += ["--sampler", sampler, "--seed", str(seed), "--budget", budget, "--references", references]
     ended = subprocess.run(command, check=False)  # noqa: S603  this program's own arguments
     if ended.returncode:
         raise UserError(f"search: {name} must end well, got exit code {ended.returncode}")
@@ -78,11 +78,18 @@ def real_searches(
         "exact_cost,tpe"
     ),
     seeds: Annotated[int, typer.Option(min=1, help="Of each sampler, from 0 on.")] = 3,
+    references: Annotated[
+        str, typer.Option(help="Hand-designed models, as nas.search has them; they take the same of each budget.")
+    ] = "none",
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/real_searches"),
 ) -> None:
     """Search with each sampler and seed, and compare."""
     names = samplers.split(",")
-    folders = {(name, seed): search(study, runs, name, seed, budget) for seed in range(seeds) for name in names}
+    folders = {
+        (name, seed): search(study, runs, name, seed, budget=budget, references=references)
+        for seed in range(seeds)
+        for name in names
+    }
     comparison = Comparison([open_run(folder) for folder in folders.values()])
     places = {key: place for place, key in enumerate(folders)}
     whole = Budget.parse(budget).seconds
