@@ -43,21 +43,21 @@ class Architecture(Spec):
             raise ValueError("stages: must hold at least one stage, got none")
         previous_width = None
         for index, stage in enumerate(self.stages):
-            field = f"stages.{index}"
-            for multiple in (mixer.width_multiple for mixer in stage.mixers):
-                if stage.width % multiple:
+            for mixer in stage.mixers:
+                if stage.width % mixer.width_multiple:
                     raise ValueError(
-                        f"{field}.width: must be a multiple of {multiple}, for the heads of its attention, "
-                        f"got {stage.width}"
+                        f"stages.{index}.width: must be a multiple of {mixer.width_multiple}, for the heads of its "
+                        f"attention, got {stage.width}"
                     )
             if index == 0 and stage.downsample:
-                raise ValueError(f"{field}.downsample: must be null, since the stem feeds the first stage")
+                raise ValueError("stages.0.downsample: must be null, since the stem feeds the first stage")
             if index > 0 and stage.downsample is None and stage.width != previous_width:
                 raise ValueError(
-                    f"{field}.width: must stay {previous_width} where there is no downsampling, got {stage.width}"
+                    f"stages.{index}.width: must stay {previous_width} where there is no downsampling, "
+                    f"got {stage.width}"
                 )
             if stage.class_token and index < len(self.stages) - 1:
-                raise ValueError(f"{field}.class_token: must be false but in the last stage, got true")
+                raise ValueError(f"stages.{index}.class_token: must be false but in the last stage, got true")
             previous_width = stage.out_width
         if self.head.pool == "class_token" and not self.stages[-1].class_token:
             raise ValueError("head.pool: must be mean where the last stage has no class token, got class_token")
@@ -183,12 +183,12 @@ def _sides(arch: Architecture, resolution: int) -> tuple[int, ...]:
 
 
 def _check_sides(arch: Architecture, resolution: int) -> None:
-    for index, side in enumerate(_sides(arch, resolution)):
+    for index, (stage, side) in enumerate(zip(arch.stages, _sides(arch, resolution), strict=True)):
         if side < 1:
             raise ValueError(
                 f"resolution: stage {index} would have no token left at {resolution} pixels; take more pixels"
             )
-        for mixer in arch.stages[index].mixers:
+        for mixer in stage.mixers:
             if side < mixer.min_side:
                 raise ValueError(
                     f"resolution: must leave stage {index} a map of side {mixer.min_side} for its {mixer.kind}, "

@@ -403,7 +403,7 @@ class Record:
     def _costs_of(self, frozen: optuna.trial.FrozenTrial, architecture: Architecture) -> tuple[int, int]:
         """Parameters and MACs: those written with its values, if any; to count them again takes longer."""
         # Not strict: only a complete trial has values, and a damaged study may hold too few
-        written = dict(zip(self.objectives.names, frozen.values or (), strict=False))
+        written = dict(zip(self.objectives.names, frozen.values, strict=False)) if frozen.values else {}
         if {"params", "macs"} <= written.keys():
             for name in ("params", "macs"):
                 _check_count(f"storage: trial {frozen.number}: {name}", written[name])

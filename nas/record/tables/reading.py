@@ -83,19 +83,20 @@ def _read_trials(connection: Connection, study_id: int, as_text: Collection[str]
     known = {kind: json_to_distribution(kind) for _, kind in kinds}
     of_name: dict[str, str] = {str(name): str(kind) for name, kind in kinds}
     of_params = ("param_name", "param_value", *(["distribution_json"] if len(of_name) < len(kinds) else []))
-    values_of: dict[tuple[Any, ...], Any] = {}
+    read: dict[tuple[Any, ...], tuple[str, Any, BaseDistribution]] = {}  # by what stands in a row
     result = connection.execute(of_study(models.TrialParamModel, "trial_id", *of_params))
     plain = [] if result.cursor is None else result.cursor.fetchall()  # SQLAlchemy's rows take as long again
     result.close()
-    for trial_id, name, value, *kind in plain:
-        if trial_id not in params:
+    for trial_id, *row in plain:
+        own = params.get(trial_id)
+        if own is None:
             continue
-        parsed = known[kind[0] if kind else of_name[name]]
-        key = (name, value, *kind)
-        if key not in values_of:
-            values_of[key] = parsed.to_external_repr(value)
-        distributions[trial_id][name] = parsed
-        params[trial_id][name] = values_of[key]
+        key = tuple(row)
+        if key not in read:
+            name, value, *kind = row
+            parsed = known[kind[0] if kind else of_name[name]]
+            read[key] = name, parsed.to_external_repr(value), parsed
+        name, own[name], distributions[trial_id][name] = read[key]
     attributes: list[dict[int, dict[str, Any]]] = []
     for model in (models.TrialUserAttributeModel, models.TrialSystemAttributeModel):
         found: dict[int, dict[str, Any]] = defaultdict(dict)

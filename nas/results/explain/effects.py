@@ -124,7 +124,7 @@ class Explanation:
             raise UserError(f"run: must have {FEWEST} complete architectures at least, got {len(trials)}")
         goals = results.goals
         self._compares_pairs = pairs
-        points_GO = np.array([goals.values(trial) for trial in trials])
+        points_GO = results.points
         is_accuracy_O = np.array(goals.names) == ACCURACY
         self._accuracy_G: Floats = points_GO[:, is_accuracy_O][:, 0]
         self._genes: list[Mapping[str, Gene]] = [_active_genes(results, trial) for trial in trials]
