@@ -2,7 +2,7 @@
 
 Command:   python -m benchmarks.real_searches studies/cifar10_hybrid_stages.yaml --budget 40cpu-minutes
 Hardware:  what the study needs; for that one two CPU cores and CIFAR-10 prepared in /fast/cifar10
-Time:      the budget times samplers and seeds, on all cores: with these 2 hours; killed, the same command goes on
+Time:      budget times samplers times seeds of a core: 4 hours of one, 2 of two; killed, the same command goes on
 Expected:  no target; hypervolumes of exact_cost above those of tpe, if what virtual time says holds
 
 Each search is `python -m nas.search` on the study with another sampler and seed, whose run stays in a folder. All are
@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from metaformer.cli import run
 from metaformer.errors import UserError
 from nas.record.run_folder import RunFolder, open_run
 from nas.results.comparison.comparison import Comparison
@@ -46,7 +47,7 @@ def search(study: Path, runs: Path, sampler: str, seed: int, *, budget: str, ref
         return folder
     command = [sys.executable, "-m", "nas.search", "--study", str(study), "--runs", str(runs), "--name", name]
     command += ["--sampler", sampler, "--seed", str(seed), "--budget", budget, "--references", references]
-    ended = subprocess.run(command, check=False)  # noqa: S603  this program's own arguments
+    ended = subprocess.run(command, check=False)  # noqa: S603  this project's own program, by a list of arguments
     if ended.returncode:
         raise UserError(f"search: {name} must end well, got exit code {ended.returncode}")
     return folder
@@ -131,4 +132,4 @@ def _signed(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(real_searches)
+    run(real_searches)

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -241,12 +241,8 @@ def _starting_unheard() -> Iterator[None]:
         with heard():
             return start(*args, **options)
 
-    services.start_ray_process = start_hearing
-    try:
-        with held():
-            yield
-    finally:
-        services.start_ray_process = start
+    with _replaced(services, start_ray_process=start_hearing), held():
+        yield
 
 
 @contextmanager
@@ -256,38 +252,36 @@ def _of_this_machine_alone() -> Iterator[None]:
     Ray replaces an address of this kind that it is given by one that others reach, unless it is told that there is no
     cluster, as it has it on Windows (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER, which it reads when it is imported).
     """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        with _without_onlookers():
-            yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+    with _replaced(ray_constants, ENABLE_RAY_CLUSTER=False), _without_onlookers():
+        yield
 
 
-@contextmanager
-def _without_onlookers() -> Iterator[None]:
+def _without_onlookers() -> AbstractContextManager[None]:
     """Let Ray start no processes that only look on: dashboard, autoscaler, reader of logs.
 
     It starts them even where no dashboard is asked for, and waits for the dashboard's: half of the time of a start.
     """
-    onlookers = ("start_api_server", "start_log_monitor", "start_monitor")
-    before = {name: getattr(RayNode, name) for name in onlookers}
-    for name in onlookers:
-        setattr(RayNode, name, _do_nothing)
+    return _replaced(RayNode, start_api_server=_do_nothing, start_log_monitor=_do_nothing, start_monitor=_do_nothing)
+
+
+@contextmanager
+def _replaced(owner: object, **parts: object) -> Iterator[None]:
+    """Inside the block a module or class of Ray's has these in place of its own."""
+    before = {name: getattr(owner, name) for name in parts}
+    for name, part in parts.items():
+        setattr(owner, name, part)
     try:
         yield
     finally:
-        for name, start in before.items():
-            setattr(RayNode, name, start)
+        for name, part in before.items():
+            setattr(owner, name, part)
 
 
 def _do_nothing(*_: object, **__: object) -> None:
     """What stands in for a part of Ray that is not wanted."""
 
 
-@contextmanager
-def _ending_soon() -> Iterator[None]:
+def _ending_soon() -> AbstractContextManager[None]:
     """Let Tune end at once the workers that have nothing to do any more.
 
     It asks each to stop and waits five seconds and more for those that are still starting: often one, begun for the
@@ -304,11 +298,7 @@ def _ending_soon() -> Iterator[None]:
                 workers.remove_actor(worker, kill=True)
         before(controller)
 
-    setattr(TuneController, "_cleanup_trials", clean_up)  # noqa: B010  a method, to mypy
-    try:
-        yield
-    finally:
-        setattr(TuneController, "_cleanup_trials", before)  # noqa: B010
+    return _replaced(TuneController, _cleanup_trials=clean_up)
 
 
 def _ask_memory_of_gpus() -> dict[str, int]:

@@ -57,8 +57,8 @@ def read_study(engine: Engine, name: str, *, as_text: Collection[str] = ()) -> R
         if study_id is None:
             return None
         of_direction = models.StudyDirectionModel
-        for _ in connection.execute(select(of_direction.direction).where(of_direction.study_id == study_id)):
-            pass  # each must be one, as Optuna demands
+        directions = select(of_direction.direction).where(of_direction.study_id == study_id)
+        connection.execute(directions).all()  # raises where one is none, as in Optuna
         attributes = connection.execute(select(of_study.key, of_study.value_json).where(of_study.study_id == study_id))
         loaded = {str(key): json.loads(value) for key, value in attributes}
         return Rows(study_id, loaded, _read_trials(connection, study_id, as_text))
