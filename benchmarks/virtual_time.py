@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import wilcoxon
 
+from benchmarks import moasha
 from benchmarks.halving import STUDY, TABLE, study_of_table
 from nas.data import open_dataset
 from nas.execution.curves import CurveTable
@@ -44,9 +45,14 @@ class Reached(NamedTuple):
 
 
 def settings(samplers: Sequence[str], *, stopper: str, devices: Sequence[int]) -> list[Setting]:
-    """Each sampler without early stopping, and with it."""
+    """Each sampler without early stopping, and with it; a peer that stops trials has its own rule."""
     stoppers = dict.fromkeys(("none", stopper))
-    return [Setting(name, stop, number) for number in devices for name in samplers for stop in stoppers]
+    return [
+        Setting(name, stop, number)
+        for number in devices
+        for name in samplers
+        for stop in (["its own"] if name == moasha.NAME else stoppers)
+    ]
 
 
 def reach(seed: int, *, searches: Sequence[Setting], budget: str, table: Path | None = None) -> list[Reached]:
@@ -61,8 +67,11 @@ def reach(seed: int, *, searches: Sequence[Setting], budget: str, table: Path | 
     for sampler, stopper, devices in searches:
         base = bases[devices]
         [*_, end] = base.progress
-        own = tpe.model_copy(update={"sampler": sampler, "stopper": stopper})
-        search = search_in_virtual_time(sampler, own, curves, num_devices=devices, enough=end.hypervolume)
+        if sampler == moasha.NAME:
+            search = moasha.search_by_moasha(tpe, curves, num_devices=devices, enough=end.hypervolume)
+        else:
+            own = tpe.model_copy(update={"sampler": sampler, "stopper": stopper})
+            search = search_in_virtual_time(sampler, own, curves, num_devices=devices, enough=end.hypervolume)
         [*_, last] = search.progress
         share = last.device_seconds / end.device_seconds if last.hypervolume >= end.hypervolume else np.inf
         found.append(Reached(share, last.hypervolume, end.hypervolume, search.num_trials, base.num_trials))

@@ -322,21 +322,19 @@ class Stage(Spec):
                     raise ValueError(
                         f"{field}: must be null in blocks with post_activation, got {getattr(self, field)}"
                     )
+        if self.dense is not None:
+            self._check_dense(self.dense)
         return self
 
-    @model_validator(mode="after")
-    def _check_dense(self) -> Self:
-        if self.dense is None:
-            return self
-        if sum(self.dense.groups) != self.depth:
-            raise ValueError(f"dense.groups: must add up to the depth {self.depth}, got {sum(self.dense.groups)}")
+    def _check_dense(self, dense: Dense) -> None:
+        if sum(dense.groups) != self.depth:
+            raise ValueError(f"dense.groups: must add up to the depth {self.depth}, got {sum(dense.groups)}")
         for multiple in (mixer.width_multiple for mixer in self.mixers):
-            if self.dense.growth % multiple:
+            if dense.growth % multiple:
                 raise ValueError(
                     f"dense.growth: must be a multiple of {multiple}, for the heads of its attention, "
-                    f"got {self.dense.growth}"
+                    f"got {dense.growth}"
                 )
-        return self
 
     @property
     def mixers(self) -> tuple[MixerSpec, ...]:

@@ -12,6 +12,7 @@ import typer
 
 from benchmarks.attainment import surface
 from benchmarks.halving import STUDY, TABLE
+from benchmarks.moasha import search_by_moasha
 from benchmarks.search import Searched, ask_optuna, ask_proposer, attainment_of, compare, holm, in_virtual_time
 from benchmarks.tables import TableSpace
 from benchmarks.virtual_time import Reached, settings, study_and_curves
@@ -124,6 +125,38 @@ def test_curves_may_be_those_of_any_table_beside_its_study(tmp_path: Path) -> No
     assert (study.data, study.sampler, study.max_trials) == ("digits", "random", curves.num_complete)
     assert curves.num_complete == len({line.partition(",")[0] for line in lines[1:]})
     assert curves.num_images == study_and_curves()[1].num_images
+
+
+def test_moasha_spends_a_budget_in_virtual_time_and_repeats_itself_for_a_seed() -> None:
+    pytest.importorskip("syne_tune", reason="needs syne-tune")
+    study, curves = study_and_curves()
+    asked = study.model_copy(update={"budget": "2cpu-minutes", "seed": 3})
+    found = search_by_moasha(asked, curves, num_devices=8)
+    assert found == search_by_moasha(asked, curves, num_devices=8)
+    assert 0 < found.num_complete < found.num_trials
+    assert 120 <= found.progress[-1].device_seconds < 130
+    seconds, hypervolumes, _ = zip(*found.progress, strict=True)
+    assert list(seconds) == sorted(seconds)
+    assert list(hypervolumes) == sorted(hypervolumes)
+    assert hypervolumes[-1] > 0
+    sooner = search_by_moasha(asked, curves, num_devices=8, enough=hypervolumes[1])
+    assert sooner.progress[:2] == found.progress[:2]
+    assert sooner.progress[-1].device_seconds == seconds[1]
+
+
+def test_moasha_says_what_to_install_and_has_one_row_for_each_number_of_devices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "syne_tune.config_space", None)
+    study, curves = study_and_curves()
+    with pytest.raises(typer.BadParameter, match="syne_tune_moasha needs pip install syne-tune"):
+        search_by_moasha(study, curves, num_devices=1)
+    found = settings(["exact_cost", "syne_tune_moasha"], stopper="chance", devices=[8])
+    assert [(own.sampler, own.stopper) for own in found] == [
+        ("exact_cost", "none"),
+        ("exact_cost", "chance"),
+        ("syne_tune_moasha", "its own"),
+    ]
 
 
 def test_a_search_that_never_reaches_tpe_counts_as_one_that_takes_longer() -> None:

@@ -10,12 +10,14 @@ is uncertain, and so is what will: with r the part of the last half's gain that 
     2 (r + r²) gain² / k                                                                                   (2)
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
 from nas.record.trials import TrialRecord, TrialState
-from nas.session.pareto import HypervolumeScale, front_of
+from nas.session.pareto import HypervolumeScale, front
+from nas.study.objectives import Point
 
 MORE = 0.1  # of a budget: what a report says of more
 FEWEST = 20  # complete trials before anything is said
@@ -38,19 +40,20 @@ def outlook(trials: Sequence[TrialRecord], scale: HypervolumeScale, seconds: flo
         trials: All of a study, by number; each counts as complete when those up to it have used their device-seconds.
     """
     spent = list(accumulate(trial.device_seconds for trial in trials))
-    complete = [(at, trial) for at, trial in zip(spent, trials, strict=True) if trial.state is TrialState.COMPLETE]
+    complete = [place for place, trial in enumerate(trials) if trial.state is TrialState.COMPLETE]
     if len(complete) < FEWEST or not spent[-1] or seconds <= 0:
         return None
-    now = spent[-1]
-    front = front_of([trial for _, trial in complete], scale.objectives)
-    whole = _hypervolume(front, scale)
+    now, ends = spent[-1], [spent[place] for place in complete]
+    points = [scale.objectives.values(trials[place]) for place in complete]
+    members = front(points, scale.objectives)
+    whole = scale.hypervolume([points[i] for i in members])
     if not whole:
         return None
-    members = {trial.number for trial in front}
     for halving in range(1, _HALVINGS + 1):
         since = now / 2**halving
-        gain = whole - _hypervolume([trial for at, trial in complete if at <= since], scale)
-        steps = sum(trial.number in members for at, trial in complete if at > since)
+        num_before = bisect_right(ends, since)
+        gain = whole - _hypervolume(points[:num_before], scale)
+        steps = sum(i >= num_before for i in members)
         if gain > 0 and steps:
             break
     else:
@@ -62,5 +65,6 @@ def outlook(trials: Sequence[TrialRecord], scale: HypervolumeScale, seconds: flo
     return Outlook(seconds, expected / whole, most / whole)
 
 
-def _hypervolume(trials: Sequence[TrialRecord], scale: HypervolumeScale) -> float:
-    return scale.hypervolume([scale.objectives.values(trial) for trial in trials])
+def _hypervolume(points: Sequence[Point], scale: HypervolumeScale) -> float:
+    """That of the points' front, which is sooner found than each point's place in the cube."""
+    return scale.hypervolume([points[i] for i in front(points, scale.objectives)])
