@@ -14,10 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import wilcoxon
 
-from benchmarks import moasha
+from benchmarks import hindsight, moasha
 from benchmarks.halving import STUDY, TABLE, study_of_table
 from nas.data import open_dataset
 from nas.execution.curves import CurveTable
+from nas.record.record import Record
+from nas.record.storage import IN_MEMORY
 from nas.replay.surrogate import PredictedCurves, Recorded
 from nas.replay.virtual import search_in_virtual_time
 from nas.study.study import Study
@@ -45,13 +47,14 @@ class Reached(NamedTuple):
 
 
 def settings(samplers: Sequence[str], *, stopper: str, devices: Sequence[int]) -> list[Setting]:
-    """Each sampler without early stopping, and with it; a peer that stops trials has its own rule."""
-    stoppers = dict.fromkeys(("none", stopper))
+    """Each sampler without early stopping, and with it; but MOASHA stops by its own rule, and hindsight never."""
+    both = ("none", stopper)
+    rules = {moasha.NAME: ["its own"], hindsight.NAME: ["none"]}
     return [
         Setting(name, stop, number)
         for number in devices
         for name in samplers
-        for stop in (["its own"] if name == moasha.NAME else stoppers)
+        for stop in dict.fromkeys(rules.get(name, both))
     ]
 
 
@@ -59,16 +62,18 @@ def reach(seed: int, *, searches: Sequence[Setting], budget: str, table: Path | 
     """What each search came to with one seed."""
     study, curves = study_and_curves(table)
     tpe = study.model_copy(update={"sampler": "tpe", "seed": seed, "budget": budget, "max_trials": None})
-    bases = {
-        devices: search_in_virtual_time("tpe", tpe, curves, num_devices=devices)
-        for devices in dict.fromkeys(own.devices for own in searches)
-    }
+    bases = {}
+    for devices in dict.fromkeys(own.devices for own in searches):
+        record = Record(IN_MEMORY, study.make_space(), study.goals, writes=True)
+        bases[devices] = search_in_virtual_time("tpe", tpe, curves, num_devices=devices, record=record), record
     found = []
     for sampler, stopper, devices in searches:
-        base = bases[devices]
+        base, record = bases[devices]
         [*_, end] = base.progress
         if sampler == moasha.NAME:
             search = moasha.search_by_moasha(tpe, curves, num_devices=devices, enough=end.hypervolume)
+        elif sampler == hindsight.NAME:
+            search = hindsight.search_with_hindsight(tpe, curves, record.trials, enough=end.hypervolume)
         else:
             own = tpe.model_copy(update={"sampler": sampler, "stopper": stopper})
             search = search_in_virtual_time(sampler, own, curves, num_devices=devices, enough=end.hypervolume)

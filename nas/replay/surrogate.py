@@ -45,6 +45,7 @@ class PredictedCurves:
     Attributes:
         num_complete: Architectures that were trained to the end.
         num_stopped: Others of which a part of the curve is known.
+        architectures: All of these, those that were trained to the end first.
         num_images: By split.
         speed: Seconds to train on an image, fitted to what the trainings took.
     """
@@ -72,9 +73,9 @@ class PredictedCurves:
         self.num_complete, self.num_stopped = len(whole), len(partial)
         self.num_images = dict(num_images)
         self._known = Catalogue(space, exact_costs(objectives))
-        self._archs = [own.architecture for own in recorded]
+        self.architectures = [own.architecture for own in recorded]
         self._logits_GE = _extended([_logits(own) for own in whole], [_logits(own) for own in partial], epochs)
-        self._place = {arch.digest: place for place, arch in enumerate(self._archs)}
+        self._place = {arch.digest: place for place, arch in enumerate(self.architectures)}
         self._epoch_seconds = {own.architecture.digest: own.epoch_seconds for own in recorded}
         self.speed, self._costs = self._fit_speed()
         self._predicted: dict[str, Curve] = {}
@@ -98,7 +99,7 @@ class PredictedCurves:
     @property
     def trial_seconds(self) -> float:
         """Mean device-seconds of a training to the end."""
-        return fmean(self.curve(arch).epoch_seconds for arch in self._archs) * self._logits_GE.shape[1]
+        return fmean(self.curve(arch).epoch_seconds for arch in self.architectures) * self._logits_GE.shape[1]
 
     @cached_property
     def errors(self) -> tuple[float, float]:
@@ -108,8 +109,8 @@ class PredictedCurves:
         """
         from sklearn.model_selection import KFold  # takes a second, which --help does not wait for
 
-        x_GD, predicted = self._features(self._archs), np.empty(self.num_complete)
-        rest = np.arange(self.num_complete, len(self._archs))
+        x_GD, predicted = self._features(self.architectures), np.empty(self.num_complete)
+        rest = np.arange(self.num_complete, len(self.architectures))
         for train, test in KFold(_NUM_FOLDS, shuffle=True, random_state=0).split(x_GD[: self.num_complete]):
             used = np.concatenate([train, rest])
             predicted[test] = self._fit(used).predict(x_GD[test])[:, -1]
@@ -118,10 +119,10 @@ class PredictedCurves:
 
     @cached_property
     def _forest(self) -> "_Forest":
-        return self._fit(np.arange(len(self._archs)))
+        return self._fit(np.arange(len(self.architectures)))
 
     def _fit(self, used: NDArray[np.int64]) -> "_Forest":
-        x_GD = self._features([self._archs[place] for place in used])
+        x_GD = self._features([self.architectures[place] for place in used])
         return _Forest(x_GD, self._logits_GE[used], num_costs=self._known.num_costs)
 
     def _features(self, archs: Sequence[Architecture]) -> Floats:
@@ -129,7 +130,7 @@ class PredictedCurves:
 
     def _fit_speed(self) -> tuple[Speed, CostModel]:
         unit = CostModel(Speed(base=1.0, per_gmac=0.0), self.num_images).train_seconds(0, epochs=1)  # images an epoch
-        timed = [(arch, seconds / unit) for arch in self._archs if (seconds := self._epoch_seconds[arch.digest])]
+        timed = [(arch, seconds / unit) for arch in self.architectures if (seconds := self._epoch_seconds[arch.digest])]
         if not timed:
             raise UserError("run: must have trials that no worker lost, to know what an epoch takes, got none")
         speed = fit_speed([arch for arch, _ in timed], [seconds for _, seconds in timed])

@@ -12,11 +12,15 @@ import typer
 
 from benchmarks.attainment import surface
 from benchmarks.halving import STUDY, TABLE
+from benchmarks.hindsight import search_with_hindsight
 from benchmarks.moasha import search_by_moasha
 from benchmarks.search import Searched, ask_optuna, ask_proposer, attainment_of, compare, holm, in_virtual_time
 from benchmarks.tables import TableSpace
 from benchmarks.virtual_time import Reached, settings, study_and_curves
 from metaformer.errors import UserError
+from nas.record.trials import TrialRecord, TrialState
+from nas.session.pareto import HypervolumeScale, front_of
+from nas.study.lease import Report
 from search_spaces.enumeration import architectures_within
 from search_spaces.space import Limits
 
@@ -127,6 +131,30 @@ def test_curves_may_be_those_of_any_table_beside_its_study(tmp_path: Path) -> No
     assert curves.num_images == study_and_curves()[1].num_images
 
 
+def test_hindsight_trains_few_of_what_was_tried_and_comes_as_far() -> None:
+    study, curves = study_and_curves()
+    rng, space = random.Random(0), study.make_space()
+    tried = []
+    for number in range(20):
+        arch = space.sample(rng)
+        cost = space.cost(arch)
+        accuracy = curves.curve(arch).val_accuracies[-1]
+        report = Report(epoch=study.recipe.epochs, val_accuracy=accuracy, train_loss=1.0, checkpoint="x")
+        trial = TrialRecord(number, arch, cost.params, cost.macs, number, state=TrialState.COMPLETE)
+        trial.add_epoch(report)
+        tried.append(trial)
+    scale = HypervolumeScale.of(space, study.goals)
+    enough = scale.hypervolume([study.goals.values(trial) for trial in tried])
+    found = search_with_hindsight(study, curves, tried, enough=enough)
+    assert 0 < found.num_trials < len(front_of(tried, study.goals))
+    volumes = [moment.hypervolume for moment in found.progress]
+    assert volumes[-2] < enough <= volumes[-1]
+    rises = np.diff(volumes) / np.diff([moment.device_seconds for moment in found.progress])
+    assert (np.diff(rises) <= 1e-12).all()  # each adds less for its time than the one before
+    all_seconds = sum(curves.curve(trial.architecture).epoch_seconds * study.recipe.epochs for trial in tried)
+    assert found.progress[-1].device_seconds < all_seconds
+
+
 def test_moasha_spends_a_budget_in_virtual_time_and_repeats_itself_for_a_seed() -> None:
     pytest.importorskip("syne_tune", reason="needs syne-tune")
     study, curves = study_and_curves()
@@ -151,11 +179,12 @@ def test_moasha_says_what_to_install_and_has_one_row_for_each_number_of_devices(
     study, curves = study_and_curves()
     with pytest.raises(typer.BadParameter, match="syne_tune_moasha needs pip install syne-tune"):
         search_by_moasha(study, curves, num_devices=1)
-    found = settings(["exact_cost", "syne_tune_moasha"], stopper="chance", devices=[8])
+    found = settings(["exact_cost", "syne_tune_moasha", "hindsight"], stopper="chance", devices=[8])
     assert [(own.sampler, own.stopper) for own in found] == [
         ("exact_cost", "none"),
         ("exact_cost", "chance"),
         ("syne_tune_moasha", "its own"),
+        ("hindsight", "none"),
     ]
 
 
