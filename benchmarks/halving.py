@@ -1,6 +1,7 @@
 """Early stopping beside full training, replayed over recorded learning curves.
 
-Command:   python benchmarks/halving.py; python benchmarks/halving.py studies/records/isotropic_or_pyramid
+Command:   python benchmarks/halving.py; the same with studies/curves/cifar10_hybrid_stages.csv, or with
+           studies/records/isotropic_or_pyramid
 Hardware:  any; nothing is trained. One CPU core, about three minutes.
 Expected:  the front's hypervolume of full training, within 1 %: on the digits in a third of the device-seconds, on
            CIFAR-10, where the first epochs tell less, in two thirds
@@ -136,7 +137,9 @@ def replay(
 
 
 def compare(
-    table: Annotated[Path, typer.Argument(help="Recorded learning curves, or a run without early stopping.")] = TABLE,
+    table: Annotated[
+        Path, typer.Argument(help="Of nas.table, its study beside it, or a run without early stopping.")
+    ] = TABLE,
     orders: Annotated[int, typer.Option(help="Random orders of the table.")] = 20,
     devices: Annotated[int, typer.Option(help="Simulated devices.")] = 4,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -166,9 +169,11 @@ def read_curves(table: Path) -> tuple[Curves, SearchSpace, Study]:
         run = open_run(table)
         of_run = OfRun(run)
         return of_run, run.space, study_of_table(of_run, run.study)
-    space = Study.from_file(STUDY).make_space()
+    beside = table.with_suffix(".yaml")
+    recorded = Study.from_file(beside if beside.exists() else STUDY)
+    space = recorded.make_space()
     curves = CurveTable(table, space)
-    return curves, space, study_of_table(curves)
+    return curves, space, study_of_table(curves, recorded)
 
 
 def compare_with_full(session: Session, full: Session, space: SearchSpace) -> Replayed:

@@ -10,8 +10,8 @@ Expected:  exact_cost has more of the true front's hypervolume than multivariate
 A sampler sees the mean accuracy over the table's seeds. The hypervolume is that of error and costs, each divided by the
 most in the table, as a share of that of all rows. A trial of an architecture that was tried before is a duplicate, and
 counts as a trial. `optuna_*` are Optuna's own samplers, asked as its documentation says, `botorch_qnehvi` is that of
-its integration, and the others are this project's proposers; --devices knows `syne_tune_moasha` and `hindsight` too. Tests:
-Wilcoxon's signed ranks over the seeds, two-sided, Holm's correction over all of the table.
+its integration, and the others are this project's proposers; --devices knows `syne_tune_moasha` and `hindsight` too.
+Tests: Wilcoxon's signed ranks over the seeds, two-sided, Holm's correction over all of the table.
 """
 
 import warnings
