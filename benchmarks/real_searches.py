@@ -15,23 +15,33 @@ R runs of a sampler, one for each seed.
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated
 
+import plotly.graph_objects as go
 import typer
+from plotly.subplots import make_subplots
 from rich.console import Console
 from rich.table import Table
 
 from metaformer.cli import run
 from metaformer.errors import UserError
 from nas.record.run_folder import RunFolder, open_run
+from nas.results.charts.axes import ACCURACY_AXIS, Axis
+from nas.results.charts.figures import finish, front_of_two
 from nas.results.comparison.comparison import Comparison
+from nas.results.comparison.figures import COLOURS
 from nas.session.pareto import front
 from nas.study.budget import Budget
+from nas.study.objectives import find
+from tests.services.picture import take_figure
 
 _SHARES = (0.25, 0.5, 0.75, 1.0)  # of the budget
 _SPENT = 0.9  # of it, from which on a search has ended
+_SHOWN_FROM = 0.1  # of the time: what a search has then is where the axis of hypervolume begins
+_MACS = Axis(find("macs"))
 
 
 def search(study: Path, runs: Path, sampler: str, seed: int, *, budget: str, references: str) -> Path:
@@ -56,6 +66,11 @@ def search(study: Path, runs: Path, sampler: str, seed: int, *, budget: str, ref
 def at(points: list[tuple[float, float]], seconds: float) -> float:
     """The hypervolume that a search had after so many device-seconds."""
     return max((hypervolume for spent, hypervolume in points if spent <= seconds), default=0.0)
+
+
+def reached(points: list[tuple[float, float]], enough: float) -> float:
+    """The device-seconds after which a search had a hypervolume; infinite where it never had."""
+    return next((spent for spent, hypervolume in points if hypervolume >= enough), float("inf"))
 
 
 def on_test(comparison: Comparison, run: int) -> float:
@@ -83,6 +98,7 @@ def real_searches(
         str, typer.Option(help="Hand-designed models, as nas.search has them; they take the same of each budget.")
     ] = "none",
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/real_searches"),
+    picture: Annotated[Path | None, typer.Option(help="PNG: hypervolume over device time, and the fronts.")] = None,
 ) -> None:
     """Search with each sampler and seed, and compare."""
     names = samplers.split(",")
@@ -124,7 +140,41 @@ def real_searches(
         tested = [
             on_test(comparison, places[names[0], s]) - on_test(comparison, places[other, s]) for s in range(seeds)
         ]
+        shares = [reached(curves[names[0], seed], curves[other, seed][-1][1]) for seed in range(seeds)]
+        totals = [curves[other, seed][-1][0] for seed in range(seeds)]
+        soon = ", ".join(f"{share / total:.2f}" for share, total in zip(shares, totals, strict=True))
         console.print(f"{names[0]} less {other}, seed by seed: val {_signed(ends)}; test {_signed(tested)}")
+        console.print(f"device-seconds to where {other} ends, as a part of its own, seed by seed: {soon}")
+
+    if picture:
+        take_figure(drawn(comparison, names, seeds), picture)
+
+
+def drawn(comparison: Comparison, samplers: Sequence[str], seeds: int) -> go.Figure:
+    """Hypervolume over device time, and accuracy over MACs along the fronts of these two; a colour for each sampler.
+
+    Args:
+        seeds: Runs of each sampler; the comparison has those of a seed one after the other, in the samplers' order.
+    """
+    figure = make_subplots(cols=2, horizontal_spacing=0.09)
+    curves = [comparison.progress(place) for place in range(seeds * len(samplers))]
+    for place, points in enumerate(curves):
+        sampler = samplers[place % len(samplers)]
+        line = {"color": COLOURS[place % len(samplers)], "width": 2, "shape": "hv"}
+        both = {"mode": "lines", "line": line, "legendgroup": sampler, "name": sampler}
+        minutes = [seconds / 60 for seconds, _ in points]
+        figure.add_scatter(x=minutes, y=[y for _, y in points], **both, showlegend=place < len(samplers))
+        steps = front_of_two(comparison.runs[place], _MACS, ACCURACY_AXIS)
+        x, y = ([axis.value(trial) for trial in steps] for axis in (_MACS, ACCURACY_AXIS))
+        figure.add_scatter(x=x, y=y, **both, showlegend=False, col=2, row=1)
+    figure.update_xaxes(title="device-minutes of trials", col=1)
+    low = min(at(points, _SHOWN_FROM * points[-1][0]) for points in curves)
+    high = max(points[-1][1] for points in curves)
+    figure.update_yaxes(title="hypervolume", range=[low - 0.05 * (high - low), high + 0.05 * (high - low)], col=1)
+    shown = [trial for results in comparison.runs for trial in results.complete]
+    figure.update_xaxes(**_MACS.style(_MACS.values(shown)), col=2)
+    figure.update_yaxes(title="val accuracy (%)", col=2)
+    return finish(figure, height=380)
 
 
 def _signed(values: list[float]) -> str:

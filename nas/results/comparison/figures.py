@@ -11,7 +11,7 @@ from nas.results.charts.figures import Chart, finish, front_of_two, hover_text
 from nas.results.comparison.comparison import Comparison
 from nas.study.objectives import ACCURACY
 
-_COLOURS = ("#1d5fb4", "#e3803c", "#4aa37a", "#b56aa8", "#c8443c", "#2ba3b8", "#8a9a3c", "#6b7a90")
+COLOURS = ("#1d5fb4", "#e3803c", "#4aa37a", "#b56aa8", "#c8443c", "#2ba3b8", "#8a9a3c", "#6b7a90")
 
 
 def charts_of(comparison: Comparison) -> list[Chart]:
@@ -27,7 +27,7 @@ def _fronts(comparison: Comparison, cost: Axis) -> go.Figure:
     """The front of each run with intervals; the line is the front of these two objectives alone."""
     figure = go.Figure()
     for place, results in enumerate(comparison.runs):
-        name, colour = escape(comparison.names[place]), _COLOURS[place % len(_COLOURS)]
+        name, colour = escape(comparison.names[place]), COLOURS[place % len(COLOURS)]
         steps = front_of_two(results, cost, ACCURACY_AXIS)
         figure.add_scatter(
             x=[cost.value(trial) for trial in steps],
@@ -78,7 +78,7 @@ def _hypervolumes(comparison: Comparison) -> go.Figure:
             y=[hypervolume for _, hypervolume in points],
             mode="lines",
             name=escape(name),
-            line={"color": _COLOURS[place % len(_COLOURS)], "width": 2, "shape": "hv"},
+            line={"color": COLOURS[place % len(COLOURS)], "width": 2, "shape": "hv"},
         )
     figure.update_xaxes(title="device-seconds of trials", rangemode="tozero")
     figure.update_yaxes(title="hypervolume")
