@@ -3,7 +3,7 @@
 Command:   python -m benchmarks.fidelity studies/curves/cifar10_hybrid_stages.csv --processes 2
 Hardware:  CPU cores; for that table CIFAR-10 prepared in /fast/cifar10
 Time:      for that table 50 minutes of a core, by its own epoch_seconds; interrupted, the same command goes on
-Expected:  no target; the table says which of the two deserves to be a rung
+Expected:  no target; in `studies/early_stopping.md` neither ranks better, so that a rung is the first epochs
 
 A table of `nas.table` holds whole learning curves, and of some architectures those of a second seed. Each of these is
 trained again for fewer epochs, with warm-up and schedule of that length, as `--epochs` has it, by the first seed. Both,

@@ -22,7 +22,7 @@ from nas.session.certainty.outlook import MORE, Outlook, outlook
 from nas.session.pareto import HypervolumeScale, dominates, front_of
 from nas.session.proposers.earlier import Agreement, agreement
 from nas.study.budget import Budget
-from nas.study.objectives import ACCURACY, Objective, Objectives, Point
+from nas.study.objectives import ACCURACY, Objective, Objectives
 from nas.study.study import Study
 from search_spaces.union import FAMILY, Union
 
@@ -129,30 +129,14 @@ class Results:
         return [mean_trial(replicates) for replicates in self.replicates]
 
     @cached_property
-    def values(self) -> dict[int, Point]:
-        """The objectives of each complete trial by its number; those of one architecture each for itself."""
-        return {trial.number: self.goals.values(trial) for trial in self.run.record.complete}
-
-    @cached_property
     def points(self) -> NDArray[np.float64]:
         """The objectives of the complete trials, a row each."""
-        groups = zip(self.replicates, self.complete, strict=True)
-        points = [
-            self.values[mean.number] if len(replicates) == 1 else self.goals.values(mean) for replicates, mean in groups
-        ]
+        points = [self.goals.values(trial) for trial in self.complete]
         return np.array(points, dtype=np.float64).reshape(len(points), len(self.goals))
 
     def column(self, objective: Objective) -> NDArray[np.float64]:
         """One of the objectives of the complete trials."""
         return self.points[:, self.goals.names.index(objective.name)]
-
-    def rows(self, trials: Iterable[TrialRecord]) -> list[int]:
-        """Where some of the complete trials stand among all of them."""
-        return [self._rows[trial.number] for trial in trials]
-
-    @cached_property
-    def _rows(self) -> dict[int, int]:
-        return {trial.number: row for row, trial in enumerate(self.complete)}
 
     @cached_property
     def front(self) -> list[TrialRecord]:
@@ -254,8 +238,7 @@ class Results:
     @cached_property
     def front_of_found(self) -> list[TrialRecord]:
         """The front that the trials that are not hand-designed have alone."""
-        is_found = np.array([not trial.references for trial in self.complete], dtype=bool)
-        return front_of(self.found, self.goals, points=self.points[is_found])
+        return front_of(self.found, self.goals)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -51,10 +51,9 @@ class Axis:
         """What the axis shows of some trials; ValueError as above."""
         return np.array([self.value(trial) for trial in trials], dtype=np.float64)
 
-    def of(self, results: Results, trials: Sequence[TrialRecord] | None = None) -> Values:
-        """What it shows of a run's complete trials, or of some of them."""
+    def of(self, results: Results) -> Values:
+        """What it shows of a run's complete trials."""
         values = results.column(self.objective)
-        values = values if trials is None else values[results.rows(trials)]
         return 100 * values if self.objective.name == ACCURACY else values
 
     def losses(self, values: Values) -> Values:

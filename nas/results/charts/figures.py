@@ -203,7 +203,7 @@ def _marks(
     )
     traces = []
     for name, trials, marker in groups:
-        values = {letter: axis.of(results, trials) for letter, axis in zip("xyz"[: len(axes)], axes, strict=True)}
+        values = {letter: axis.values(trials) for letter, axis in zip("xyz"[: len(axes)], axes, strict=True)}
         traces.append(kind(**values, mode="markers", name=name, marker=marker, hoverinfo="text"))
         traces[-1].customdata = numbers_of(trials)
         if trials is not results.others:
@@ -236,7 +236,7 @@ def _span(axis: Axis, results: Results) -> Span:
     positions = np.sort(axis.positions(axis.of(results)))
     low, high = float(positions[0]), float(positions[-1])
     if not axis.is_logarithmic:
-        shown = axis.positions(axis.of(results, [*results.front, *results.trained_references]))
+        shown = axis.positions(axis.values([*results.front, *results.trained_references]))
         low = min(float(positions[len(positions) // 10]), float(shown.min()))
     pad = _PAD * (high - low) or 0.1
     return low - pad, high + pad

@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from nas.record.trials import TrialRecord
+from nas.record.trials import TrialRecord, TrialState
 from nas.results.charts.axes import Axis
 from nas.results.charts.colours import FRONT_COLOUR, REFERENCE_COLOUR, SELECTED_COLOUR
 from nas.results.charts.figures import finish, numbers_of
@@ -62,7 +62,8 @@ def progress_chart(results: Results) -> go.Figure:
     done = 0
     for moment in moments:
         until = bisect_right(hours, moment)
-        points += [results.values[trial.number] for trial in ordered[done:until] if trial.number in results.values]
+        ended = (trial for trial in ordered[done:until] if trial.state is TrialState.COMPLETE)
+        points += map(results.goals.values, ended)
         points = [points[i] for i in front(points, results.goals)]
         done = until
         volumes.append(results.scale.hypervolume(points))
