@@ -4,7 +4,7 @@ Command:   python benchmarks/halving.py; the same with studies/curves/cifar10_hy
            studies/records/isotropic_or_pyramid
 Hardware:  any; nothing is trained. One CPU core, about three minutes.
 Expected:  the front's hypervolume of full training, within 1 %: on the digits in a third of the device-seconds, on
-           CIFAR-10, where the first epochs tell less, in two thirds
+           CIFAR-10 in half of them where there are hundreds of architectures, in two thirds where there are few
 
 Every architecture of the table is tried once, in a random order, on simulated devices, by the real session: once
 trained to the end, once with each stopper. Figures are medians over the orders. While all are trained to the end it is

@@ -14,9 +14,11 @@ from nas.record.trials import TrialRecord
 from nas.replay.surrogate import PredictedCurves
 from nas.replay.virtual import Found, Searched
 from nas.session.pareto import Gains, HypervolumeScale, front_of
-from nas.study.objectives import Point
+from nas.session.proposers.catalogue import Catalogue
+from nas.session.proposers.exact_cost import exact_costs
+from nas.study.objectives import Objectives, Point
 from nas.study.study import Study
-from search_spaces.space import Genes, SearchSpace
+from search_spaces.space import SearchSpace
 
 NAME = "hindsight"
 
@@ -38,7 +40,7 @@ def search_with_hindsight(
     """
     space, goals = study.make_space(), study.goals
     scale = HypervolumeScale.of(space, goals)
-    archs = {arch.digest: arch for arch in _candidates(space, curves, tried, front_of(tried, goals))}
+    archs = {arch.digest: arch for arch in (*_candidates(space, goals, tried), *curves.architectures)}
     known = [_known(arch, space, curves, scale) for arch in archs.values()]
     queue = [(-float("inf"), i) for i in range(len(known))]  # less what each adds for its time, or did before
     chosen: list[Point] = []
@@ -65,22 +67,12 @@ def search_with_hindsight(
     )
 
 
-def _candidates(
-    space: SearchSpace, curves: PredictedCurves, tried: Sequence[TrialRecord], front: Sequence[TrialRecord]
-) -> Iterator[Architecture]:
-    """The front first, whose hypervolume is enough."""
-    yield from (trial.architecture for trial in (*front, *tried))
-    for trial in front:
-        for genes in _changes(space, space.encode(trial.architecture)):
-            arch = space.decode(genes)
-            if space.settings.limits.allow(space.cost(arch)):
-                yield arch
-    yield from curves.architectures
-
-
-def _changes(space: SearchSpace, genes: Genes) -> Iterator[Genes]:
-    for choice in space.choices:
-        yield from ({**genes, choice.name: value} for value in choice.values if value != genes[choice.name])
+def _candidates(space: SearchSpace, goals: Objectives, tried: Sequence[TrialRecord]) -> Iterator[Architecture]:
+    """What was tried, and within the limits what differs in one gene from its front."""
+    yield from (trial.architecture for trial in tried)
+    known = Catalogue(space, exact_costs(goals))
+    rows = [row for trial in front_of(tried, goals) for row in known.neighbours(known.row_of(trial.architecture))]
+    yield from (space.decode(known.genes(int(row))) for row in known.new_within(rows, space.settings.limits))
 
 
 def _known(arch: Architecture, space: SearchSpace, curves: PredictedCurves, scale: HypervolumeScale) -> _Candidate:

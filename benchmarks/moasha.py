@@ -21,7 +21,7 @@ from nas.replay.surrogate import PredictedCurves
 from nas.replay.virtual import Found, Searched
 from nas.session.pareto import HypervolumeScale, front
 from nas.study.budget import Budget
-from nas.study.objectives import Point
+from nas.study.objectives import ACCURACY, Point
 from nas.study.study import Study
 from search_spaces.space import SearchSpace
 
@@ -52,7 +52,7 @@ def search_by_moasha(study: Study, curves: PredictedCurves, *, num_devices: int,
     points: list[Point] = []  # of the front
     num_complete, spent, hypervolume = 0, 0.0, 0.0
     progress = [Found(0.0, 0.0, None)]
-    accuracy_at, signs = goals.names.index("accuracy"), [-1.0 if up else 1.0 for up in goals.is_maximised]
+    accuracy_at, signs = goals.names.index(ACCURACY), [-1.0 if up else 1.0 for up in goals.is_maximised]
 
     def begin(at: float) -> None:
         trials.append(_suggested(scheduler, space, curves, number=len(trials)))

@@ -1,8 +1,8 @@
 """Searches that really train: samplers beside each other on equal budgets, several seeds each.
 
-Command:   python -m benchmarks.real_searches studies/cifar10_hybrid_stages.yaml --budget 40cpu-minutes
+Command:   python -m benchmarks.real_searches studies/cifar10_hybrid_stages.yaml --budget 30cpu-minutes
 Hardware:  what the study needs; for that one two CPU cores and CIFAR-10 prepared in /fast/cifar10
-Time:      budget times samplers times seeds of a core: 4 hours of one, 2 of two; killed, the same command goes on
+Time:      budget times samplers times seeds: 3 hours of a core, half as long on two; killed, the command goes on
 Expected:  no target; hypervolumes of exact_cost above those of tpe, if what virtual time says holds
 
 Each search is `python -m nas.search` on the study with another sampler and seed, whose run stays in a folder. All are
@@ -145,7 +145,6 @@ def real_searches(
         soon = ", ".join(f"{share / total:.2f}" for share, total in zip(shares, totals, strict=True))
         console.print(f"{names[0]} less {other}, seed by seed: val {_signed(ends)}; test {_signed(tested)}")
         console.print(f"device-seconds to where {other} ends, as a part of its own, seed by seed: {soon}")
-
     if picture:
         take_figure(drawn(comparison, names, seeds), picture)
 
