@@ -5,7 +5,6 @@ import re
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Self
 
@@ -35,27 +34,34 @@ class Slots:
         self.number = number
         self._count = count
         self._head = head
+        self._unanswered = 0.0  # seconds of looking without an answer; a program that was suspended has not looked
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._ask, self._watch)]
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join(timeout=_HEAD_PATIENCE)
 
-    def _watch(self) -> None:
-        last_answer = time.monotonic()
+    def _ask(self) -> None:
         while not self._ended.wait(_LOOK_EVERY):
             try:
                 check_answers(self._head)
                 self.number = self._count()
-                last_answer = time.monotonic()
+                self._unanswered = 0.0
             except OSError:
                 self.number = 0  # what is lost now is tried again once the head is back
-            if time.monotonic() - last_answer > _HEAD_PATIENCE:
+
+    def _watch(self) -> None:
+        """Give up where nothing answers; a thread of its own, since a question to a lost head may never return."""
+        while not self._ended.wait(_LOOK_EVERY):
+            self._unanswered += _LOOK_EVERY
+            if self._unanswered > _HEAD_PATIENCE:
                 self._give_up()
 
     def _give_up(self) -> None:
