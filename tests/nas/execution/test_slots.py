@@ -36,8 +36,8 @@ def test_a_head_that_answers_nothing_ends_the_program_even_where_a_question_neve
         if not listens:
             server.close()
         code, said = run(head, count)
-    line = f"error: ray_address: head {head} must keep answering, got nothing for 0 s; the record is whole, and the same "
-    assert said == f"{line}command on a running cluster goes on\n"
+    said_of = f"error: ray_address: head {head} must keep answering, got nothing for 0 s; "
+    assert said == f"{said_of}the record is whole, and the same command on a running cluster goes on\n"
     assert code == 2
 
 
