@@ -435,6 +435,7 @@ def _open_search(
         num_workers=backend.num_workers,
         checkpoints=folder.checkpoints,
         lease_seconds=backend.lease_seconds * backend.devices_per_trial,
+        start_seconds=costs.start_seconds,
     )
     session = open_session(study, record, place, on_drop=folder.drop_checkpoints, spent=spent)
     return _Search(Run(folder, study, record.space, record), session, around)

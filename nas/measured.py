@@ -31,6 +31,7 @@ class Costs(NamedTuple):
     hardware: str | None  # the devices, as the report names them
     precision: Precision | None  # that was faster, where the recipe leaves it open
     spent: float  # device-seconds that measuring took
+    start_seconds: float = 0.0  # of them the start of a worker; nothing notes it
 
 
 def known_costs(notes: Notes) -> Costs | None:
@@ -57,7 +58,7 @@ def measure(study: Study, backend: Backend, console: Console) -> Costs:
     console.print("measuring the speed of a few architectures …", style="dim")
     archs = to_measure(study)
     measured = [objective.name for objective in study.goals.measured]
-    steps, spent = backend.measure(archs, study.recipe, objectives=measured)
+    steps, spent, start_seconds = backend.measure(archs, study.recipe, objectives=measured)
     speed = fit_speed(archs, [step.seconds_per_image for step in steps])
     values = [step.measurement.values for step in steps if step.measurement]
     bounds = {
@@ -66,7 +67,7 @@ def measure(study: Study, backend: Backend, console: Console) -> Costs:
     }
     peak_bytes = max(step.peak_bytes for step in steps)
     hardware = steps[0].device and f"{backend.num_workers * backend.devices_per_trial:g} × {steps[0].device}"
-    return Costs(speed, peak_bytes, bounds, _device(steps), hardware, steps[0].precision, spent)
+    return Costs(speed, peak_bytes, bounds, _device(steps), hardware, steps[0].precision, spent, start_seconds)
 
 
 def _device(steps: list[Step]) -> str | None:

@@ -15,6 +15,7 @@ class Steps(NamedTuple):
 
     steps: list[Step]
     device_seconds: float  # that measuring took in all
+    start_seconds: float = 0.0  # of them the worker's start
 
 
 class Backend(ABC):

@@ -124,14 +124,15 @@ class RayBackend(Backend):
         # Without a second try: Ray gives a task that takes too much memory as many as it likes.
         task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources["GPU"], max_retries=0)(measure_steps)
         try:
-            measured = ray.get(task.remote(self._data, devices, archs, recipe, objectives))
+            measured, seconds = ray.get(task.remote(self._data, devices, archs, recipe, objectives))
         except RayError as error:
             if isinstance(error, RayTaskError) and isinstance(error.cause, MeasuringError):
                 raise StudyError(str(error.cause)) from None
             raise StudyError(f"recipe: must be one that trains on {self._data.name}, got {reason_of(error)}") from None
         count = devices.count
         by_device = [step.model_copy(update={"seconds_per_image": count * step.seconds_per_image}) for step in measured]
-        return Steps(by_device, count * (time.monotonic() - start))
+        all_seconds = time.monotonic() - start
+        return Steps(by_device, count * all_seconds, count * max(0.0, all_seconds - seconds))
 
     def use(self, info: DataInfo) -> None:
         """Let every worker find these data in place of the ones before; called before any trial runs."""

@@ -5,6 +5,7 @@ What trains is imported where it is called: it loads timm, which takes seconds t
 
 import platform
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -145,8 +146,8 @@ class Worker:
 
 def measure_steps(
     data: Data, devices: Devices, archs: Sequence[Architecture], recipe: Recipe, objectives: Sequence[str]
-) -> list[Step]:
-    """What a step of training takes for each architecture, and what the device measures of it.
+) -> tuple[list[Step], float]:
+    """What a step of training takes for each architecture, and what the device measures of it; seconds of all steps.
 
     Raises:
         UserError, TrainingError: Not even a step of training works.
@@ -155,15 +156,13 @@ def measure_steps(
     from nas.training.measure import measure_objectives
 
     device, dataset = devices.take(), data.open()
-    name = device_name(device)
+    start, name = time.monotonic(), device_name(device)
     trained = measure_trainings(archs, recipe, dataset, device=device)
     steps = [step.model_copy(update={"device": name}) for step in trained]
-    if not objectives:
-        return steps
-    measured = [measure_objectives(arch, objectives, device=device, device_name=name) for arch in archs]
-    return [
-        step.model_copy(update={"measurement": measurement}) for step, measurement in zip(steps, measured, strict=True)
-    ]
+    if objectives:
+        measured = [measure_objectives(arch, objectives, device=device, device_name=name) for arch in archs]
+        steps = [step.model_copy(update={"measurement": each}) for step, each in zip(steps, measured, strict=True)]
+    return steps, time.monotonic() - start
 
 
 def device_name(device: torch.device) -> str:

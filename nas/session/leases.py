@@ -22,6 +22,7 @@ class Place:
     num_workers: int  # trials at a time
     checkpoints: str  # path or URI of the folder with one folder for each trial
     lease_seconds: float = 0.0  # device-seconds that a warm worker takes to begin and end a lease, beside its work
+    start_seconds: float = 0.0  # that a worker takes to start, which its first lease is charged; 0: not known
 
 
 @dataclass
@@ -53,6 +54,11 @@ class OpenLeases:
 
     def __getitem__(self, name: str) -> OpenLease:
         return self._open[name]
+
+    @property
+    def start_seconds(self) -> float:
+        """Device-seconds of a worker's start before the next lease; 0 once there were as many leases as workers."""
+        return 0.0 if self._num_opened >= self._place.num_workers else self._place.start_seconds
 
     @property
     def trials(self) -> list[TrialRecord]:

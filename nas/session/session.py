@@ -33,6 +33,7 @@ MAX_NODES_LOST = 20  # machines likewise, which a cluster that shrinks takes awa
 _GROWTH_TO_ASK = 1.05  # of the complete trials, from one question whether more are worth it to the next
 _FEW_TO_JUDGE = 8  # trials off the front at least, whose weights are then kept or dropped
 _PART_TO_JUDGE = 0.05  # of the completed trials likewise, since to judge takes the longer the more there are
+_MARGIN = 2.0  # times as long as expected may trials side by side take, as far as is known before the first epoch
 MAX_FAILURES = 10  # failed trials in a row before the session stops: something is wrong with all of them
 
 
@@ -114,7 +115,7 @@ class Session:
             return None
         self._close_if_converged()
         trial = self.queue.next(self._is_affordable, self._affordable_macs)
-        trial = trial or self.confirmation.next(self.ledger.free - self._held_back)
+        trial = trial or self.confirmation.next(self._free)
         if trial is not None:
             return self._train(trial)
         if not self._leases.num_training:  # the front is final
@@ -290,7 +291,8 @@ class Session:
     def _train(self, trial: TrialRecord) -> Lease:
         num_left = self.study.recipe.epochs - trial.num_epochs
         self._checkpointed.add(trial.checkpoint_trial)
-        return self._leases.open_training(trial, expected=self.costs.train_seconds(trial.macs, epochs=num_left))
+        seconds = self.costs.train_seconds(trial.macs, epochs=num_left) + self._leases.start_seconds
+        return self._leases.open_training(trial, expected=seconds)
 
     def _charge_lost(self) -> None:
         """Charge what leases that a dead driver left open had used after their last report, as far as it is known."""
@@ -323,15 +325,26 @@ class Session:
         return self.costs.test_seconds(macs, num_models=self._leases.num_training + len(self._finalists.to_test))
 
     @property
+    def _free(self) -> float:
+        """Device-seconds that another training may be expected to take.
+
+        Side by side trials may be slower than the one that was measured. Until an epoch has told, each beside another
+        must be affordable with a margin, as those that run are: else the budget might end all of them before their end.
+        """
+        free = self.ledger.free - self._held_back
+        if self._leases and not self.costs.correction.expected:
+            free = (free - (_MARGIN - 1) * self.ledger.reserved) / _MARGIN
+        return free - self._leases.start_seconds
+
+    @property
     def _free_to_search(self) -> float:
-        """Device-seconds that new architectures may take; what has begun may be ended from the other part too."""
-        return self.ledger.free - self._held_back - self.confirmation.left
+        """What new architectures may take of it; what has begun may be ended from the other part too."""
+        return self._free - self.confirmation.left
 
     def _is_affordable(self, macs: int, num_done: int, seed: int | None) -> bool:
         seconds = self.costs.train_seconds(macs, epochs=self.study.recipe.epochs - num_done)
         is_new = seed is None and num_done == 0
-        free = self._free_to_search if is_new else self.ledger.free - self._held_back
-        return seconds + self.costs.test_seconds(macs) <= free
+        return seconds + self.costs.test_seconds(macs) <= (self._free_to_search if is_new else self._free)
 
     def _is_test_affordable(self, trial: TrialRecord) -> bool:
         return self.costs.test_seconds(trial.macs) <= self.ledger.free

@@ -156,26 +156,35 @@ def measure_training(
     batches = itertools.chain.from_iterable(epochs)
     train_step = Stepper(model, optimizer, recipe, Chunks())
 
-    def measure(most: int) -> tuple[int, int, float]:
-        """Images of the batch and of the step, at most so many, and seconds by image of reading and of the step."""
+    def read() -> tuple[Batch, float]:
+        """The next batch, and seconds of reading by image."""
         start = time.perf_counter()
         with memory_named():
             batch = next(batches)
-            read = time.perf_counter()
-            part = Batch(batch.x_BCHW[:most], batch.y[:most])
+        return batch, (time.perf_counter() - start) / len(batch.x_BCHW)
+
+    def step(batch: Batch, most: int) -> tuple[int, float]:
+        """Images of a step on at most so many of the batch, and seconds by image."""
+        start = time.perf_counter()
+        part = Batch(batch.x_BCHW[:most], batch.y[:most])
+        with memory_named():
             train_step(part).item()
             if ema is not None:
                 ema.update(model)
-        num_all, num = len(batch.x_BCHW), len(part.x_BCHW)
-        return num_all, num, (read - start) / num_all + (time.perf_counter() - read) / num
+        return len(part.x_BCHW), (time.perf_counter() - start) / len(part.x_BCHW)
 
+    batch, _ = read()
+    num_all = len(batch.x_BCHW)
     most = _FEW_IMAGES if device.type == "cpu" else recipe.batch_size
     for _ in range(EAGER_STEPS if device.type == "cuda" else 0):
-        measure(most)
-    num_all, num, seconds = measure(most)
+        step(batch, most)
+    num, seconds = step(batch, most)
     while num < num_all and num * seconds < _LONG_STEP:
-        num_all, num, seconds = measure(2 * num)
-    times = [measure(num)[2] for _ in range(num_steps)]
+        num, seconds = step(batch, 2 * num)
+    times = []
+    for _ in range(num_steps):
+        batch, reading = read()
+        times.append(reading + step(batch, num)[1])
     peak_bytes = max(0, _peak_memory(device) - memory_before) * num_all // num
     return Step(seconds_per_image=sorted(times)[num_steps // 2], peak_bytes=peak_bytes)
 

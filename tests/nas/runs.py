@@ -54,7 +54,7 @@ def made_up_accuracy(arch: Architecture, rng: random.Random) -> float:
     return round(min(max(accuracy, 0.0), 1.0) * NUM_IMAGES["val"]) / NUM_IMAGES["val"]
 
 
-def open_folder(path: Path, study: Study) -> tuple[Run, Session]:
+def open_folder(path: Path, study: Study, *, num_workers: int = 1, start_seconds: float = 0.0) -> tuple[Run, Session]:
     """The run in a folder, with its study file, and a session that goes on with it."""
     path.mkdir(parents=True, exist_ok=True)
     folder = RunFolder(path)
@@ -64,7 +64,11 @@ def open_folder(path: Path, study: Study) -> tuple[Run, Session]:
     if study.goals.measured and not record.notes.bounds:
         record.note(bounds={objective.name: BOUNDS for objective in study.goals.measured})
     place = Place(
-        speed=Speed(base=1e-4, per_gmac=0.05), num_images=NUM_IMAGES, num_workers=1, checkpoints=folder.checkpoints
+        speed=Speed(base=1e-4, per_gmac=0.05),
+        num_images=NUM_IMAGES,
+        num_workers=num_workers,
+        checkpoints=folder.checkpoints,
+        start_seconds=start_seconds,
     )
     session = open_session(study, record, place, on_drop=folder.drop_checkpoints)
     return Run(folder, study, space, record), session

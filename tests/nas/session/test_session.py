@@ -416,6 +416,32 @@ def test_one_lease_waits_while_another_has_reserved_what_is_left(tmp_path: Path)
     assert next_lease(session).trial == 1
 
 
+def test_trials_side_by_side_wait_for_the_first_ones_speed_where_the_budget_pays_for_few(tmp_path: Path) -> None:
+    """Two that were each twice as slow as one alone had been measured were both ended before their last epoch."""
+    study = make_study(budget="72cpu-seconds", references=(), max_trials=None)
+    session = open_folder(tmp_path, study, num_workers=2, start_seconds=9.0)[1]
+    session.costs.speed = session.costs.speed.model_copy(update={"base": 0.0042, "per_gmac": 0.0})
+    first = next_lease(session)
+    assert session.ledger.reserved == pytest.approx(9.0 + session.expected_seconds(first.architecture, epochs=3))
+    assert session.next() is None
+    used, report = 19.0, Report(epoch=1, val_accuracy=0.5, train_loss=1.0, checkpoint="1.pt")
+    session.report(first.name, report, device_seconds=used)
+    assert session.next() is None  # what the first epoch took holds a start
+    session.report(first.name, report.model_copy(update={"epoch": 2}), device_seconds=used + 5.5)
+    second = next_lease(session)
+    session.report(first.name, report.model_copy(update={"epoch": 3}), device_seconds=used + 11)
+    session.finish(first.name, device_seconds=used + 11)
+    train(session, second, seconds=9 + 3 * 5.5)
+    assert [trial.state for trial in session.record] == [TrialState.COMPLETE] * 2
+
+
+def test_they_begin_at_once_where_it_pays_for_more(tmp_path: Path) -> None:
+    study = make_study(budget="5cpu-minutes", references=(), max_trials=None)
+    session = open_folder(tmp_path, study, num_workers=2, start_seconds=9.0)[1]
+    session.costs.speed = session.costs.speed.model_copy(update={"base": 0.0042, "per_gmac": 0.0})
+    assert {next_lease(session).trial, next_lease(session).trial} == {0, 1}
+
+
 def test_expectations_follow_what_trials_really_took(tmp_path: Path) -> None:
     session = session_in(tmp_path)
     lease = next_lease(session)
