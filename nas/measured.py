@@ -31,7 +31,7 @@ class Costs(NamedTuple):
     hardware: str | None  # the devices, as the report names them
     precision: Precision | None  # that was faster, where the recipe leaves it open
     spent: float  # device-seconds that measuring took
-    start_seconds: float = 0.0  # of them the start of a worker; nothing notes it
+    start_seconds: float = 0.0  # of them the start of a worker; a search that goes on does not know it
 
 
 def known_costs(notes: Notes) -> Costs | None:

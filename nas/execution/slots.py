@@ -36,17 +36,16 @@ class Slots:
         self._head = head
         self._unanswered = 0.0  # seconds of looking without an answer; a program that was suspended has not looked
         self._ended = threading.Event()
-        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._ask, self._watch)]
+        self._asker, self._watch = (threading.Thread(target=run, daemon=True) for run in (self._ask, self._wait))
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        self._asker.start()
+        self._watch.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        for thread in self._threads:
-            thread.join(timeout=_HEAD_PATIENCE)
+        self._watch.join()
 
     def _ask(self) -> None:
         while not self._ended.wait(_LOOK_EVERY):
@@ -57,9 +56,10 @@ class Slots:
             except OSError:
                 self.number = 0  # what is lost now is tried again once the head is back
 
-    def _watch(self) -> None:
+    def _wait(self) -> None:
         """Give up where nothing answers; a thread of its own, since a question to a lost head may never return."""
-        while not self._ended.wait(_LOOK_EVERY):
+        while self._asker.is_alive():
+            self._asker.join(_LOOK_EVERY)
             self._unanswered += _LOOK_EVERY
             if self._unanswered > _HEAD_PATIENCE:
                 self._give_up()

@@ -33,7 +33,7 @@ MAX_NODES_LOST = 20  # machines likewise, which a cluster that shrinks takes awa
 _GROWTH_TO_ASK = 1.05  # of the complete trials, from one question whether more are worth it to the next
 _FEW_TO_JUDGE = 8  # trials off the front at least, whose weights are then kept or dropped
 _PART_TO_JUDGE = 0.05  # of the completed trials likewise, since to judge takes the longer the more there are
-_MARGIN = 2.0  # times as long as expected may trials side by side take, as far as is known before the first epoch
+_MARGIN = 2.0  # times what is expected: so long may trials side by side take, until an epoch has shown how long
 MAX_FAILURES = 10  # failed trials in a row before the session stops: something is wrong with all of them
 
 
@@ -328,8 +328,9 @@ class Session:
     def _free(self) -> float:
         """Device-seconds that another training may be expected to take.
 
-        Side by side trials may be slower than the one that was measured. Until an epoch has told, each beside another
-        must be affordable with a margin, as those that run are: else the budget might end all of them before their end.
+        Trials side by side may each be slower than one that is measured alone. Until an epoch has shown by how much,
+        another begins only where the budget pays for all of them at `_MARGIN` times what is expected. Otherwise it
+        might be spent before any of them is complete.
         """
         free = self.ledger.free - self._held_back
         if self._leases and not self.costs.correction.expected:
@@ -338,7 +339,7 @@ class Session:
 
     @property
     def _free_to_search(self) -> float:
-        """What new architectures may take of it; what has begun may be ended from the other part too."""
+        """What of it new architectures may take; what has begun may use the rest too."""
         return self._free - self.confirmation.left
 
     def _is_affordable(self, macs: int, num_done: int, seed: int | None) -> bool:
