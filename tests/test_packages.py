@@ -1,13 +1,38 @@
-"""That no package of requirements.lock has a weakness that is known."""
+"""The packages of requirements.lock: each allows the oldest Python that README names, none has a known weakness."""
 
 import importlib.util
 import json
 import subprocess
 import sys
+from importlib.metadata import distribution
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from tests.nas.programs import ROOT
+
+OLDEST = "3.11.0"
+
+
+def test_what_is_installed_on_the_oldest_python_allows_it() -> None:
+    """Debian 12 has Python 3.11.2, on which one package that asked for 3.11.5 stopped the whole installation."""
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pinned = [Requirement(line) for line in lines]
+    python = {"python_version": "3.11", "python_full_version": OLDEST}
+    checked = [
+        package
+        for package in pinned
+        if (package.marker is None or (package.marker.evaluate(python) and package.marker.evaluate()))
+        and package.specifier.contains(distribution(package.name).version)
+    ]
+    assert len(checked) > len(pinned) / 2
+    refusing = [
+        str(package)
+        for package in checked
+        if OLDEST not in SpecifierSet(distribution(package.name).metadata.get("Requires-Python", ""))
+    ]
+    assert refusing == []
 
 
 @pytest.mark.slow
