@@ -1,5 +1,6 @@
 """What training takes on these devices, and what that decides of a study."""
 
+import statistics
 from typing import NamedTuple
 
 from rich.console import Console
@@ -59,7 +60,8 @@ def measure(study: Study, backend: Backend, console: Console) -> Costs:
     archs = to_measure(study)
     measured = [objective.name for objective in study.goals.measured]
     steps, spent, start_seconds = backend.measure(archs, study.recipe, objectives=measured)
-    speed = fit_speed(archs, [step.seconds_per_image for step in steps])
+    reading = statistics.median(step.reading for step in steps)
+    speed = fit_speed(archs, [step.seconds_per_image for step in steps], reading=reading)
     values = [step.measurement.values for step in steps if step.measurement]
     bounds = {
         name: (min(value[name] for value in values) / _BELOW, max(value[name] for value in values) * _ABOVE)

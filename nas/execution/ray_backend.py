@@ -130,7 +130,7 @@ class RayBackend(Backend):
                 raise StudyError(str(error.cause)) from None
             raise StudyError(f"recipe: must be one that trains on {self._data.name}, got {reason_of(error)}") from None
         count = devices.count
-        by_device = [step.model_copy(update={"seconds_per_image": count * step.seconds_per_image}) for step in measured]
+        by_device = [step.of_devices(count) for step in measured]
         all_seconds = time.monotonic() - start
         return Steps(by_device, count * all_seconds, count * max(0.0, all_seconds - seconds))
 

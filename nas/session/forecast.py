@@ -84,17 +84,20 @@ def forecast(session: Session, *, peak_bytes: int) -> Forecast:
     )
 
 
-def fit_speed(archs: list[Architecture], seconds_per_image: list[float]) -> Speed:
+def fit_speed(archs: list[Architecture], seconds_per_image: list[float], *, reading: float = 0.0) -> Speed:
     """A line through measured device-seconds per image against MACs, neither part below zero.
 
     Least squares of relative errors, so that the times of the smallest, which a search trains most, are as right as
     those of the largest, which may be a hundred times as long.
+
+    Args:
+        reading: Seconds of them that an image's reading takes, of whatever model.
     """
     macs = np.array([count_cost(arch).macs for arch in archs], dtype=float)
     terms = np.stack([np.ones_like(macs), macs / macs.max()])[: len(set(macs))]
     factors, _ = nnls((terms / seconds_per_image).T, np.ones_like(macs))
     base, of_largest = (*factors, 0.0)[:2]
-    return Speed(base=float(base), per_gmac=float(of_largest / macs.max()) * 1e9)
+    return Speed(base=float(base), per_gmac=float(of_largest / macs.max()) * 1e9, reading=min(reading, float(base)))
 
 
 def draw(space: SearchSpace) -> list[Architecture]:

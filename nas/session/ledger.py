@@ -42,6 +42,12 @@ class Ledger:
         self._release(max(0.0, expected - before) - max(0.0, expected - charged))
         return charged
 
+    def expect(self, name: str, more: float) -> None:
+        """Reserve for an open lease so many seconds beyond what it is charged, in place of what is left of before."""
+        charged, expected = self._open[name]
+        self._open[name] = (charged, charged + max(0.0, more))
+        self.reserved = max(0.0, self.reserved + max(0.0, more) - max(0.0, expected - charged))
+
     def lose(self, seconds: float) -> None:
         """Note what a lease had used that its driver left open, beyond what it was charged."""
         self.spent += seconds

@@ -33,7 +33,8 @@ MAX_NODES_LOST = 20  # machines likewise, which a cluster that shrinks takes awa
 _GROWTH_TO_ASK = 1.05  # of the complete trials, from one question whether more are worth it to the next
 _FEW_TO_JUDGE = 8  # trials off the front at least, whose weights are then kept or dropped
 _PART_TO_JUDGE = 0.05  # of the completed trials likewise, since to judge takes the longer the more there are
-_MARGIN = 2.0  # times what is expected: so long may trials side by side take, until an epoch has shown how long
+_MARGIN = 1.2  # times what is expected: so long may a trial take, since models of equal MACs differ
+_FIRST_MARGIN = 2.0  # likewise trials side by side, until an epoch has shown how long
 MAX_FAILURES = 10  # failed trials in a row before the session stops: something is wrong with all of them
 
 
@@ -158,7 +159,9 @@ class Session:
         out = self._charge(name, device_seconds)
         trial = out.trial
         if out.is_warm:  # the first report of a fresh worker holds its start as well
-            self.costs.observe_epoch(trial.macs, device_seconds - out.epoch_start)
+            seconds = device_seconds - out.epoch_start
+            self.costs.observe_epoch(trial.macs, seconds)
+            self.ledger.expect(name, seconds * (out.lease.epochs - report.epoch))
         if metrics is not None:
             seconds = round(max(0.0, device_seconds - out.epoch_start), 3)
             metrics = metrics.model_copy(update={"device_seconds": seconds})
@@ -329,12 +332,15 @@ class Session:
         """Device-seconds that another training may be expected to take.
 
         Trials side by side may each be slower than one that is measured alone. Until an epoch has shown by how much,
-        another begins only where the budget pays for all of them at `_MARGIN` times what is expected. Otherwise it
-        might be spent before any of them is complete.
+        another begins only where the budget pays for all of them at `_FIRST_MARGIN` times what is expected. Otherwise
+        it might be spent before any of them is complete. Afterwards a trial that takes `_MARGIN` times as long still
+        leaves what the tests need.
         """
         free = self.ledger.free - self._held_back
-        if self._leases and not self.costs.correction.expected:
-            free = (free - (_MARGIN - 1) * self.ledger.reserved) / _MARGIN
+        if self.costs.correction.expected:
+            free /= _MARGIN
+        elif self._leases:
+            free = (free - (_FIRST_MARGIN - 1) * self.ledger.reserved) / _FIRST_MARGIN
         return free - self._leases.start_seconds
 
     @property

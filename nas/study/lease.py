@@ -11,6 +11,7 @@ from nas.study.recipe import Fraction, Precision, Recipe
 
 Task = Literal["train", "test"]
 WEIGHTS = "weights.pt"  # file in a trial's folder, left by its last epoch
+_FORWARD_SHARE = 1 / 3  # of the time of forward and backward pass
 BEST = "best.pt"  # beside it, where a lease keeps them: the weights of the epoch with the highest accuracy on val
 
 
@@ -158,17 +159,29 @@ class Speed(Spec):
 
     base: NonNegativeFloat
     per_gmac: NonNegativeFloat
+    reading: NonNegativeFloat = 0.0  # part of `base`
 
     def seconds_per_image(self, macs: int, *, num_models: int = 1) -> float:
         """Of a model of so many MACs, or of several that have them together."""
         return self.base * num_models + self.per_gmac * macs / 1e9
+
+    def eval_seconds_per_image(self, macs: int, *, num_models: int = 1) -> float:
+        """To evaluate them: an image is read as in training, and there is no backward pass."""
+        reading = self.reading * num_models
+        return reading + (self.seconds_per_image(macs, num_models=num_models) - reading) * _FORWARD_SHARE
 
 
 class Step(Spec):
     """What a step of training takes of a device, and what the device measured of the model."""
 
     seconds_per_image: NonNegativeFloat
+    reading: NonNegativeFloat = 0.0  # of them the reading of the image
     peak_bytes: NonNegativeInt  # most memory, of a GPU what torch holds there, on a CPU what the process grew by
     precision: Precision | None = None  # the fastest by measurement, where the recipe leaves it open
     measurement: Measurement | None = None  # where the study has objectives that are measured
     device: str | None = None  # the kind of device, as `Measurement` has it
+
+    def of_devices(self, count: float) -> "Step":
+        """The same in device-seconds, where a model has so many devices."""
+        seconds, reading = count * self.seconds_per_image, count * self.reading
+        return self.model_copy(update={"seconds_per_image": seconds, "reading": reading})

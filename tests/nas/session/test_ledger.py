@@ -22,6 +22,20 @@ def test_what_a_lease_used_is_charged_once_and_stays_spent() -> None:
     assert (ledger.spent, ledger.reserved, ledger.left) == (35.0, 0.0, 65.0)
 
 
+def test_what_a_lease_is_expected_to_use_yet_takes_the_place_of_what_was_reserved() -> None:
+    ledger = Ledger(100.0)
+    ledger.open("1-1", expected=20.0)
+    ledger.open("2-1", expected=10.0)
+    ledger.charge("1-1", 8.0)
+    ledger.expect("1-1", 30.0)
+    assert (ledger.spent, ledger.reserved, ledger.free) == (8.0, 40.0, 52.0)
+    ledger.charge("1-1", 40.0)
+    ledger.expect("1-1", 0.0)
+    assert (ledger.spent, ledger.reserved) == (40.0, 10.0)
+    ledger.close("1-1")
+    assert (ledger.spent, ledger.reserved) == (40.0, 10.0)
+
+
 def test_a_lease_is_opened_once() -> None:
     ledger = Ledger(1.0)
     ledger.open("1-1", expected=1.0)

@@ -1,5 +1,6 @@
 """The session against a real record in SQLite, with made-up learning curves and a made-up clock."""
 
+import itertools
 import random
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from nas.session.session import MAX_ATTEMPTS, MAX_FAILURES, MAX_NODES_LOST, Deci
 from nas.study.lease import Lease, LossCause, Measurement, Report
 from nas.study.study import Study, StudyError
 from search_spaces.space import CostName, SpaceSettings
-from tests.nas.runs import fill, make_study, open_folder
+from tests.nas.runs import NUM_IMAGES, fill, make_study, open_folder
 from tests.search_spaces.tiny import TwoModels
 from tests.thorough import thorough
 
@@ -440,6 +441,31 @@ def test_they_begin_at_once_where_it_pays_for_more(tmp_path: Path) -> None:
     session = open_folder(tmp_path, study, num_workers=2, start_seconds=9.0)[1]
     session.costs.speed = session.costs.speed.model_copy(update={"base": 0.0042, "per_gmac": 0.0})
     assert {next_lease(session).trial, next_lease(session).trial} == {0, 1}
+
+
+def test_a_running_trial_reserves_what_its_own_epochs_take(tmp_path: Path) -> None:
+    session = open_folder(tmp_path, make_study(budget="10cpu-minutes", references=()))[1]
+    train(session, next_lease(session), seconds=30.0)
+    slow = next_lease(session)
+    session.report(slow.name, Report(epoch=1, val_accuracy=0.5, train_loss=1.0, checkpoint="1.pt"), device_seconds=50.0)
+    assert session.ledger.reserved == pytest.approx(2 * 50.0)
+
+
+@pytest.mark.parametrize("budget", [6, 9])
+def test_models_that_take_a_fifth_longer_than_others_leave_what_the_tests_need(tmp_path: Path, budget: int) -> None:
+    session = session_in(tmp_path, budget=f"{budget}cpu-seconds", references=(), max_trials=None)
+    slowness = itertools.cycle([1.0, 0.9, 1.2])
+    while lease := session.next():
+        macs = session.record.trials[lease.trial].macs
+        if lease.task == "test":
+            session.tested(lease.name, 0.5, device_seconds=session.costs.test_seconds(macs))
+        else:
+            num_images = NUM_IMAGES["train"] + NUM_IMAGES["val"] / 3
+            measured = session.place.speed.seconds_per_image(macs) * num_images * lease.epochs
+            train(session, lease, seconds=measured * next(slowness))
+    assert len(session.record.complete) > 5
+    assert [trial.number for trial in session.front if trial.test_accuracy is None] == []
+    assert 0 <= session.ledger.left < 1
 
 
 def test_expectations_follow_what_trials_really_took(tmp_path: Path) -> None:
