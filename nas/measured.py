@@ -13,7 +13,7 @@ from nas.record.notes import Notes
 from nas.record.record import Record
 from nas.session.cost_model import CostModel
 from nas.session.forecast import fit_speed, to_measure
-from nas.session.sizing import REFERENCE_SHARE, shorten
+from nas.session.sizing import affordable_references, shorten
 from nas.study.budget import Budget
 from nas.study.lease import Speed, Step
 from nas.study.recipe import Precision, Recipe
@@ -151,21 +151,18 @@ def _with_affordable_references(
     """The study with as many of its hand-designed models, in their order, as a third of the budget pays for."""
     study = fitted.study
     model = CostModel(costs.speed, _by_split(fitted.info), backend.lease_seconds * backend.devices_per_trial)
-    left = budget.seconds * REFERENCE_SHARE
-    kept: list[str] = []
-    for names, arch in study.make_space().distinct_references(study.references).items():
-        cost = count_cost(arch)
-        seconds = model.train_seconds(cost.macs, epochs=study.recipe.epochs) + model.test_seconds(cost.macs)
-        if not study.settings.limits.allow(cost):
-            kept += names  # the plan names them as beyond the limits
-        elif seconds <= left:
-            kept += names
-            left -= seconds
-    left_out = [name for name in study.references if name not in kept]
+    kept = affordable_references(study, model, budget_seconds=budget.seconds, epochs=study.recipe.epochs)
+    known = study.make_space().references()
+    left_out = [
+        name
+        for name in study.references
+        if study.settings.limits.allow(count_cost(known[name]))  # the plan names those that are beyond the limits
+        and not any(name in names for names in kept)
+    ]
     if left_out:
         console.print(
             f"hand-designed models beyond a third of the budget are left out: {', '.join(left_out)}; "
             "--references all trains them",
             style="yellow",
         )
-    return study.model_copy(update={"references": tuple(name for name in study.references if name in kept)})
+    return study.model_copy(update={"references": tuple(name for name in study.references if name not in left_out)})

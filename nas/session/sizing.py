@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from metaformer.architecture import Architecture
 from metaformer.cost import count_cost
 from nas.session.cost_model import CostModel
 from nas.session.forecast import draw
@@ -39,8 +40,8 @@ def shorten(
     """The study with a shorter training, as far as its budget needs it to pay for a dozen, and a line that says so.
 
     Epochs are halved first, then the images of a class, then the part of the space that is allowed, each down to a
-    floor; then all of them once more. Below the last floor nothing is shortened. The fingerprint of the data stays
-    that of all images.
+    floor; then all of them once more. Below the last floor nothing is shortened. The part of the space is so large that
+    the hand-designed models that the budget pays for stay in it. The fingerprint of the data stays that of all images.
 
     Args:
         num_images: By split: train, val, test.
@@ -73,7 +74,10 @@ def shorten(
         changes["splitting"] = study.splitting.model_copy(update={"images_per_class": size.images_per_class})
     models = ""
     if size.share < 1:
-        limits = study.settings.limits.model_copy(update={"max_macs": _rounded_up(int(allowed(size)[-1]))})
+        model = CostModel(speed, {**num_images, "train": train(size)})
+        affordable = affordable_references(study, model, budget_seconds=budget_seconds, epochs=size.epochs)
+        most = max(_rounded_up(int(allowed(size)[-1])), *(count_cost(arch).macs for arch in affordable.values()), 0)
+        limits = study.settings.limits.model_copy(update={"max_macs": most})
         changes["settings"] = study.settings.model_copy(update={"limits": limits})
         models = f", of models up to {limits.max_macs:,} MACs"
     text = (
@@ -82,6 +86,20 @@ def shorten(
         f"{whole.epochs} epochs of {train(whole):,} images; --epochs, --images-per-class or --max-macs says otherwise"
     )
     return study.model_copy(update=changes), text
+
+
+def affordable_references(
+    study: Study, model: CostModel, *, budget_seconds: float, epochs: int
+) -> dict[tuple[str, ...], Architecture]:
+    """The hand-designed models within the study's limits, in their order, as far as a third of the budget goes."""
+    left, kept = budget_seconds * REFERENCE_SHARE, {}
+    for names, arch in study.make_space().distinct_references(study.references).items():
+        cost = count_cost(arch)
+        seconds = model.train_seconds(cost.macs, epochs=epochs) + model.test_seconds(cost.macs)
+        if study.settings.limits.allow(cost) and seconds <= left:
+            kept[names] = arch
+            left -= seconds
+    return kept
 
 
 def _shrunk(size: Size, seconds: Callable[[Size], float], wanted: float, fields: tuple[str, ...]) -> Size:

@@ -6,7 +6,7 @@ import pytest
 
 from metaformer.cost import count_cost
 from nas.session.cost_model import CostModel
-from nas.session.sizing import FEWEST_TRAININGS, REFERENCE_SHARE, shorten
+from nas.session.sizing import FEWEST_TRAININGS, REFERENCE_SHARE, affordable_references, shorten
 from nas.study.lease import Speed
 from nas.study.recipe import Recipe
 from nas.study.study import Study
@@ -52,6 +52,29 @@ def test_there_is_a_floor_and_a_limit_of_macs_holds_for_architectures_that_can_b
     assert 100 <= shorter.splitting.images_per_class < 200
     shorter.make_space().check_limits()
     assert shorter.settings.limits.max_macs < STUDY.make_space().largest_cost("macs")
+
+
+@pytest.mark.parametrize("minutes", [2, 9, 60])
+def test_the_hand_designed_models_that_a_third_of_the_budget_pays_for_stay_within_the_limit(minutes: int) -> None:
+    found = shorten(STUDY, SPEED, IMAGES, budget_seconds=60 * minutes)
+    assert found is not None
+    shorter, _ = found
+    num_train = 10 * (shorter.splitting.images_per_class or 4_050)
+    model = CostModel(SPEED, {**IMAGES, "train": num_train})
+    epochs = shorter.recipe.epochs
+    kept = affordable_references(STUDY, model, budget_seconds=60 * minutes, epochs=epochs)
+    assert max(count_cost(arch).macs for arch in kept.values()) <= shorter.settings.limits.max_macs
+    without = shorten(STUDY.model_copy(update={"references": ()}), SPEED, IMAGES, budget_seconds=60 * minutes)
+    assert without is not None
+    assert (shorter.settings == without[0].settings) == (minutes == 60)  # where the part of the space has them anyway
+
+
+def test_one_that_a_third_of_the_budget_does_not_pay_for_sets_no_limit() -> None:
+    found = shorten(STUDY, SPEED, IMAGES, budget_seconds=1e-3)
+    assert found is not None
+    without = shorten(STUDY.model_copy(update={"references": ()}), SPEED, IMAGES, budget_seconds=1e-3)
+    assert without is not None
+    assert found[0].settings == without[0].settings
 
 
 def test_where_splits_are_fixed_all_images_stay() -> None:
