@@ -78,7 +78,7 @@ def shortened(study: Study, epochs: int) -> Study:
     return study.model_copy(update={"recipe": type(study.recipe).model_validate(fields)})
 
 
-def ends(path: Path, study: Study, architectures: Sequence[Architecture], *, seed: int, processes: int) -> list[float]:
+def _ends(path: Path, study: Study, architectures: Sequence[Architecture], *, seed: int, processes: int) -> list[float]:
     """Accuracy on val at the end of each training, recorded in a table of its own."""
     space = study.make_space()
     with CurveFile(path, space) as file, progress_bar() as bar:
@@ -111,7 +111,7 @@ def fidelity(
     rows: list[tuple[int, Agreement, Agreement | None, Agreement | None]] = [whole_row]
     for length in sorted(epochs or [2, 4], reverse=True):
         path = curves.with_name(f"{curves.stem}_{length}_epochs.csv")
-        short = ends(path, shortened(study, length), several, seed=first, processes=processes)
+        short = _ends(path, shortened(study, length), several, seed=first, processes=processes)
         prefix = [curve[length - 1] for curve in whole]
         rows.append((length, agreement(prefix, late), agreement(short, late), difference(short, prefix, late)))
     shown = Table(

@@ -1,16 +1,14 @@
-"""Does a proxy's short training rank architectures as longer training does, at equal cost too?
+"""Do short trainings rank architectures as longer ones do, at equal cost too?
 
-Command:   python -m benchmarks.proxy studies/curves/cifar10_proxy.csv --epochs 60 --processes 2
-Hardware:  CPU cores; for that table CIFAR-10 prepared in /fast/cifar10
-Time:      for that table two and a half hours of a core; interrupted, the same command goes on
-Expected:  no target; the header of `recipes/cifar10_proxy.yaml` has what was found
+Command:   python -m benchmarks.proxy LONG.csv SHORT.csv ...
+Hardware:  any; nothing is trained
+Expected:  no target; `studies/proxies.md` has what was found, and the commands that made its tables
 
-The table is one of `nas.table`, by the proxy's recipe. Each of its architectures is trained again for more epochs, by
-the next seed, so that the two share neither weights nor the order of images. What is compared is Kendall's tau of
-accuracies on val. A larger model is often the better one, so that a proxy may agree by size alone: at equal cost, what
-is ranked is how far an accuracy lies above the line through all over the logarithm of MACs. Beside it stand two
-trainings by the proxy, of those architectures that have a second seed. Intervals hold 90 % of 2,000 draws of the
-architectures.
+Tables are those of `nas.table`, all of the same sample of one space; the long one by another `--train-seed`, so that
+it shares neither weights nor the order of images with the short ones. What is compared is Kendall's tau of accuracies
+on val, over the architectures that all tables have. A larger model is often the better one, so that a short training
+may agree by size alone: at equal MACs, what is ranked is how far an accuracy lies above the line through all over their
+logarithm. Intervals hold 90 % of 2,000 draws of the architectures.
 
 A architectures.
 """
@@ -25,7 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.fidelity import Agreement, agreement, ends, shortened
+from benchmarks.fidelity import agreement, difference
 from metaformer.cli import run
 from metaformer.cost import count_cost
 from metaformer.errors import UserError
@@ -44,48 +42,39 @@ def at_equal_cost(accuracy_A: Sequence[float], macs_A: Sequence[int]) -> _Floats
     return found
 
 
-def both(first_A: Sequence[float], second_A: Sequence[float], macs_A: Sequence[int]) -> tuple[Agreement, Agreement]:
-    """How far the first accuracies rank as the second ones do, and the same at equal cost."""
-    above = (at_equal_cost(each, macs_A).tolist() for each in (first_A, second_A))
-    return agreement(first_A, second_A), agreement(*above)
-
-
 def proxy(
-    curves: Annotated[Path, typer.Argument(metavar="TABLE.csv", help="Of nas.table, with its study beside it.")],
-    epochs: Annotated[int, typer.Option(min=1, help="Of the longer trainings.")] = 60,
-    processes: Annotated[int, typer.Option(min=1, help="Trainings at a time.")] = 1,
+    long: Annotated[Path, typer.Argument(metavar="LONG.csv", help="Of nas.table, with its study beside it.")],
+    short: Annotated[list[Path], typer.Argument(metavar="SHORT.csv", help="The same, of shorter trainings.")],
 ) -> None:
-    """Compare a proxy's ranking with that of longer training."""
-    study = Study.from_file(curves.with_suffix(".yaml"))
-    table = CurveTable(curves, study.make_space())
-    archs = table.architectures
+    """Compare how short trainings rank with how longer ones do."""
+    tables = [CurveTable(path, Study.from_file(path.with_suffix(".yaml")).make_space()) for path in (long, *short)]
+    known = [{arch.digest for arch in table.architectures} for table in tables]
+    archs = [arch for arch in tables[0].architectures if all(arch.digest in digests for digests in known)]
     if len(archs) < _FEWEST:
-        raise UserError(f"curves: must hold at least {_FEWEST} architectures, got {len(archs)} in {curves}")
-    first = next(iter(table.by_seed(archs[0])))
-    path = curves.with_name(f"{curves.stem}_{epochs}_epochs.csv")
-    long = ends(path, shortened(study, epochs), archs, seed=first + 1, processes=processes)
-    short = [table.curve(arch).val_accuracies[-1] for arch in archs]
+        raise UserError(f"tables: must have at least {_FEWEST} architectures in common, got {len(archs)}")
     macs = [count_cost(arch).macs for arch in archs]
-    pairs = {arch: [curve.val_accuracies[-1] for curve in table.by_seed(arch).values()][:2] for arch in archs}
-    again = [arch for arch, pair in pairs.items() if len(pair) == 2]
-    columns = {"with longer training": both(short, long, macs)}
-    if len(again) >= _FEWEST:
-        one, other = zip(*(pairs[arch] for arch in again), strict=True)
-        columns[f"with another seed ({len(again)})"] = both(one, other, [count_cost(arch).macs for arch in again])
-    title = f"{len(archs)} architectures, Kendall's tau of the ranking after {study.recipe.epochs} epochs"
-    shown = Table(title=title, title_justify="left")
-    shown.add_column("what is ranked")
-    for name in columns:
-        shown.add_column(name, justify="right")
-    for place, what in enumerate(("accuracy", "accuracy at equal MACs")):
-        shown.add_row(what, *(str(found[place]) for found in columns.values()))
-    console = Console(width=120)
-    console.print(shown)
-    for length, accuracies in ((study.recipe.epochs, short), (epochs, long)):
-        spread = 100 * float(np.std(at_equal_cost(accuracies, macs)))
-        console.print(
-            f"after {length} epochs accuracies at equal MACs have a standard deviation of {spread:.2f} points"
+    ends = [[table.curve(arch).val_accuracies[-1] for arch in archs] for table in tables]
+    above = [at_equal_cost(accuracies, macs).tolist() for accuracies in ends]
+    shown = Table(title=f"{len(archs)} architectures, Kendall's tau with {long}", title_justify="left")
+    columns = ("table", "epochs", "seconds", "val", "at equal MACs", "tau", "tau at equal MACs", "less the first's")
+    for column in columns:
+        shown.add_column(column, justify="left" if column == "table" else "right")
+    for place, (path, table) in enumerate(zip((long, *short), tables, strict=True)):
+        curves = [table.curve(arch) for arch in archs]
+        num_epochs = len(curves[0].val_accuracies)
+        seconds = float(np.mean([curve.epoch_seconds for curve in curves])) * num_epochs
+        shown.add_row(
+            str(path),
+            str(num_epochs),
+            f"{seconds:.0f}",
+            f"{np.mean(ends[place]):.1%}",
+            f"± {np.std(above[place]):.1%}",
+            str(agreement(ends[place], ends[0])) if place else "",
+            str(agreement(above[place], above[0])) if place else "",
+            str(difference(above[place], above[1], above[0])) if place > 1 else "",
         )
+    Console(width=160).print(shown)
+    print("val: mean accuracy; at equal MACs: standard deviation; less the first's: of tau at equal MACs")
 
 
 if __name__ == "__main__":

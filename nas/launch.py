@@ -199,6 +199,8 @@ def carry_out(order: Order, means: Means) -> Path:
                 training=order.fits_training,
             )
             study, around = fitted.study, around._replace(info=fitted.info, shortened=fitted.shortened)
+            if fitted.shortened is not None and fitted.shortened.recipe is not None:
+                around = around._replace(recipe_source=f"{fitted.shortened.recipe}, for short trainings")
         if means.plan_only:
             _preview(study, around, measured).show_plan(means.as_json)
             return folder.path

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from metaformer.cost import count_cost
-from nas.data import DataInfo, open_dataset, takes_splitting
+from nas.data import DataInfo, default_recipe, open_dataset, takes_splitting
 from nas.execution.backend import Backend
 from nas.execution.ray_backend import RayBackend
 from nas.record.notes import Notes
@@ -18,6 +18,7 @@ from nas.study.budget import Budget
 from nas.study.lease import Speed, Step
 from nas.study.recipe import Precision, Recipe
 from nas.study.study import Study
+from search_spaces.space import SMALL_IMAGES
 
 _BELOW, _ABOVE = 2.0, 4.0  # how far a measured objective's bounds lie beyond what a few architectures had
 
@@ -81,6 +82,7 @@ class Shortened(NamedTuple):
 
     text: str  # for people
     whole_recipe: Recipe  # before
+    recipe: str | None  # the name of that of short trainings; None: it is the same but for its length
 
 
 class Fitted(NamedTuple):
@@ -123,12 +125,14 @@ def _shortened(
     study: Study, costs: Costs, backend: RayBackend, info: DataInfo, budget: Budget, console: Console
 ) -> Fitted:
     """The study with trainings so short that its budget pays for a dozen, where it does not as they are."""
+    short = _short_recipe(study)
     found = shorten(
         study,
         costs.speed,
         _by_split(info),
         budget_seconds=budget.seconds - (costs.spent if budget.device == "cpu" else 0.0),
         splits=takes_splitting(study.data),
+        recipe=short,
     )
     if found is None:
         return Fitted(study, info)
@@ -137,8 +141,18 @@ def _shortened(
     if shorter.splitting != study.splitting:
         info = open_dataset(study.data, resolution=study.settings.resolution, splitting=shorter.splitting).info
         backend.use(info)
-    shortened = Shortened(text, study.recipe)
+    shortened = Shortened(text, study.recipe, short)
     return Fitted(shorter.model_copy(update={"data_fingerprint": info.fingerprint}), info, shortened)
+
+
+def _short_recipe(study: Study) -> str | None:
+    """The name of a recipe for short trainings on photographs; None where the data have a default of their own.
+
+    The default of photographs is PoolFormer's, whose augmentation needs many epochs.
+    """
+    if default_recipe(study.data) != Recipe():
+        return None
+    return "cifar10_proxy" if study.settings.resolution <= SMALL_IMAGES else "imagenet_proxy"
 
 
 def _by_split(info: DataInfo) -> dict[str, int]:

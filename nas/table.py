@@ -48,6 +48,9 @@ def table(
     seed: Annotated[
         int, typer.Option(min=0, max=2**31, help="Of the sample and of the trainings; a second one is the next.")
     ] = 0,
+    train_seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31, help="Of the trainings.", show_default="that of the sample")
+    ] = None,
     processes: Annotated[int, typer.Option(min=1, max=1024, help="Trainings at a time, one torch thread each.")] = 1,
 ) -> None:
     """Train architectures that fill the costs of a space evenly, hand-designed ones first, and keep their curves.
@@ -59,6 +62,7 @@ def table(
     \b
     Examples:
       python -m nas.table digits.csv --number 40 --replicas 10
+      python -m nas.table longer.csv --study digits.yaml --epochs 60 --number 40 --replicas 0 --train-seed 2
       python -m nas.table cifar10.csv --data prepared:/fast/cifar10 --images-per-class 500 --max-macs 4M \\
           --recipe cifar10_proxy --epochs 12 --processes 2
     """
@@ -91,7 +95,8 @@ def table(
     fitted = made.make_space()
     with CurveFile(out, fitted) as file, progress_bar() as bar:
         replace_text(written, made.to_yaml())
-        drawn = _trainings(fitted, number=number, replicas=replicas, seed=seed)
+        first_seed = seed if train_seed is None else train_seed
+        drawn = _trainings(_architectures(fitted, number, seed), number, replicas=replicas, seed=first_seed)
         wanted = list(bar.track(drawn, total=number + min(replicas, number), description="sample"))
         missing = [each for each in wanted if (each.architecture.digest, each.seed) not in file.recorded]
         task = bar.add_task("trainings", total=len(wanted), completed=len(wanted) - len(missing))
@@ -99,11 +104,13 @@ def table(
     make_console().print(f"{len(file.recorded)} trainings in {out}, of the study {written}", markup=False)
 
 
-def _trainings(space: "SearchSpace", *, number: int, replicas: int, seed: int) -> "Iterator[Training]":
-    """So many architectures, or all that there are; the replicas are spread over them."""
+def _trainings(
+    architectures: "Iterator[Architecture]", number: int, *, replicas: int, seed: int
+) -> "Iterator[Training]":
+    """One of each architecture; of so many, replicas are spread over them."""
     from nas.execution.curves import Training
 
-    for place, architecture in enumerate(_architectures(space, number, seed)):
+    for place, architecture in enumerate(architectures):
         yield Training(architecture, seed)
         if (place + 1) * replicas // number > place * replicas // number:
             yield Training(architecture, seed + 1)

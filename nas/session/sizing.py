@@ -12,6 +12,7 @@ from nas.session.cost_model import CostModel
 from nas.session.forecast import draw
 from nas.study.lease import Speed
 from nas.study.recipe import Recipe
+from nas.study.recipe_files import find_recipe
 from nas.study.study import Study
 
 FEWEST_TRAININGS = 12  # of mean size, whole ones, that a budget should pay for
@@ -35,7 +36,13 @@ _FLOORS = (Size(10, 500, 1 / 8), Size(5, 250, 1 / 32), Size(3, 100, 1 / 64))
 
 
 def shorten(
-    study: Study, speed: Speed, num_images: Mapping[str, int], *, budget_seconds: float, splits: bool = True
+    study: Study,
+    speed: Speed,
+    num_images: Mapping[str, int],
+    *,
+    budget_seconds: float,
+    splits: bool = True,
+    recipe: str | None = None,
 ) -> tuple[Study, str] | None:
     """The study with a shorter training, as far as its budget needs it to pay for a dozen, and a line that says so.
 
@@ -47,6 +54,7 @@ def shorten(
         num_images: By split: train, val, test.
         budget_seconds: Device-seconds of the search, with what the hand-designed models take.
         splits: Whether the number of images can be limited.
+        recipe: The name of one for short trainings; None: the study's own.
     Returns:
         None where the budget pays for a dozen as they are.
     """
@@ -68,8 +76,9 @@ def shorten(
     size = _shrunk(whole, seconds, wanted, ("epochs", "images_per_class", "share") if splits else ("epochs", "share"))
     if size == whole:
         return None
-    recipe = _shorter(study, size.epochs, num_train=train(size))
-    changes: dict[str, object] = {"recipe": recipe}
+    base = study.recipe if recipe is None else find_recipe(recipe)
+    shorter = _shorter(base, size.epochs, num_train=train(size), processes=study.processes)
+    changes: dict[str, object] = {"recipe": shorter}
     if size.images_per_class < whole.images_per_class:
         changes["splitting"] = study.splitting.model_copy(update={"images_per_class": size.images_per_class})
     models = ""
@@ -81,7 +90,8 @@ def shorten(
         changes["settings"] = study.settings.model_copy(update={"limits": limits})
         models = f", of models up to {limits.max_macs:,} MACs"
     text = (
-        f"a training is {size.epochs} epochs of {train(size):,} images in batches of {recipe.batch_size}{models}, "
+        f"a training is {size.epochs} epochs of {train(size):,} images in batches of {shorter.batch_size}"
+        f"{'' if recipe is None else f' by the recipe {recipe}'}{models}, "
         f"since the budget pays for {budget_seconds / seconds(whole):.2g} of the usual size, "
         f"{whole.epochs} epochs of {train(whole):,} images; --epochs, --images-per-class or --max-macs says otherwise"
     )
@@ -115,20 +125,20 @@ def _shrunk(size: Size, seconds: Callable[[Size], float], wanted: float, fields:
     return size
 
 
-def _shorter(study: Study, epochs: int, *, num_train: int) -> Recipe:
-    """The recipe with fewer epochs, the same part of them warm-up, and batches that leave the optimiser enough steps.
+def _shorter(recipe: Recipe, epochs: int, *, num_train: int, processes: int) -> Recipe:
+    """The recipe with so many epochs, the same part of them warm-up, and batches that leave the optimiser enough steps.
 
     The peak learning rate stays.
     """
-    recipe, batch_size = study.recipe, study.recipe.batch_size
+    batch_size = recipe.batch_size
     while epochs * num_train < _FEWEST_STEPS * batch_size and batch_size // 2 >= _SMALLEST_BATCH:
-        if batch_size % (2 * study.processes):
+        if batch_size % (2 * processes):
             break
         batch_size //= 2
     part = epochs / recipe.epochs
     changes = {
         "epochs": epochs,
-        "warmup_epochs": round(recipe.warmup_epochs * part),
+        "warmup_epochs": math.ceil(recipe.warmup_epochs * part),
         "cooldown_epochs": round(recipe.cooldown_epochs * part),
         "batch_size": batch_size,
         "lr_per_1024": recipe.peak_lr * 1024 / batch_size,

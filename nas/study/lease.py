@@ -11,8 +11,8 @@ from nas.study.recipe import Fraction, Precision, Recipe
 
 Task = Literal["train", "test"]
 WEIGHTS = "weights.pt"  # file in a trial's folder, left by its last epoch
-_FORWARD_SHARE = 1 / 3  # of the time of forward and backward pass
 BEST = "best.pt"  # beside it, where a lease keeps them: the weights of the epoch with the highest accuracy on val
+_FORWARD_SHARE = 1 / 3  # of the time of forward and backward pass
 
 
 class Start(Spec):

@@ -56,6 +56,17 @@ def test_a_row_has_costs_genes_seed_and_the_whole_curve(table: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_same_architectures_are_trained_by_another_seed(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "longer.csv"
+    study = table.with_suffix(".yaml")
+    done = program(out, "--study", study, "--epochs", 2, "--number", 2, "--replicas", 0, "--train-seed", 5)
+    assert done.returncode == 0, done.stderr
+    assert {row["digest"] for row in rows(out)} == {row["digest"] for row in rows(table)}
+    assert [row["seed"] for row in rows(out)] == ["5", "5"]
+    assert "epoch_2" in rows(out)[0]
+
+
+@pytest.mark.slow
 def test_the_same_command_trains_what_is_missing_and_nothing_twice(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "again.csv"
     lines = table.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,10 @@ from nas.data import open_dataset
 from nas.data.packing import pack
 from nas.data.sources import open_source
 from nas.make_study import make_study
+from nas.record.run_folder import open_run
 from nas.study.budget import Budget
+from nas.study.recipe import Recipe
+from nas.study.recipe_files import find_recipe
 from nas.study.request import Request
 from nas.study.study import Study
 from tests.nas.conftest import GoodRun
@@ -589,3 +593,24 @@ def test_a_union_of_spaces_ends_with_one_front_and_a_report_of_its_families(sear
     for trial in trials:
         assert (trial["family"] == "convmixer") == ("|" not in trial["mixers"])
     assert "family" in read_page(folder / "report.html").tables["front"][0]
+
+
+@starts_ray
+@pytest.mark.slow
+def test_short_trainings_on_photographs_have_a_recipe_of_their_own_and_finals_the_whole_one(
+    search: Search, runs: Path, tmp_path: Path
+) -> None:
+    images = write_folder(
+        tmp_path / "images", train=dict.fromkeys("ab", 300), val=dict.fromkeys("ab", 20), size=(32, 32)
+    )
+    asked = ("--data", f"folder:{images}", "--budget", "40cpu-seconds", "--name", "short")
+    outcome = search(*asked)
+    assert outcome.code == 0, outcome.err
+    assert "by the recipe cifar10_proxy" in outcome.out
+    assert "recipe   cifar10_proxy, for short trainings: " in outcome.out
+    run = open_run(runs / "short")
+    with closing(run.record):
+        whole = run.record.notes.whole_recipe
+    assert run.study.recipe.augmentation == find_recipe("cifar10_proxy").augmentation
+    assert run.study.recipe.epochs < 30
+    assert whole == Recipe()

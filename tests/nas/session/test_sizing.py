@@ -9,6 +9,7 @@ from nas.session.cost_model import CostModel
 from nas.session.sizing import FEWEST_TRAININGS, REFERENCE_SHARE, affordable_references, shorten
 from nas.study.lease import Speed
 from nas.study.recipe import Recipe
+from nas.study.recipe_files import find_recipe
 from nas.study.study import Study
 from tests.nas.runs import make_study
 
@@ -75,6 +76,20 @@ def test_one_that_a_third_of_the_budget_does_not_pay_for_sets_no_limit() -> None
     without = shorten(STUDY.model_copy(update={"references": ()}), SPEED, IMAGES, budget_seconds=1e-3)
     assert without is not None
     assert found[0].settings == without[0].settings
+
+
+def test_short_trainings_can_have_a_recipe_of_their_own() -> None:
+    found = shorten(STUDY, SPEED, IMAGES, budget_seconds=540, recipe="cifar10_proxy")
+    assert found is not None
+    shorter, text = found
+    proxy, own = find_recipe("cifar10_proxy"), shorten(STUDY, SPEED, IMAGES, budget_seconds=540)
+    assert own is not None
+    assert shorter.recipe.augmentation == proxy.augmentation != STUDY.recipe.augmentation
+    assert shorter.recipe.peak_lr == pytest.approx(proxy.peak_lr)
+    assert shorter.recipe.warmup_epochs == 1 < proxy.warmup_epochs
+    assert (shorter.recipe.epochs, shorter.splitting) == (own[0].recipe.epochs, own[0].splitting)
+    assert "by the recipe cifar10_proxy, of models up to" in text
+    assert "by the recipe" not in own[1]
 
 
 def test_where_splits_are_fixed_all_images_stay() -> None:
