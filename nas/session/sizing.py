@@ -76,7 +76,9 @@ def shorten(
     size = _shrunk(whole, seconds, wanted, ("epochs", "images_per_class", "share") if splits else ("epochs", "share"))
     if size == whole:
         return None
-    base = study.recipe if recipe is None else find_recipe(recipe)
+    base = (
+        study.recipe if recipe is None else find_recipe(recipe).model_copy(update={"precision": study.recipe.precision})
+    )
     shorter = _shorter(base, size.epochs, num_train=train(size), processes=study.processes)
     changes: dict[str, object] = {"recipe": shorter}
     if size.images_per_class < whole.images_per_class:

@@ -79,8 +79,10 @@ def test_one_that_a_third_of_the_budget_does_not_pay_for_sets_no_limit() -> None
 
 
 def test_short_trainings_can_have_a_recipe_of_their_own() -> None:
-    found = shorten(STUDY, SPEED, IMAGES, budget_seconds=540, recipe="cifar10_proxy")
+    measured = STUDY.with_precision("bfloat16")
+    found = shorten(measured, SPEED, IMAGES, budget_seconds=540, recipe="cifar10_proxy")
     assert found is not None
+    assert found[0].recipe.precision == "bfloat16"
     shorter, text = found
     proxy, own = find_recipe("cifar10_proxy"), shorten(STUDY, SPEED, IMAGES, budget_seconds=540)
     assert own is not None
