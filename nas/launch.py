@@ -199,8 +199,6 @@ def carry_out(order: Order, means: Means) -> Path:
                 training=order.fits_training,
             )
             study, around = fitted.study, around._replace(info=fitted.info, shortened=fitted.shortened)
-            if fitted.shortened is not None and fitted.shortened.recipe is not None:
-                around = around._replace(recipe_source=f"{fitted.shortened.recipe}, for short trainings")
         if means.plan_only:
             _preview(study, around, measured).show_plan(means.as_json)
             return folder.path
@@ -327,10 +325,16 @@ class _Around(NamedTuple):
     budget: Budget
     info: DataInfo
     images: Images
-    recipe_source: str  # a clause for people
+    asked_recipe: str  # where the recipe comes from: a clause for people
     console: Console
     tracker: str | None  # that is told of each epoch, by name
     shortened: Shortened | None = None
+
+    @property
+    def recipe_source(self) -> str:
+        """Where the recipe comes from: a clause for people."""
+        short = self.shortened and self.shortened.recipe
+        return f"{short}, for short trainings" if short else self.asked_recipe
 
 
 class _Search:
