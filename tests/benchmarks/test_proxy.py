@@ -1,6 +1,7 @@
 """How far a proxy ranks as longer training does, with size taken away."""
 
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from benchmarks.proxy import at_equal_cost, proxy
 from metaformer.errors import UserError
 from nas.execution.curves import Curve, CurveFile, Training
 from nas.study.study import Study
+from tests.nas.programs import ROOT
 from tests.nas.runs import make_study
 
 MACS = [10**6 * (place + 1) for place in range(12)]
@@ -49,6 +51,20 @@ def test_tables_of_one_sample_are_compared_over_what_they_have_in_common(
     assert "1.00 (1.00 to 1.00)" in told
     with pytest.raises(UserError, match="must have at least 5 architectures in common, got 0"):
         proxy(tables[0], [_empty(tmp_path, study)])
+
+
+def test_the_header_of_a_proxy_has_the_figures_of_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("long_default", "short_default", "short_mild")
+    long, *short = (ROOT / "studies" / "curves" / f"{name}.csv" for name in names)
+    proxy(long, short)
+    told = capsys.readouterr().out
+    header = (ROOT / "nas" / "study" / "recipes" / "cifar10_proxy.yaml").read_text(encoding="utf-8")
+    number, *taus = re.search(
+        r"over (\d+) .* is (0\.\d\d \(.*?\)), at equal MACs (0\.\d\d \(.*?\)); .* have (0\.\d\d) and (0\.\d\d)\.",
+        " ".join(header.replace("#", " ").split()),
+    ).groups()  # type: ignore[union-attr]
+    assert f"{number} architectures" in told
+    assert [tau for tau in taus if tau not in told] == []
 
 
 def _empty(folder: Path, study: Study) -> Path:

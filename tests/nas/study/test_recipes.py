@@ -151,9 +151,8 @@ def test_a_file_has_a_header_with_its_source_and_spells_out_every_field(name: st
     assert find_recipe(name).model_dump(mode="json") == fields
 
 
-@pytest.mark.parametrize("name", ["cifar10_proxy", "imagenet_proxy"])
-def test_a_proxy_says_that_it_has_not_been_measured(name: str) -> None:
-    text = " ".join((FOLDER / f"{name}.yaml").read_text(encoding="utf-8").replace("#", " ").split())
+def test_a_proxy_says_that_it_has_not_been_measured() -> None:
+    text = " ".join((FOLDER / "imagenet_proxy.yaml").read_text(encoding="utf-8").replace("#", " ").split())
     assert "These values are sensible, not measured" in text
 
 
