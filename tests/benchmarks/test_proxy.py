@@ -59,10 +59,12 @@ def test_the_header_of_a_proxy_has_the_figures_of_the_tables(capsys: pytest.Capt
     proxy(long, short)
     told = capsys.readouterr().out
     header = (ROOT / "nas" / "study" / "recipes" / "cifar10_proxy.yaml").read_text(encoding="utf-8")
-    number, *taus = re.search(
+    found = re.search(
         r"over (\d+) .* is (0\.\d\d \(.*?\)), at equal MACs (0\.\d\d \(.*?\)); .* have (0\.\d\d) and (0\.\d\d)\.",
         " ".join(header.replace("#", " ").split()),
-    ).groups()  # type: ignore[union-attr]
+    )
+    assert found is not None
+    number, *taus = found.groups()
     assert f"{number} architectures" in told
     assert [tau for tau in taus if tau not in told] == []
 
